@@ -1,0 +1,128 @@
+"""A thin builder for ONNX graphs: nodes in order of execution, fresh names, weights from one store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from mobilenmt.export.weights import Array, WeightStore
+
+OPSET = 21
+IR_VERSION = 10
+MICROSOFT = "com.microsoft"
+FLOAT, INT64, INT32, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL
+
+# Operators of ONNX Runtime beyond the ONNX standard that our graphs use.
+_MICROSOFT_OPS = frozenset(
+    {
+        "BiasGelu",
+        "DynamicQuantizeMatMul",
+        "FusedMatMul",
+        "GatherBlockQuantized",
+        "MatMulNBits",
+        "MultiHeadAttention",
+        "QuickGelu",
+        "SkipLayerNormalization",
+    }
+)
+
+
+class Graph:
+    """One graph, or a body of Loop or If inside ``parent``: bodies see the outer values by name."""
+
+    def __init__(self, name: str, store: WeightStore, parent: Graph | None = None) -> None:
+        self.name = name
+        self.store = store
+        self.root: Graph = parent.root if parent else self
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._constants: dict[tuple[Any, ...], onnx.TensorProto] = {}
+        self._weights: dict[str, onnx.TensorProto] = {}
+        self._counter = 0
+
+    # -- values ---------------------------------------------------------------------------------------------------
+
+    def input(self, name: str, dtype: int, shape: Sequence[int | str | None] | None = None) -> str:
+        """Declare an input; in a Loop body leave ``shape`` out, since it may change from step to step."""
+        self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        return name
+
+    def output(self, value: str, dtype: int, shape: Sequence[int | str | None] | None = None) -> None:
+        """Declare ``value`` as the next output."""
+        self._outputs.append(helper.make_tensor_value_info(value, dtype, shape))
+
+    def constant(self, value: Any, dtype: Any) -> str:
+        """A small constant kept inside the graph; equal constants are one."""
+        array = np.asarray(value, dtype)
+        root = self.root
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in root._constants:
+            root._constants[key] = numpy_helper.from_array(array, f"const_{len(root._constants)}")
+        return root._constants[key].name
+
+    def i64(self, *values: int) -> str:
+        """A 1-D int64 constant."""
+        return self.constant(values, np.int64)
+
+    def f32(self, value: float) -> str:
+        """A scalar fp32 constant."""
+        return self.constant(value, np.float32)
+
+    def weight(self, name: str, array: Array) -> str:
+        """An initializer that lives in weights.bin, declared once in the outermost graph."""
+        if name not in self.root._weights:
+            self.root._weights[name] = self.store.add(name, array).proto()
+        return name
+
+    # -- nodes ----------------------------------------------------------------------------------------------------
+
+    def fresh(self, hint: str) -> str:
+        """A name not used before in any graph below the same root."""
+        self.root._counter += 1
+        return f"{hint}_{self.root._counter}"
+
+    def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node with one output and return that output's name."""
+        return self.ops(op_type, *inputs, outputs=1, **attributes)[0]
+
+    def ops(self, op_type: str, *inputs: str, outputs: int | Sequence[str], **attributes: Any) -> list[str]:
+        """Append a node with several outputs (a count, or names) and return their names."""
+        names = (
+            [self.fresh(op_type.lower()) for _ in range(outputs)] if isinstance(outputs, int) else list(outputs)
+        )
+        domain = MICROSOFT if op_type in _MICROSOFT_OPS else ""
+        node = helper.make_node(op_type, list(inputs), names, name=self.fresh(op_type), domain=domain, **attributes)
+        self._nodes.append(node)
+        return names
+
+    def rename(self, value: str, name: str) -> None:
+        """Give ``value``, which a node of this graph has already produced, another name wherever it stands."""
+        for node in self._nodes:
+            node.input[:] = [name if item == value else item for item in node.input]
+            node.output[:] = [name if item == value else item for item in node.output]
+
+    def body(self, name: str) -> Graph:
+        """A graph for use as a body of Loop or If of this one."""
+        return Graph(name, self.store, self)
+
+    # -- results --------------------------------------------------------------------------------------------------
+
+    def to_graph(self) -> onnx.GraphProto:
+        """The finished GraphProto."""
+        initializers = [*self._constants.values(), *self._weights.values()]
+        return helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, initializers)
+
+    def to_model(self, producer_version: str) -> onnx.ModelProto:
+        """The finished ModelProto, with the operator sets it uses."""
+        return helper.make_model(
+            self.to_graph(),
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
+            ir_version=IR_VERSION,
+            producer_name="mobilenmt",
+            producer_version=producer_version,
+        )

@@ -1,0 +1,118 @@
+"""Layers of the Marian Transformer as ONNX nodes: embedding, attention, feed-forward; all post-norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mobilenmt.export.activations import activation
+from mobilenmt.export.checkpoint import Checkpoint, sinusoidal_positions
+from mobilenmt.export.graph import FLOAT, INT32, Graph
+from mobilenmt.export.precision import Precision
+
+LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default, which Marian keeps
+
+
+@dataclass(frozen=True)
+class ModelWriter:
+    """Emits the layers of one checkpoint at one precision; knows names of weights, not where graphs begin or end."""
+
+    checkpoint: Checkpoint
+    precision: Precision
+
+    def linear(self, graph: Graph, x: str, *names: str, bias: bool = True) -> str:
+        """One matmul for the projections ``names``, stacked along their outputs."""
+        weights = [self.checkpoint[f"{name}.weight"] for name in names]
+        biases = np.concatenate([self.checkpoint[f"{name}.bias"] for name in names]) if bias else None
+        stacked = np.concatenate(weights) if len(weights) > 1 else weights[0]
+        joined = names[0] + "".join(f"+{name.rsplit('.', 1)[-1]}" for name in names[1:])
+        return self.precision.linear(graph, x, joined, stacked, biases)
+
+    def residual(self, graph: Graph, x: str, branch: str, projection: str, norm: str) -> str:
+        """LayerNorm(x + branch W + b): the projection's bias is added by the fused node, not by the matmul."""
+        y = self.linear(graph, branch, projection, bias=False)
+        return graph.op(
+            "SkipLayerNormalization",
+            y,
+            x,
+            graph.weight(f"{norm}.weight", self.checkpoint[f"{norm}.weight"]),
+            graph.weight(f"{norm}.bias", self.checkpoint[f"{norm}.bias"]),
+            graph.weight(f"{projection}.bias", self.checkpoint[f"{projection}.bias"]),
+            epsilon=LAYER_NORM_EPSILON,
+        )
+
+    def feed_forward(self, graph: Graph, x: str, prefix: str) -> str:
+        """The position-wise network of layer ``prefix`` with its residual and norm."""
+        hidden = activation(graph, self.checkpoint.config.activation_function, self.linear(graph, x, f"{prefix}.fc1"))
+        return self.residual(graph, x, hidden, f"{prefix}.fc2", f"{prefix}.final_layer_norm")
+
+    def embed(self, graph: Graph, ids: str, side: str, positions: str) -> str:
+        """Token embeddings of int64 ``ids`` [rows, length], scaled, plus ``positions`` [length, d_model]."""
+        key = "source_embedding" if side == "encoder" else "target_embedding"
+        x = self.precision.embed(graph, ids, self._table_name(key), self.checkpoint[key])
+        if self.checkpoint.config.embedding_scale != 1.0:
+            x = graph.op("Mul", x, graph.f32(self.checkpoint.config.embedding_scale))
+        return graph.op("Add", x, positions)
+
+    def positions(self, graph: Graph, side: str, count: str) -> str:
+        """Position vectors [count, d_model] for a 1-D int64 ``count`` of one element.
+
+        A trained table, and the reference's, is read from the weights. Otherwise the sinusoids are computed, which
+        spares 4 * max_positions * d_model bytes and costs less than a matmul.
+        """
+        config = self.checkpoint.config
+        table = self.checkpoint.tensors.get(f"{side}_positions")
+        if table is None and self.precision.name == "fp32":
+            table = sinusoidal_positions(config.max_position_embeddings, config.d_model)
+        if table is not None:
+            name = graph.weight(f"{side}.positions", table)
+            return graph.op("Slice", name, graph.i64(0), count, graph.i64(0))
+        width = config.d_model
+        rates = [np.power(10000.0, -2 * (np.arange(first, width, 2) // 2) / width) for first in (0, 1)]
+        scalar = graph.op("Squeeze", count)
+        steps = graph.op("Range", graph.constant(0, np.int64), scalar, graph.constant(1, np.int64))
+        steps = graph.op("Unsqueeze", graph.op("Cast", steps, to=FLOAT), graph.i64(-1))
+        parts = [
+            graph.op(function, graph.op("Mul", steps, graph.weight(f"positions.{function}", rate.astype(np.float32))))
+            for function, rate in zip(("Sin", "Cos"), rates, strict=True)
+        ]
+        return graph.op("Concat", *parts, axis=-1)
+
+    def logits(self, graph: Graph, x: str) -> str:
+        """Output layer: x [..., d_model] -> [..., target vocabulary]."""
+        bias = self.checkpoint["final_logits_bias"].reshape(-1)
+        name = self._table_name("output_embedding")
+        return self.precision.linear(graph, x, name, self.checkpoint["output_embedding"], bias if bias.any() else None)
+
+    def _table_name(self, key: str) -> str:
+        """Tied tables share one name, so that they are stored and held once."""
+        order = ("source_embedding", "target_embedding", "output_embedding")
+        return next(name for name in order if self.checkpoint[name] is self.checkpoint[key])
+
+
+def attention(graph: Graph, heads: int, *inputs: str, outputs: int = 1) -> list[str]:
+    """Scaled dot-product attention over ``heads`` heads; see ONNX Runtime's MultiHeadAttention for the inputs."""
+    return graph.ops("MultiHeadAttention", *inputs, outputs=outputs, num_heads=heads)
+
+
+def length_mask(graph: Graph, lengths: str, width: str) -> str:
+    """int32 mask [rows, width]: 1 where the position is below the row's int64 length, else 0."""
+    steps = graph.op("Range", graph.constant(0, np.int64), graph.op("Squeeze", width), graph.constant(1, np.int64))
+    inside = graph.op("Less", graph.op("Unsqueeze", steps, graph.i64(0)), graph.op("Unsqueeze", lengths, graph.i64(1)))
+    return graph.op("Cast", inside, to=INT32)
+
+
+def split_heads(graph: Graph, x: str, heads: int, width: int) -> str:
+    """[rows, length, heads * width] -> [rows, heads, length, width]."""
+    return graph.op("Transpose", graph.op("Reshape", x, graph.i64(0, 0, heads, width)), perm=[0, 2, 1, 3])
+
+
+def dimension(graph: Graph, value: str, axis: int) -> str:
+    """Size of ``value`` along ``axis`` as a 1-D int64 of one element."""
+    return graph.op("Shape", value, start=axis, end=axis + 1)
+
+
+def join(graph: Graph, *values: str) -> str:
+    """Concatenate 1-D int64 values, for shapes."""
+    return graph.op("Concat", *values, axis=0)

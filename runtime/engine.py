@@ -1,0 +1,236 @@
+"""The engine: ids in, ids and scores out. It knows tensors, not text."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mobilenmt.runtime.errors import EngineError, InputError
+from mobilenmt.runtime.ort import SessionConfig, first_line, open_session
+from mobilenmt.runtime.pack import Pack
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import onnxruntime
+
+MAX_BEAMS = 64
+# Rows that go through the decoder together, and source tokens (padding counted) through the encoder: beyond these,
+# larger batches are hardly faster and only take memory.
+_ROWS = 64
+_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One output: ``ids`` without start and end token; ``score`` as ``generate`` defines it."""
+
+    ids: tuple[int, ...]
+    score: float
+    """Sum of the log-probabilities, ``</s>`` included, over (generated tokens)^length_penalty."""
+    generated: int
+    """Tokens generated, the ``</s>`` counted."""
+    at_limit: bool
+    """The length limit ended it, not the model."""
+
+
+class Engine:
+    """Runs the graphs of one pack. Safe to use from several threads at once.
+
+    translator.onnx is opened at once; encoder.onnx and decoder.onnx only when :meth:`steps` is first used, since every
+    open graph holds its own packed copy of the weights.
+    """
+
+    def __init__(self, pack: Pack, config: SessionConfig | None = None) -> None:
+        self._pack = pack
+        self._config = config or SessionConfig()
+        self._model = pack.manifest.model
+        self._tokens = pack.manifest.tokens
+        self._defaults = pack.manifest.generation
+        self._lock = threading.Lock()
+        self._stepper: tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession] | None = None
+        self._translator = open_session(pack.file("translator.onnx"), self._config)
+
+    @property
+    def max_length(self) -> int:
+        """Longest output the model has positions for, the start token counted."""
+        return self._model.max_positions
+
+    def generate(
+        self,
+        sources: Sequence[Sequence[int]],
+        *,
+        max_lengths: Sequence[int],
+        min_length: int = 0,
+        beam_size: int = 1,
+        n_best: int = 1,
+        length_penalty: float | None = None,
+    ) -> list[list[Hypothesis]]:
+        """Translate ids, ``n_best`` hypotheses each, best first.
+
+        Args:
+            sources: ids of each sentence, the end token not included; at most max_positions - 1 of them.
+            max_lengths: limit for each sentence, start and end token counted, from 2 to max_positions.
+            min_length: no end token before this many tokens, the start token counted.
+            beam_size: 1 for greedy search.
+            n_best: hypotheses returned, at most ``beam_size``.
+            length_penalty: exponent of the length in the score; None for the pack's own.
+
+        Raises:
+            InputError: an argument is out of range.
+            EngineError: ONNX Runtime failed.
+        """
+        self._check(sources, max_lengths, min_length, beam_size, n_best)
+        penalty = self._defaults.length_penalty if length_penalty is None else length_penalty
+        results: list[list[Hypothesis]] = [[] for _ in sources]
+        for group in _groups([len(source) + 1 for source in sources], max(1, _ROWS // beam_size)):
+            limits = [max_lengths[index] for index in group]
+            rows = [sources[index] for index in group]
+            found = self._run(rows, limits, min_length, beam_size, n_best, penalty)
+            for index, hypotheses in zip(group, found, strict=True):
+                results[index] = hypotheses
+        return results
+
+    def steps(self, source: Sequence[int], *, max_length: int) -> Iterator[int]:
+        """Greedy search one token at a time, for streaming; yields ids until the end token (not yielded) or the limit.
+
+        The same ids as :meth:`generate` with one beam.
+        """
+        import numpy as np
+
+        self._check([source], [max_length], 0, 1, 1)
+        encoder, decoder = self._open_stepper()
+        ids, lengths = self._pad([source])
+        names = [output.name for output in encoder.get_outputs() if output.name != "encoder_state"]
+        fixed = dict(zip(names, _call(encoder, names, {"input_ids": ids, "lengths": lengths}), strict=True))
+        heads = self._model.decoder_attention_heads
+        empty = np.zeros((1, heads, 0, self._model.d_model // heads), np.float32)
+        layers = range(self._model.decoder_layers)
+        past = {f"past_{part}.{index}": empty for index in layers for part in ("key", "value")}
+        outputs = ["logits", *(name.replace("past", "present") for name in past)]
+        token = self._tokens.start
+        for position in range(max_length - 1):
+            feed = {
+                "input_ids": np.array([[token]], np.int64),
+                "position": np.array([position], np.int64),
+                **fixed,
+                **past,
+            }
+            logits, *present = _call(decoder, outputs, feed)
+            past = dict(zip(past, present, strict=True))
+            scores = logits[0, 0]
+            scores[list(self._defaults.bad_token_ids)] = -np.inf
+            token = int(scores.argmax())
+            forced = self._defaults.forced_eos_token_id
+            if position == max_length - 2 and forced is not None:
+                token = forced
+            if token == self._tokens.eos:
+                return
+            yield token
+
+    def _run(
+        self,
+        sources: Sequence[Sequence[int]],
+        max_lengths: Sequence[int],
+        min_length: int,
+        beam_size: int,
+        n_best: int,
+        penalty: float,
+    ) -> list[list[Hypothesis]]:
+        import numpy as np
+
+        ids, lengths = self._pad(sources)
+        feed = {
+            "input_ids": ids,
+            "lengths": lengths,
+            "max_length": np.array(max_lengths, np.int64),
+            "min_length": np.full(len(sources), min_length, np.int64),
+            "beam_size": np.array([beam_size], np.int64),
+            "length_penalty": np.array([penalty], np.float32),
+        }
+        sequences, scores = _call(self._translator, ["sequences", "scores"], feed)
+        return [
+            [
+                self._hypothesis(sequences[row, beam].tolist(), float(scores[row, beam]), max_lengths[row])
+                for beam in range(n_best)
+            ]
+            for row in range(len(sources))
+        ]
+
+    def _hypothesis(self, sequence: list[int], score: float, max_length: int) -> Hypothesis:
+        try:
+            end = sequence.index(self._tokens.eos)
+            generated = end + 1
+        except ValueError:
+            end = generated = min(len(sequence), max_length - 1)
+        return Hypothesis(tuple(sequence[:end]), score, generated, generated >= max_length - 1)
+
+    def _pad(self, sources: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Ids with the end token, padded on the right: int64 [B, S], and their lengths, int64 [B]."""
+        import numpy as np
+
+        lengths = np.array([len(source) + 1 for source in sources], np.int64)
+        ids = np.full((len(sources), int(lengths.max())), self._tokens.pad, np.int64)
+        for row, source in zip(ids, sources, strict=True):
+            row[: len(source)] = source
+            row[len(source)] = self._tokens.eos
+        return ids, lengths
+
+    def _open_stepper(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
+        with self._lock:
+            if self._stepper is None:
+                self._stepper = (
+                    open_session(self._pack.file("encoder.onnx"), self._config),
+                    open_session(self._pack.file("decoder.onnx"), self._config),
+                )
+            return self._stepper
+
+    def _check(
+        self,
+        sources: Sequence[Sequence[int]],
+        max_lengths: Sequence[int],
+        min_length: int,
+        beam_size: int,
+        n_best: int,
+    ) -> None:
+        widest = min(MAX_BEAMS, self._model.target_vocab_size // 2)
+        if not 1 <= beam_size <= widest:
+            raise InputError(f"beam_size must be from 1 to {widest}, not {beam_size}")
+        if not 1 <= n_best <= beam_size:
+            raise InputError(f"n_best must be from 1 to beam_size ({beam_size}), not {n_best}")
+        if len(max_lengths) != len(sources):
+            raise InputError(f"{len(sources)} sources need as many length limits, not {len(max_lengths)}")
+        for limit in max_lengths:
+            if not 2 <= limit <= self._model.max_positions:
+                raise InputError(f"max_length must be from 2 to the model's {self._model.max_positions}, not {limit}")
+            if not 0 <= min_length <= limit:
+                raise InputError(f"min_length must be from 0 to max_length ({limit}), not {min_length}")
+        for source in sources:
+            if len(source) >= self._model.max_positions:
+                raise InputError(
+                    f"a source of {len(source)} tokens does not fit the model's {self._model.max_positions} positions"
+                )
+            if any(not 0 <= token < self._model.source_vocab_size for token in source):
+                raise InputError(f"source ids must be from 0 to {self._model.source_vocab_size - 1}")
+
+
+def _groups(lengths: Sequence[int], rows: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length, longest first, so that little is padding."""
+    group: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if group and (len(group) >= rows or (len(group) + 1) * lengths[group[0]] > _TOKENS):
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
+
+
+def _call(session: onnxruntime.InferenceSession, outputs: list[str], feed: dict[str, Any]) -> list[Any]:
+    try:
+        result: list[Any] = session.run(outputs, feed)
+    except Exception as error:  # onnxruntime raises many types of its own
+        raise EngineError(f"ONNX Runtime failed while translating: {first_line(error)}") from error
+    return result

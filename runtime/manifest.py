@@ -1,0 +1,303 @@
+"""The manifest of a pack: what pack.json says, as dataclasses that check every value they are given.
+
+The classes mirror the JSON objects one to one and are the definition of the format; ``export`` builds them, the reader
+parses them with :func:`parse_manifest`. Every complaint is a :class:`PackError` that starts with the path of the key,
+as in ``model.d_model: expected an integer from 1 to 65536, found true``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
+
+from mobilenmt.runtime.checks import integer, json_object, parse_json, shown, text
+from mobilenmt.runtime.errors import PackError
+
+FORMAT = "mobilenmt-pack"
+FORMAT_VERSION = (1, 0)
+"""Version written. A reader refuses a newer first number; a newer second one only adds keys, which it ignores."""
+
+MANIFEST_NAME = "pack.json"
+MANIFEST_LIMIT = 4 * 2**20
+"""Most bytes of a pack.json; a real one has a few thousand."""
+
+_LARGEST_COUNT = 2**31 - 1  # ids and dimensions are int32 on every platform that reads packs
+_LARGEST_FILE = 2**40  # bytes
+_FILE_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Dimensions of the network, named as in a Hugging Face Marian configuration."""
+
+    architecture: str
+    d_model: int
+    """Width of embeddings and hidden states."""
+    encoder_layers: int
+    decoder_layers: int
+    encoder_attention_heads: int
+    decoder_attention_heads: int
+    encoder_ffn_dim: int
+    decoder_ffn_dim: int
+    activation_function: str
+    source_vocab_size: int
+    target_vocab_size: int
+    max_positions: int
+    """Most tokens of one sequence, ``</s>`` and the start token included."""
+    parameters: int
+    """Weights of the checkpoint, a tied matrix counted once."""
+
+    def __post_init__(self) -> None:
+        text("architecture", self.architecture)
+        text("activation_function", self.activation_function)
+        for key in ("d_model", "encoder_ffn_dim", "decoder_ffn_dim", "max_positions"):
+            integer(key, getattr(self, key), 1, 2**20)
+        for key in ("encoder_layers", "decoder_layers"):
+            integer(key, getattr(self, key), 1, 1024)
+        for key in ("source_vocab_size", "target_vocab_size"):
+            integer(key, getattr(self, key), 1, _LARGEST_COUNT)
+        integer("parameters", self.parameters, 1, 2**40)
+        for key in ("encoder_attention_heads", "decoder_attention_heads"):
+            heads = integer(key, getattr(self, key), 1, self.d_model)
+            if self.d_model % heads:
+                raise PackError(f"{key}: {heads} heads do not divide a d_model of {self.d_model}")
+
+    @classmethod
+    def from_dict(cls, data: object) -> ModelInfo:
+        """Read the JSON object ``model``."""
+        return cls(**_pick(cls, data))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object ``model``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """Ids with a meaning of their own."""
+
+    start: int
+    """The decoder's first input."""
+    eos: int
+    pad: int
+    unk: int | None
+    """None when the tokenizer can spell everything."""
+
+    def __post_init__(self) -> None:
+        for key in ("start", "eos", "pad"):
+            integer(key, getattr(self, key), 0, _LARGEST_COUNT)
+        if self.unk is not None:
+            integer("unk", self.unk, 0, _LARGEST_COUNT)
+
+    @classmethod
+    def from_dict(cls, data: object) -> TokenIds:
+        """Read the JSON object ``tokens``."""
+        return cls(**_pick(cls, data))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object ``tokens``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class GenerationDefaults:
+    """How the checkpoint wants to be decoded; the meaning is that of Hugging Face's ``generate``."""
+
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    """Exponent of the length by which a beam's log-probability is divided."""
+    early_stopping: bool | Literal["never"] = False
+    renormalize_logits: bool = False
+    forced_eos_token_id: int | None = None
+    bad_token_ids: tuple[int, ...] = ()
+    """Ids that are never generated."""
+    max_length: int = 256
+    """Most target tokens, the start token included."""
+
+    def __post_init__(self) -> None:
+        integer("num_beams", self.num_beams, 1, 1024)
+        integer("max_length", self.max_length, 1, _LARGEST_COUNT)
+        penalty: object = self.length_penalty
+        if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not -100 <= penalty <= 100:
+            raise PackError(f"length_penalty: expected a number from -100 to 100, found {shown(penalty)}")
+        object.__setattr__(self, "length_penalty", float(penalty))  # JSON from other writers says 1, not 1.0
+        if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
+            raise PackError(f'early_stopping: expected true, false or "never", found {shown(self.early_stopping)}')
+        if not isinstance(self.renormalize_logits, bool):
+            raise PackError(f"renormalize_logits: expected true or false, found {shown(self.renormalize_logits)}")
+        if self.forced_eos_token_id is not None:
+            integer("forced_eos_token_id", self.forced_eos_token_id, 0, _LARGEST_COUNT)
+        if not isinstance(self.bad_token_ids, tuple):
+            raise PackError(f"bad_token_ids: expected a list of integers, found {shown(self.bad_token_ids)}")
+        for index, token in enumerate(self.bad_token_ids):
+            integer(f"bad_token_ids[{index}]", token, 0, _LARGEST_COUNT)
+
+    @classmethod
+    def from_dict(cls, data: object) -> GenerationDefaults:
+        """Read the JSON object ``generation``."""
+        values = _pick(cls, data)
+        if isinstance(values["bad_token_ids"], list):
+            values["bad_token_ids"] = tuple(values["bad_token_ids"])
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object ``generation``."""
+        return {**asdict(self), "bad_token_ids": list(self.bad_token_ids)}
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size and content of one file of a pack."""
+
+    bytes: int
+    sha256: str
+    """64 lower-case hexadecimal digits."""
+
+    def __post_init__(self) -> None:
+        integer("bytes", self.bytes, 0, _LARGEST_FILE)
+        if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
+            raise PackError(f"sha256: expected 64 lower-case hexadecimal digits, found {shown(self.sha256)}")
+
+    @classmethod
+    def from_dict(cls, data: object) -> FileEntry:
+        """Read one value of the JSON object ``files``."""
+        return cls(**_pick(cls, data))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return one value of the JSON object ``files``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PackManifest:
+    """Everything pack.json says."""
+
+    name: str
+    source_language: str | None
+    target_language: str | None
+    precision: Literal["int8", "fp32"]
+    model: ModelInfo
+    tokens: TokenIds
+    generation: GenerationDefaults
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    """By file name; pack.json itself is not among them."""
+    card: dict[str, Any] = field(default_factory=dict)
+    """For people: description, licence, training_data, scores, notes. Free in form, all optional."""
+    tools: dict[str, str] = field(default_factory=dict)
+    """Versions of the programs that wrote the pack."""
+    format_version: tuple[int, int] = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        text("name", self.name)
+        for key in ("source_language", "target_language"):
+            if getattr(self, key) is not None:
+                text(key, getattr(self, key))
+        if self.precision not in ("int8", "fp32"):
+            raise PackError(f'precision: expected "int8" or "fp32", found {shown(self.precision)}')
+        for key in ("files", "card", "tools"):
+            json_object(key, getattr(self, key))
+        for name in self.files:
+            check_file_name(name)
+        for tool, version in self.tools.items():
+            text(f"tools.{shown(tool)}", version)
+        source, target = self.model.source_vocab_size, self.model.target_vocab_size
+        both = min(source, target)  # one id serves both sides: </s> ends the source too, padding fills both
+        self._inside("tokens.start", self.tokens.start, target)
+        self._inside("tokens.eos", self.tokens.eos, both)
+        self._inside("tokens.pad", self.tokens.pad, both)
+        self._inside("tokens.unk", self.tokens.unk, source)
+        self._inside("generation.forced_eos_token_id", self.generation.forced_eos_token_id, target)
+        for index, token in enumerate(self.generation.bad_token_ids):
+            self._inside(f"generation.bad_token_ids[{index}]", token, target)
+
+    @staticmethod
+    def _inside(key: str, token: int | None, size: int) -> None:
+        if token is not None and token >= size:
+            raise PackError(f"{key}: id {token} lies outside a vocabulary of {size}")
+
+    def with_files(self, files: Mapping[str, FileEntry]) -> PackManifest:
+        """Return a copy that lists ``files``."""
+        return replace(self, files=dict(files))
+
+    @classmethod
+    def from_dict(cls, data: object) -> PackManifest:
+        """Read the whole of pack.json, version first so that a newer format is named as such."""
+        top = json_object("the manifest", data)
+        if top.get("format") != FORMAT:
+            raise PackError(f'format: expected "{FORMAT}", found {shown(top.get("format"))}; this is no pack')
+        version = _version(top.get("format_version"))
+        values = _pick(cls, {"card": {}, "tools": {}, **top})
+        values["format_version"] = version
+        values["model"] = _within("model", ModelInfo.from_dict, values["model"])
+        values["tokens"] = _within("tokens", TokenIds.from_dict, values["tokens"])
+        values["generation"] = _within("generation", GenerationDefaults.from_dict, values["generation"])
+        files = json_object("files", values["files"])
+        values["files"] = {check_file_name(n): _within(f"files.{n}", FileEntry.from_dict, e) for n, e in files.items()}
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole of pack.json, in the order a person reads it."""
+        return {
+            "format": FORMAT,
+            "format_version": "{}.{}".format(*self.format_version),
+            "name": self.name,
+            "source_language": self.source_language,
+            "target_language": self.target_language,
+            "precision": self.precision,
+            "model": self.model.to_dict(),
+            "tokens": self.tokens.to_dict(),
+            "generation": self.generation.to_dict(),
+            "files": {name: entry.to_dict() for name, entry in self.files.items()},
+            "card": self.card,
+            "tools": self.tools,
+        }
+
+
+def parse_manifest(content: bytes) -> PackManifest:
+    """Read the bytes of a pack.json from anywhere; PackError for everything that is not a manifest."""
+    return PackManifest.from_dict(parse_json(content))
+
+
+def check_file_name(name: str) -> str:
+    """Return ``name`` if it may name a file of a pack: one plain ASCII name, no folder, no hidden file."""
+    if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or name == MANIFEST_NAME:
+        raise PackError(f"files: {shown(name)} may not name a file of a pack; allowed are letters, digits and . _ -")
+    return name
+
+
+def _version(value: object) -> tuple[int, int]:
+    match = _VERSION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise PackError(f'format_version: expected "MAJOR.MINOR", found {shown(value)}')
+    version = int(match[1]), int(match[2])
+    if version[0] > FORMAT_VERSION[0]:
+        ours = "{}.{}".format(*FORMAT_VERSION)
+        raise PackError(
+            f"format_version: the pack has format {value}, this version of mobilenmt reads up to {ours}; "
+            "update mobilenmt or export the pack again"
+        )
+    if version[0] < 1:
+        raise PackError(f"format_version: there is no format {value}")
+    return version
+
+
+def _pick(cls: type[Any], data: object) -> dict[str, Any]:
+    """The values of a dataclass's fields out of a JSON object; keys of later versions are passed over."""
+    found = json_object("the value", data)
+    missing = [f.name for f in fields(cls) if f.name not in found]
+    if missing:
+        raise PackError(f"{', '.join(missing)}: missing")
+    return {f.name: found[f.name] for f in fields(cls)}
+
+
+def _within(key: str, read: Callable[[object], T], data: object) -> T:
+    try:
+        return read(data)
+    except PackError as error:
+        raise PackError(f"{key}.{error}") from None

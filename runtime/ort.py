@@ -1,0 +1,101 @@
+"""ONNX Runtime as a phone wants it: telemetry off, one thread, little memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from mobilenmt.runtime.errors import EngineError, InputError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+
+
+def load_onnxruntime() -> ModuleType:
+    """Import onnxruntime with its telemetry off.
+
+    From version 1.29 on it reports usage and writes a database below the home folder unless ``ORT_DISABLE_TELEMETRY=1``
+    is set before the import; nothing turns all of it off afterwards, so an earlier import is warned about.
+    """
+    if os.environ.get(_TELEMETRY) != "1":
+        if "onnxruntime" in sys.modules:
+            warnings.warn(
+                f"onnxruntime was imported before mobilenmt and without {_TELEMETRY}=1, so its telemetry is on; "
+                f"set {_TELEMETRY}=1 in the environment, or create the Translator before importing onnxruntime",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        os.environ[_TELEMETRY] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """How graphs are run. The defaults suit a phone: one thread, no memory held back for the next sentence."""
+
+    threads: int = 1
+    """Threads inside an operator; 0 takes one a core. One is fastest for short sentences."""
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    """Execution providers of ONNX Runtime in order of preference; the CPU is added as the last resort."""
+    arena: bool = False
+    """Keep freed memory for later sentences: a little faster, a few megabytes more."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or not 0 <= self.threads <= 1024:
+            raise InputError(f"threads must be an integer from 0 (one a core) to 1024, not {self.threads!r}")
+        if isinstance(self.providers, str) or not all(isinstance(name, str) for name in self.providers):
+            raise InputError(f"providers must be a sequence of names, not {self.providers!r}")
+
+    @classmethod
+    def of(cls, threads: int, providers: Sequence[str] | None, arena: bool = False) -> SessionConfig:
+        """Defaults where ``providers`` is None."""
+        if providers is None:
+            return cls(threads=threads, arena=arena)
+        if isinstance(providers, str):
+            raise InputError(f"providers must be a sequence of names, not {providers!r}")
+        return cls(threads=threads, providers=tuple(providers), arena=arena)
+
+
+def open_session(path: Path, config: SessionConfig) -> onnxruntime.InferenceSession:
+    """Open a graph whose weights lie in a file beside it, to be memory-mapped.
+
+    Raises:
+        InputError: a provider that this onnxruntime does not have.
+        EngineError: onnxruntime refuses the graph.
+    """
+    ort = load_onnxruntime()
+    available = ort.get_available_providers()
+    unknown = [name for name in config.providers if name not in available]
+    if unknown:
+        raise InputError(f"execution provider {', '.join(unknown)} is not available; available: {', '.join(available)}")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = config.threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    # The graphs are written in the fused form already. Higher levels find nothing and cost start-up time.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.enable_cpu_mem_arena = config.arena
+    options.enable_mem_pattern = False  # plans for fixed shapes; ours change with every sentence and step
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = list(dict.fromkeys([*config.providers, "CPUExecutionProvider"]))
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime raises many types of its own, none with a useful base
+        raise EngineError(f"{path}: ONNX Runtime {ort.__version__} cannot open this graph: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The part of a runtime's message that a person can read."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
