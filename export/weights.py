@@ -72,6 +72,11 @@ class WeightStore:
         self._tensors[name] = stored
         return stored
 
+    @property
+    def nbytes(self) -> int:
+        """Size of weights.bin."""
+        return self._size
+
     def write(self, path: Path) -> None:
         """Write weights.bin: little-endian, each tensor at a multiple of 64 bytes."""
         with path.open("wb") as file:

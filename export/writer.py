@@ -211,7 +211,9 @@ class PackWriter:
             try:
                 self._old.rename(self._target)
             except OSError as error:
-                raise ExportError(f"{self.out} could not be put back: {error.strerror}; it is in {self._old}") from error
+                raise ExportError(
+                    f"{self.out} could not be put back: {error.strerror}; it is in {self._old}"
+                ) from error
         shutil.rmtree(self._work, ignore_errors=True)
 
 

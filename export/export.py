@@ -1,0 +1,180 @@
+"""From a checkpoint to a verified pack: load, quantize, write three graphs and one weights file, check what was written."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from mobilenmt.export.activations import check_activation
+from mobilenmt.export.checkpoint import Checkpoint, load_checkpoint, read_json
+from mobilenmt.export.writer import PackWriter
+from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.pack import GenerationDefaults, ModelInfo, Pack, PackManifest, TokenIds
+
+_LANGUAGES = re.compile(r"([a-z]{2,3})-([a-z]{2,3})")
+
+
+def export(
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    precision: str = "int8",
+    force: bool = False,
+    name: str | None = None,
+    source_language: str | None = None,
+    target_language: str | None = None,
+    card: dict[str, Any] | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Pack:
+    """Write a Hugging Face Marian checkpoint folder as a pack, and verify it before it gets its name.
+
+    Args:
+        checkpoint: folder with config.json, model.safetensors or pytorch_model.bin, and tokenizer.json or OPUS-MT's
+            source.spm, target.spm and vocab.json.
+        out: folder to write, or a name that ends in ``.zip``.
+        precision: ``int8`` for use, ``fp32`` as the reference.
+        force: replace a pack that is there already.
+        name: the pack's name; by default that of ``out``.
+        source_language, target_language: codes; by default read from a name like ``en-de`` or the tokenizer's configuration.
+        card: what people should know: ``description``, ``licence``, ``training_data``, ``scores``, ``notes``.
+        report: receives a line about each step.
+
+    Raises:
+        CheckpointError: the checkpoint is missing something, or holds something that cannot be exported.
+        ExportError: ``out`` exists, cannot be written, or what was written does not translate as torch does.
+        InputError: an argument makes no sense.
+    """
+    from mobilenmt.export.precision import PRECISIONS
+
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(sorted(PRECISIONS))}, not {precision!r}")
+    if card is not None and not isinstance(card, dict):
+        raise InputError(f"card must be a JSON object, not {type(card).__name__}")
+    report(f"reading {checkpoint}")
+    loaded = load_checkpoint(Path(checkpoint))
+    check_activation(loaded.config.activation_function)
+    with PackWriter(out, force=force) as writer:
+        unk = _write_tokenizer(loaded, writer)
+        report(f"writing {precision} graphs and weights")
+        _write_graphs(loaded, precision, writer)
+        pack_name = name or Path(os.path.abspath(out)).name.removesuffix(".zip")  # noqa: PTH100
+        source, target = _languages(loaded.path, pack_name, source_language, target_language)
+        manifest = PackManifest(
+            name=pack_name,
+            source_language=source,
+            target_language=target,
+            precision=cast(Literal["int8", "fp32"], precision),
+            model=_model_info(loaded),
+            tokens=TokenIds(
+                start=loaded.config.decoder_start_token_id,
+                eos=loaded.config.eos_token_id,
+                pad=loaded.config.pad_token_id,
+                unk=unk,
+            ),
+            generation=_generation(loaded),
+            card=card or {},
+            tools=_tools(),
+        )
+        folder = writer.seal(manifest)
+        from mobilenmt.export.verify import verify_against_torch
+
+        report(verify_against_torch(folder, loaded))
+        path = writer.commit()
+    return Pack.open(path)
+
+
+def _write_graphs(checkpoint: Checkpoint, precision: str, writer: PackWriter) -> None:
+    from mobilenmt.export.decoder import build_decoder
+    from mobilenmt.export.encoder import build_encoder
+    from mobilenmt.export.graph import Graph
+    from mobilenmt.export.layers import ModelWriter
+    from mobilenmt.export.loop import build_translator
+    from mobilenmt.export.precision import PRECISIONS
+    from mobilenmt.export.weights import WEIGHTS_FILE, WeightStore
+
+    store = WeightStore()
+    model = ModelWriter(checkpoint, PRECISIONS[precision]())
+    for stem, build in (("translator", build_translator), ("encoder", build_encoder), ("decoder", build_decoder)):
+        proto = build(model, Graph(stem, store)).to_model(_tools()["mobilenmt"])
+        writer.path(f"{stem}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
+    writer.reserve(store.nbytes)
+    store.write(writer.path(WEIGHTS_FILE))
+
+
+def _write_tokenizer(checkpoint: Checkpoint, writer: PackWriter) -> int | None:
+    """Write the tokenizer files; returns the id of the unknown token, if there is one."""
+    from mobilenmt.export.tokenizer import prepare_tokenizer
+
+    config = checkpoint.config
+    prepared = prepare_tokenizer(
+        checkpoint.path,
+        vocab_size=config.vocab_size,
+        target_vocab_size=config.decoder_vocab_size,
+        eos=config.eos_token_id,
+        pad=config.pad_token_id,
+        unk=None,
+    )
+    writer.path("tokenizer.json").write_text(prepared.source_json, encoding="utf-8")
+    if prepared.target_json is not None:
+        writer.path("tokenizer.target.json").write_text(prepared.target_json, encoding="utf-8")
+    return prepared.unk_id
+
+
+def _model_info(checkpoint: Checkpoint) -> ModelInfo:
+    config = checkpoint.config
+    return ModelInfo(
+        architecture="marian",
+        d_model=config.d_model,
+        encoder_layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers,
+        encoder_attention_heads=config.encoder_attention_heads,
+        decoder_attention_heads=config.decoder_attention_heads,
+        encoder_ffn_dim=config.encoder_ffn_dim,
+        decoder_ffn_dim=config.decoder_ffn_dim,
+        activation_function=config.activation_function,
+        source_vocab_size=config.vocab_size,
+        target_vocab_size=config.decoder_vocab_size,
+        max_positions=config.max_position_embeddings,
+        parameters=checkpoint.parameters,
+    )
+
+
+def _generation(checkpoint: Checkpoint) -> GenerationDefaults:
+    defaults = checkpoint.generation
+    return GenerationDefaults(
+        num_beams=defaults.num_beams,
+        length_penalty=defaults.length_penalty,
+        early_stopping=cast("bool | Literal['never']", defaults.early_stopping),
+        renormalize_logits=defaults.renormalize_logits,
+        forced_eos_token_id=defaults.forced_eos_token_id,
+        bad_token_ids=defaults.bad_token_ids,
+        max_length=defaults.max_length,
+    )
+
+
+def _languages(checkpoint: Path, name: str, source: str | None, target: str | None) -> tuple[str | None, str | None]:
+    """What the caller says, else the tokenizer's configuration, else a name like ``en-de``."""
+    file = checkpoint / "tokenizer_config.json"
+    config = read_json(file, "") if file.exists() else {}
+    match = _LANGUAGES.fullmatch(name)
+    found = []
+    for given, key, group in ((source, "source_lang", 1), (target, "target_lang", 2)):
+        value = given or config.get(key) or (match[group] if match else None)
+        found.append(value if isinstance(value, str) else None)
+    return found[0], found[1]
+
+
+def _tools() -> dict[str, str]:
+    versions = {}
+    for package in ("mobilenmt", "onnx", "onnxruntime", "torch", "transformers", "tokenizers", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            from mobilenmt import __version__
+
+            versions[package] = __version__ if package == "mobilenmt" else "unknown"
+    return versions

@@ -1,0 +1,114 @@
+"""Prove that a pack translates as its checkpoint does, with torch as the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mobilenmt.export.checkpoint import Checkpoint
+from mobilenmt.runtime.engine import Engine
+from mobilenmt.runtime.errors import ExportError
+from mobilenmt.runtime.ort import SessionConfig, open_session
+from mobilenmt.runtime.pack import Pack
+from mobilenmt.runtime.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Array = npt.NDArray[Any]
+
+# Any language will do: what is compared is arithmetic.
+SENTENCE = "Hello! This is a test of 12 words, more or less."
+STEPS = 12
+MARGIN = 1e-4
+"""Two tokens whose logits torch itself cannot tell apart by more than this may change places."""
+TOLERANCE = {"fp32": 1e-4, "int8": 0.2}
+"""Largest root-mean-square distance of the step logits from torch's, relative to their spread. INT8 of a sound
+checkpoint lies at 0.01 to 0.05; a wrong scale or a swapped matrix gives 1 and more."""
+
+
+class StepRunner:
+    """encoder.onnx and decoder.onnx of a pack, fed by hand: for checks, tests and measurements."""
+
+    def __init__(self, pack: Pack) -> None:
+        self.pack = pack
+        config = SessionConfig()
+        self.encoder: onnxruntime.InferenceSession = open_session(pack.file("encoder.onnx"), config)
+        self.decoder: onnxruntime.InferenceSession = open_session(pack.file("decoder.onnx"), config)
+
+    def encode(self, ids: Array, lengths: Array) -> dict[str, Array]:
+        """Outputs of encoder.onnx by name, for int64 ``ids`` [B, S] and ``lengths`` [B]."""
+        names = [output.name for output in self.encoder.get_outputs()]
+        return dict(zip(names, self.encoder.run(names, {"input_ids": ids, "lengths": lengths}), strict=True))
+
+    def logits(self, ids: Array, lengths: Array, targets: Array) -> Array:
+        """Logits [B, T, V] of every step, for given decoder inputs ``targets`` int64 [B, T]."""
+        encoded = self.encode(ids, lengths)
+        model = self.pack.manifest.model
+        size = model.d_model // model.decoder_attention_heads
+        shape = (len(ids), model.decoder_attention_heads, 0, size)
+        past = {
+            f"past_{part}.{index}": np.zeros(shape, np.float32)
+            for index in range(model.decoder_layers)
+            for part in ("key", "value")
+        }
+        fixed = {name: value for name, value in encoded.items() if name != "encoder_state"}
+        outputs = ["logits", *(name.replace("past", "present") for name in past)]
+        steps = []
+        for position in range(targets.shape[1]):
+            feed = {"input_ids": targets[:, position : position + 1], "position": np.array([position]), **fixed, **past}
+            logits, *present = self.decoder.run(outputs, feed)
+            past = dict(zip(past, present, strict=True))
+            steps.append(logits[:, 0])
+        return np.stack(steps, axis=1)
+
+
+def verify_against_torch(folder: Path, checkpoint: Checkpoint) -> str:
+    """Check hashes, graphs, and one translation against torch; returns a line that says how close they are.
+
+    Raises:
+        ExportError: a graph is not valid ONNX, or the pack computes something else than the checkpoint.
+    """
+    import onnx
+    import torch
+    from transformers import MarianMTModel
+
+    pack = Pack.open(folder)
+    for name in ("translator.onnx", "encoder.onnx", "decoder.onnx"):
+        try:
+            onnx.checker.check_model(str(pack.file(name)))
+        except onnx.checker.ValidationError as error:
+            raise ExportError(f"{name} is not valid ONNX: {error}") from error
+    manifest = pack.manifest
+    tokenizer = Tokenizer(pack.file("tokenizer.json"), manifest.tokens, manifest.model.source_vocab_size)
+    source = tokenizer.encode(SENTENCE)[: manifest.model.max_positions - 1]
+    ids = np.array([[*source, manifest.tokens.eos]], np.int64)
+    limit = min(STEPS, manifest.model.max_positions)
+    model = MarianMTModel.from_pretrained(checkpoint.path).eval()  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        greedy = model.generate(torch.from_numpy(ids), num_beams=1, do_sample=False, max_length=limit)[0].tolist()
+        targets = np.array([greedy[:-1]], np.int64)
+        wanted = model(input_ids=torch.from_numpy(ids), decoder_input_ids=torch.from_numpy(targets)).logits.numpy()
+    found = StepRunner(pack).logits(ids, np.array([ids.shape[1]]), targets)
+    distance = float(np.sqrt(np.square(found - wanted).mean()) / max(float(wanted.std()), 1e-6))
+    if not distance <= TOLERANCE[manifest.precision]:
+        raise ExportError(
+            f"the pack computes something else than {checkpoint.path}: its logits differ from torch's by "
+            f"{distance:.2g} of their spread, {TOLERANCE[manifest.precision]} is allowed"
+        )
+    expected = [token for token in greedy[1:] if token not in (manifest.tokens.eos, manifest.tokens.pad)]
+    output = Engine(pack).generate([source], max_lengths=[limit])[0][0].ids
+    same = list(output) == expected
+    if not same and manifest.precision == "fp32" and _margin(wanted[0]) > MARGIN:
+        raise ExportError(f"the pack translates into ids {list(output)}, torch into {expected}")
+    agreement = "the same ids as torch" if same else "other ids than torch where its choice is close"
+    return f"verified: hashes, graphs, {agreement}, logits within {distance:.1e} of their spread"
+
+
+def _margin(logits: Array) -> float:
+    """Smallest distance between the best and the second best token of any step; ``logits`` [T, V]."""
+    best = np.sort(logits, axis=-1)[:, -2:]
+    return float((best[:, 1] - best[:, 0]).min())
