@@ -103,8 +103,7 @@ def _read_tokenizer_json(path: Path) -> dict[str, Any]:
         good = isinstance(vocab, dict) and all(type(i) is int and i >= 0 for i in vocab.values())
     else:
         good = isinstance(vocab, list) and all(
-            isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and _is_score(row[1])
-            for row in vocab
+            isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and _is_score(row[1]) for row in vocab
         )
     if not good or not vocab:
         raise CheckpointError(f"{path}: model.vocab is no {kind} vocabulary")

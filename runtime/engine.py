@@ -164,7 +164,10 @@ class Engine:
             end = sequence.index(self._tokens.eos)
             generated = end + 1
         except ValueError:
-            end = generated = min(len(sequence), max_length - 1)
+            end = min(len(sequence), max_length - 1)
+            while end and sequence[end - 1] == self._tokens.pad:
+                end -= 1
+            generated = end
         return Hypothesis(tuple(sequence[:end]), score, generated, generated >= max_length - 1)
 
     def _pad(self, sources: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from mobilenmt.export.writer import write_manifest
+from mobilenmt.export.writer import PackWriter, write_manifest
 from mobilenmt.runtime.pack import GenerationDefaults, ModelInfo, PackManifest, TokenIds
 
 CONTENT = {
@@ -50,3 +50,19 @@ def make_zip(target: Path, folder: Path, prefix: str = "") -> Path:
         for path in sorted(folder.iterdir()):
             archive.write(path, prefix + path.name)
     return target
+
+
+def fill(writer: PackWriter, **changes: bytes) -> None:
+    for name, content in {**CONTENT, **changes}.items():
+        writer.path(name).write_bytes(content)
+
+
+def write(out: Any, *, force: bool = False, **manifest_changes: Any) -> Path:
+    with PackWriter(out, force=force) as writer:
+        fill(writer)
+        return writer.commit(manifest(**manifest_changes))
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Every file and folder below, with its content."""
+    return {str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes() for path in folder.rglob("*")}

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_packs import CONTENT, make_folder, make_zip
 
 from mobilenmt.runtime import unpack as unpacking
 from mobilenmt.runtime.errors import PackError
 from mobilenmt.runtime.pack import Pack
+from small_packs import CONTENT, make_folder, make_zip
 
 SOURCE = Path(__file__).parent.parent / "src"
 
@@ -188,7 +188,7 @@ def test_interrupt_while_unpacking_leaves_no_trace(zipped: Path, cache: Path, mo
     def interrupt(handle: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(unpacking.os, "fsync", interrupt)
+    monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         Pack.open(zipped)
     assert not list(cache.iterdir())
@@ -200,7 +200,7 @@ def test_full_disk_is_a_pack_error_that_names_the_cache(
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(unpacking.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(PackError, match="No space left on device; set MOBILENMT_CACHE") as caught:
         Pack.open(zipped)
     assert str(cache) in str(caught.value)
@@ -243,7 +243,7 @@ def with_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> d
 def test_zip_bombs_are_refused(folder: Path, cache: Path, tmp_path: Path) -> None:
     entries = with_manifest(folder, lambda data: data["files"]["weights.bin"].update(bytes=2**25))
     entries["weights.bin"] = bytes(2**25)
-    with pytest.raises(PackError, match="unpacks to .* is refused"):
+    with pytest.raises(PackError, match=r"unpacks to .* is refused"):
         Pack.open(write_zip(tmp_path / "bomb.zip", entries))
     entries = with_manifest(folder, lambda data: data["files"]["weights.bin"].update(bytes=2**40))
     with pytest.raises(PackError, match="is refused"):
@@ -271,7 +271,7 @@ def test_content_other_than_the_manifest_says_is_refused(folder: Path, cache: Pa
 
 
 def test_huge_table_of_contents_is_refused_before_it_is_read(folder: Path, cache: Path, tmp_path: Path) -> None:
-    many = {f"{number}-{'x' * 200}": b"" for number in range(4000)}
+    many = {f"{number}-{'x' * 200}": b"" for number in range(5000)}
     with pytest.raises(PackError, match="too many entries"):
         Pack.open(write_zip(tmp_path / "p.zip", {**entries_of(folder), **many}))
 

@@ -1,0 +1,45 @@
+"""Fixtures: checkpoints with random weights and the packs made of them, small enough to be made for a test run."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything imports onnxruntime
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_models import make_checkpoint
+
+from mobilenmt.export.export import export
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Marian checkpoint with random weights, width 32, and a Unigram tokenizer with byte fallback."""
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def make_pack(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Export a checkpoint to a fresh pack and return its folder."""
+
+    def make(checkpoint: Path, precision: str) -> Path:
+        out = tmp_path_factory.mktemp("pack") / "en-de"
+        return export(checkpoint, out, precision=precision).path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_pack(tiny_checkpoint: Path, make_pack: Callable[..., Path]) -> Path:
+    """The INT8 pack of :func:`tiny_checkpoint`."""
+    return make_pack(tiny_checkpoint, "int8")
+
+
+@pytest.fixture(scope="session")
+def tiny_fp32_pack(tiny_checkpoint: Path, make_pack: Callable[..., Path]) -> Path:
+    """The fp32 pack of :func:`tiny_checkpoint`."""
+    return make_pack(tiny_checkpoint, "fp32")

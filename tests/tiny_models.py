@@ -1,0 +1,101 @@
+"""Makes Marian checkpoints with random weights in the layout that transformers and our pipeline read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+WORDS = (
+    "the a one two where is train station house dog cat small big runs sleeps sees and or not here there today der die "
+    "das ein zwei wo ist Bahnhof Haus Hund Katze klein gross rennt schläft sieht und oder nicht hier dort heute"
+).split()
+
+
+def make_tokenizer(path: Path) -> int:
+    """Write a Unigram tokenizer.json with byte fallback, </s> first and <pad> last; returns the number of pieces."""
+    letters = sorted({letter for word in WORDS for letter in word} | set(".,!?0123456789"))
+    pieces: list[list[Any]] = [["</s>", 0.0], ["<unk>", 0.0], ["▁", -3.0]]
+    pieces += [[f"▁{word}", -4.0 - index / 100] for index, word in enumerate(WORDS)]
+    pieces += [[letter, -6.0 - index / 100] for index, letter in enumerate(letters)]
+    pieces += [[f"<0x{byte:02X}>", -20.0] for byte in range(256)]
+    pieces.append(["<pad>", 0.0])
+    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": index, "content": pieces[index][0], **special} for index in (0, 1, len(pieces) - 1)
+        ],
+        "normalizer": None,
+        "pre_tokenizer": space,
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, space]},
+        "model": {"type": "Unigram", "unk_id": 1, "vocab": pieces, "byte_fallback": True},
+    }
+    path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    return len(pieces)
+
+
+def make_checkpoint(
+    folder: Path, *, seed: int = 0, generation: dict[str, Any] | None = None, **config: Any
+) -> Path:
+    """Save a ``MarianMTModel`` with random weights, its generation defaults and a tokenizer.
+
+    Keyword arguments replace values of the ``MarianConfig``; ``generation`` those of the ``GenerationConfig``.
+    """
+    import torch
+    from transformers import GenerationConfig, MarianConfig, MarianMTModel
+
+    folder.mkdir(parents=True)
+    size = make_tokenizer(folder / "tokenizer.json")
+    values: dict[str, Any] = {
+        "vocab_size": size,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 64,
+        "activation_function": "relu",
+        "max_position_embeddings": 64,
+        "scale_embedding": True,
+        "pad_token_id": size - 1,
+        "eos_token_id": 0,
+        "decoder_start_token_id": size - 1,
+        "forced_eos_token_id": 0,
+        **config,
+    }
+    torch.manual_seed(seed)
+    model = MarianMTModel(MarianConfig(**values)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "embed_positions" in name:
+                continue
+            if name.endswith("bias"):
+                parameter.normal_(0.0, 0.2)
+            elif "layer_norm" in name:
+                parameter.normal_(1.0, 0.2)
+            else:
+                parameter.normal_(0.0, 0.3)
+        # Without trained weights </s> is as rare as any token; a bias ends outputs at varied lengths.
+        model.final_logits_bias.normal_(0.0, 0.5)
+        model.final_logits_bias[0, 0] = 1.5
+    defaults: dict[str, Any] = {
+        "pad_token_id": size - 1,
+        "eos_token_id": 0,
+        "decoder_start_token_id": size - 1,
+        "forced_eos_token_id": 0,
+        "bad_words_ids": [[size - 1]],
+        "max_length": 40,
+        **(generation or {}),
+    }
+    model.generation_config = GenerationConfig(**defaults)
+    model.save_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"})
+    )
+    return folder
