@@ -314,8 +314,7 @@ def _select(config: MarianConfig, stored: Mapping[str, Array], path: Path) -> di
         if name in stored:
             take(f"{side}_positions", (name,), table)
     if problems:
-        shown = "\n  ".join(problems[:40]) + (f"\n  … and {len(problems) - 40} more" if len(problems) > 40 else "")
-        raise CheckpointError(f"{path}: {len(problems)} tensor(s) missing or wrong:\n  {shown}")
+        raise CheckpointError(f"{path}: {len(problems)} tensor(s) missing or wrong: {'; '.join(problems)}")
     for side in ("encoder", "decoder"):
         key = f"{side}_positions"
         if key in tensors and np.allclose(tensors[key], sinusoidal_positions(*tensors[key].shape), atol=1e-5):

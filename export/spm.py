@@ -6,8 +6,8 @@ model, and each piece is looked up by name in vocab.json. In one Unigram model t
 - pieces of source.spm stand at their ids of vocab.json, with source.spm's scores;
 - pieces of source.spm that vocab.json lacks follow behind the model's vocabulary; the runtime reads such ids as unk;
 - other pieces of vocab.json stand behind the mark U+FFFE, which no text holds and which the decoder drops: they come
-  out of the model only. A single character that source.spm does not know at all stays readable, because MarianTokenizer
-  looks unknown text up in vocab.json too (whole runs of it, where this looks at each character);
+  out of the model only. A single character that source.spm does not know at all stays readable (without byte fallback),
+  because MarianTokenizer looks unknown text up in vocab.json too: whole runs of it, where this looks at each character;
 - language codes (``>>deu<<``) are added tokens, read wherever they stand (by MarianTokenizer only at the beginning).
 """
 
@@ -193,7 +193,7 @@ def _source_rows(source: Any, vocab: dict[str, int], vocab_size: int, controls: 
     for piece, i in vocab.items():
         if piece in readable:
             rows[i] = [piece, readable[piece]]
-        elif piece in bytes_ or (len(piece) == 1 and piece not in characters and piece not in controls):
+        elif piece in bytes_ or (len(piece) == 1 and piece not in characters and not bytes_):
             rows[i] = [piece, lowest]
         else:
             rows[i] = [(CONTROL_MARK if piece in controls else OUTPUT_MARK) + piece, 0.0]

@@ -1,0 +1,200 @@
+"""The commands, each a typed function whose docstring is its help; the parser is built from this table."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mobilenmt.runtime.errors import CheckpointError, ExportError, InputError
+
+if TYPE_CHECKING:
+    from mobilenmt.runtime.manifest import PackManifest
+    from mobilenmt.runtime.pack import Pack
+    from mobilenmt.runtime.translator import Translation
+
+DEFAULT_PACK = "en-de"
+
+
+def translate(
+    text: list[str],
+    input: Path | None = None,  # the name of the option
+    output: Path | None = None,
+    pack: str = DEFAULT_PACK,
+    beam: int | None = None,
+    n_best: int = 1,
+    threads: int = 1,
+    json: bool = False,
+) -> int:
+    """Translate texts, a file, or standard input.
+
+    Without TEXT, lines are read from --input or standard input; each input line gives one output line, flushed as
+    soon as it is there. Lines end at \\n only. Invalid UTF-8 is replaced by U+FFFD.
+
+    Args:
+        text: texts to translate, one line of output each; none to read lines instead
+        input: read lines from this file instead of standard input
+        output: write to this file, which appears when all is done, instead of standard output
+        pack: name or path of the pack
+        beam: hypotheses kept by beam search, 1 for greedy; by default what the pack says
+        n_best: translations of each line, with --json
+        threads: threads inside an operator, 0 for one a core
+        json: write a JSON object a line: source, text, score, tokens, alternatives, flags
+    """
+    from mobilenmt.lines import open_input, open_output, read_batches
+
+    if text and input is not None:
+        raise InputError("give either TEXT or --input, not both")
+    if n_best > 1 and not json:
+        raise InputError("--n-best needs --json: plain output has one translation a line")
+    from mobilenmt.runtime.translator import Translator
+
+    translator = Translator(pack, threads=threads)
+
+    def render(sources: list[str]) -> list[str]:
+        found = translator.translate_batch(sources, beam_size=beam, n_best=n_best)
+        return [_render(source, item, json) for source, item in zip(sources, found, strict=True)]
+
+    with open_output(output) as sink:
+        if text:
+            for item in text:  # one by one: the first appears at once
+                sink.write("".join(render([item])) + "\n")
+        else:
+            with open_input(input) as source:
+                for lines, ended in read_batches(source):
+                    translated = [line if json else line.replace("\n", " ") for line in render(lines)]
+                    sink.write("\n".join(translated) + ("\n" if ended else ""))
+    return 0
+
+
+def export(
+    checkpoint: Path,
+    out: Path,
+    precision: Literal["int8", "fp32"] = "int8",
+    force: bool = False,
+    name: str | None = None,
+    source_language: str | None = None,
+    target_language: str | None = None,
+    card: Path | None = None,
+) -> int:
+    """Make a pack from a Hugging Face Marian checkpoint, and verify it against torch.
+
+    Args:
+        checkpoint: folder with config.json, weights, and tokenizer.json or OPUS-MT's source.spm, target.spm, vocab.json
+        out: folder to write, or a name ending in .zip
+        precision: int8 for use, fp32 as the reference
+        force: replace a pack that is already there
+        name: the pack's name; by default that of OUT
+        source_language: language code; by default from the tokenizer's configuration or a name like en-de
+        target_language: likewise
+        card: JSON file with what people should know: description, licence, training_data, scores, notes
+    """
+    try:
+        import onnx  # noqa: F401
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise ExportError(f"export needs more than the runtime ({error}): pip install 'mobilenmt[export]'") from None
+    from mobilenmt.export.checkpoint import read_json
+    from mobilenmt.export.export import export as run_export
+
+    if card is not None and not card.is_file():
+        raise CheckpointError(f"{card}: no such card file")
+    _quiet_transformers()
+    pack = run_export(
+        checkpoint,
+        out,
+        precision=precision,
+        force=force,
+        name=name,
+        source_language=source_language,
+        target_language=target_language,
+        card=None if card is None else read_json(card, ""),
+        report=lambda line: print(line, file=sys.stderr),
+    )
+    per_parameter = pack.total_bytes / pack.manifest.model.parameters
+    print(f"{out}: {pack.total_bytes:,} bytes, {per_parameter:.3f} a parameter")
+    return 0
+
+
+def info(pack: str, json: bool = False) -> int:
+    """Show what a pack is: languages, dimensions, bytes, licence, scores.
+
+    Args:
+        pack: name or path of the pack
+        json: print a JSON object
+    """
+    from mobilenmt.runtime.pack import Pack
+
+    opened = Pack.open(pack, verify=False)
+    manifest = opened.manifest
+    if json:
+        value = {"path": str(opened.path), "total_bytes": opened.total_bytes, **manifest.to_dict()}
+        print(json_module.dumps(value, ensure_ascii=False, indent=2))
+        return 0
+    for label, value in _facts(opened, manifest):
+        print(f"{label + ':':<16}{value}")
+    return 0
+
+
+def verify(pack: str) -> int:
+    """Check every file of a pack against its SHA-256, and translate a sentence with it.
+
+    Args:
+        pack: name or path of the pack
+    """
+    from mobilenmt.runtime.translator import Translator
+
+    translator = Translator(pack, verify=True)
+    found = translator.translate_batch(["Hello!"])[0]
+    files = len(translator.pack.manifest.files)
+    print(f"{translator.pack.path}: ok, {files} files, 'Hello!' becomes {found.text!r}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"translate": translate, "export": export, "info": info, "verify": verify}
+
+
+def _render(source: str, found: Translation, as_json: bool) -> str:
+    if not as_json:
+        return found.text
+    return json_module.dumps({"source": source, **found.to_dict()}, ensure_ascii=False)
+
+
+def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
+    model, card = manifest.model, manifest.card
+    version = ".".join(map(str, manifest.format_version))
+    facts: list[tuple[str, Any]] = [
+        ("pack", f"{manifest.name} ({pack.path})"),
+        ("languages", f"{manifest.source_language or 'unknown'} -> {manifest.target_language or 'unknown'}"),
+        ("format", f"{version}, {manifest.precision}"),
+        (
+            "model",
+            f"{model.architecture}, width {model.d_model}, {model.encoder_layers} encoder and {model.decoder_layers} "
+            f"decoder layers, FFN {model.encoder_ffn_dim} and {model.decoder_ffn_dim}, vocabulary "
+            f"{model.source_vocab_size} and {model.target_vocab_size}, {model.max_positions} positions",
+        ),
+        ("parameters", f"{model.parameters:,}"),
+    ]
+    facts += [(name, f"{entry.bytes:>12,} bytes") for name, entry in manifest.files.items()]
+    facts.append(("total", f"{pack.total_bytes:>12,} bytes, {pack.total_bytes / model.parameters:.3f} a parameter"))
+    for key in ("description", "licence"):
+        if card.get(key):
+            facts.append((key, card[key]))
+    for item in card.get("training_data") or []:
+        facts.append(("trained on", ", ".join(map(str, item.values())) if isinstance(item, dict) else item))
+    if isinstance(card.get("scores"), dict):
+        for name, score in card["scores"].items():
+            shown = ", ".join(f"{k} {v}" for k, v in score.items()) if isinstance(score, dict) else score
+            facts.append(("score", f"{name}: {shown}"))
+    facts += [("note", note) for note in card.get("notes") or []]
+    return facts
+
+
+def _quiet_transformers() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,0 +1,117 @@
+"""Lines in, lines out: bytes split on \\n only, as they arrive, in constant memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_READ = 1 << 16  # bytes asked for at once; what is there is returned, so nobody waits for a full block
+_BATCH_LINES = 64
+_BATCH_BYTES = 1 << 15
+
+
+class Source:
+    """An open file descriptor whose bytes are text, if only nearly."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor = descriptor
+        self._name = name
+        self._warned = False
+
+    def blocks(self) -> Iterator[bytes]:
+        """What can be read, as soon as it can."""
+        while block := os.read(self._descriptor, _READ):
+            yield block
+
+    def decode(self, line: bytes) -> str:
+        """UTF-8, with U+FFFD for what is not, and one warning for the whole input."""
+        try:
+            return line.decode("utf-8")
+        except UnicodeDecodeError:
+            if not self._warned:
+                self._warned = True
+                print(f"mobilenmt: warning: {self._name} is not all UTF-8; U+FFFD stands for the rest", file=sys.stderr)
+            return line.decode("utf-8", "replace")
+
+
+class Sink:
+    """UTF-8 out, flushed at every write."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write and flush."""
+        self._stream.write(text.encode("utf-8", "replace"))
+        self._stream.flush()
+
+
+def read_batches(source: Source) -> Iterator[tuple[list[str], bool]]:
+    """Yield lines that are complete, in batches; false with the last one if it had no line end.
+
+    A batch holds what has arrived, up to 64 lines: a line that a person typed is yielded at once, a file in batches.
+    """
+    rest: list[bytes] = []  # parts of a line whose end has not come yet; joined once, so a long line costs linear time
+    for block in source.blocks():
+        *complete, tail = block.split(b"\n")
+        if complete:
+            complete[0] = b"".join([*rest, complete[0]])
+            rest = []
+        if tail:
+            rest.append(tail)
+        batch: list[bytes] = []
+        size = 0
+        for line in complete:
+            if batch and (len(batch) >= _BATCH_LINES or size + len(line) > _BATCH_BYTES):
+                yield [source.decode(item) for item in batch], True
+                batch, size = [], 0
+            batch.append(line)
+            size += len(line)
+        if batch:
+            yield [source.decode(item) for item in batch], True
+    if rest:
+        yield [source.decode(b"".join(rest))], False
+
+
+@contextlib.contextmanager
+def open_input(path: Path | None) -> Iterator[Source]:
+    """Standard input, or a file."""
+    if path is None:
+        yield Source(sys.stdin.fileno(), "standard input")
+        return
+    with path.open("rb", buffering=0) as stream:
+        yield Source(stream.fileno(), str(path))
+
+
+@contextlib.contextmanager
+def open_output(path: Path | None) -> Iterator[Sink]:
+    """Standard output, or a file that gets its name only when the block has ended well."""
+    if path is None:
+        yield Sink(sys.stdout.buffer)
+        return
+    if path.is_dir():
+        raise IsADirectoryError(21, "is a folder", str(path))
+    if path.exists() and not path.is_file():  # /dev/stdout, a named pipe: nothing to rename
+        with path.open("wb") as stream:
+            yield Sink(stream)
+        return
+    parent = path.resolve().parent
+    if not parent.is_dir():
+        raise FileNotFoundError(2, "no such folder", str(parent))
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield Sink(stream)
+            mask = os.umask(0)
+            os.umask(mask)
+            os.fchmod(stream.fileno(), 0o666 & ~mask)  # mkstemp's files are for their owner alone
+        os.replace(temporary, path.resolve())  # noqa: PTH105
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)  # noqa: PTH108
+        raise
