@@ -9,6 +9,9 @@ model, and each piece is looked up by name in vocab.json. In one Unigram model t
   out of the model only. A single character that source.spm does not know at all stays readable (without byte fallback),
   because MarianTokenizer looks unknown text up in vocab.json too: whole runs of it, where this looks at each character;
 - language codes (``>>deu<<``) are added tokens, read wherever they stand (by MarianTokenizer only at the beginning).
+
+Known difference, shared with all of transformers' fast tokenizers: the character map is applied to whole graphemes, so a
+combining mark or joiner right behind a character that the map replaces (a ligature, say) is dropped with it.
 """
 
 from __future__ import annotations
@@ -211,7 +214,9 @@ def _normalizer(source: Any) -> dict[str, Any]:
         steps.append({"type": "Precompiled", "precompiled_charsmap": charsmap})
     if spec.remove_extra_whitespaces:
         steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
-        steps.append({"type": "Replace", "pattern": {"Regex": "^ | $"}, "content": ""})
+        # At the end SentencePiece trims the piece character too. The lookbehind keeps long runs of it linear.
+        end = f"(?<![ {SPACE}])[ {SPACE}]+$"
+        steps.append({"type": "Replace", "pattern": {"Regex": f"^ |{end}"}, "content": ""})
     if spec.add_dummy_prefix:
         steps.append({"type": "Prepend", "prepend": SPACE})
     return {"type": "Sequence", "normalizers": steps}
@@ -223,7 +228,8 @@ def _decoder(models: Iterable[Any]) -> dict[str, Any]:
         steps.append({"type": "ByteFallback"})
     steps.append({"type": "Replace", "pattern": {"String": SPACE}, "content": " "})
     steps.append({"type": "Fuse"})
-    steps.append({"type": "Strip", "content": " ", "start": 2**31, "stop": 2**31})  # all, as MarianTokenizer does
+    # All outer spaces, as MarianTokenizer does (tokenizers' own Strip panics on a text of nothing else).
+    steps.append({"type": "Replace", "pattern": {"Regex": "^ +| +$"}, "content": ""})
     return {"type": "Sequence", "decoders": steps}
 
 

@@ -92,6 +92,8 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`. Special ids and ids outside the vocabulary are skipped; byte pieces become characters."""
         kept = [i for i in ids if i not in self._special and not self._piece(i).startswith(CONTROL_MARK)]
+        if not kept:
+            return ""
         try:
             return str(self._target.decode(kept, skip_special_tokens=False))
         except _NOT_OURS:

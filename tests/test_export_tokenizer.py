@@ -388,7 +388,7 @@ SPM_LINES = [
     "ü ß x 世界 y 😀 z 👩\u200d👧.",
     "unknown世inside and世 at the end世",
     "  outer   and  inner spaces   ",
-    "\u3000wide\u00a0spaces\u2003of\u200ball\tkinds\u2028here.",
+    "\u3000wide\u00a0spaces\u2003of\u200ball kinds\u2028here.",
     "ﬁne ½ … “quotes” ＡＢＣ ㍿ e\u0301 a\u0308",
     "▁literal ▁ block ▁▁",
     "UPPER CASE; e-mail@host.example/x?y=1&z=2 #tag",
@@ -429,6 +429,7 @@ def test_spm_gives_the_ids_and_words_of_marian_tokenizer(tmp_path: Path, options
     for _ in range(50):
         ids = choose.choices([i for i in range(2, pad) if "<0x" not in reference.decoder[i]], k=9)
         assert tokenizer.decode(ids) == reference.decode(ids, skip_special_tokens=True)
+    assert tokenizer.decode([]) == tokenizer.decode([reference.encoder["▁"]] * 3) == ""
     for line in LITERAL_LINES:
         assert not {0, pad} & set(tokenizer.encode(line))
 

@@ -206,7 +206,7 @@ def test_failure_while_encoding_is_a_pack_error(tmp_path: Path) -> None:
         make(tmp_path, data).encode("ü")
 
 
-@pytest.mark.parametrize("text", ["a" * 200_000, "the " * 50_000, "ü世" * 50_000, " " * 200_000, "\0\uffff" * 100_000])
+@pytest.mark.parametrize("text", ["a" * 100_000, "the " * 25_000, "ü世" * 25_000, " " * 100_000, "\0\uffff" * 25_000])
 def test_long_lines_take_linear_time(tokenizer: Tokenizer, text: str) -> None:
     def seconds(part: str) -> float:
         begin = time.perf_counter()
