@@ -3,6 +3,8 @@
     python benchmarks/first_pack.py parity --checkpoint DIR --test FILE.tsv
     python benchmarks/first_pack.py int8 --checkpoint DIR --test FILE.tsv FILE.tsv [--lines 1000]
     python benchmarks/first_pack.py batch | cold | memory | words | size | latency [--pack en-de]
+    qemu-x86_64 -cpu Haswell python benchmarks/first_pack.py outputs --test FILE.tsv --lines 50 > haswell.json
+    python benchmarks/first_pack.py compare --test FILE.tsv --lines 50 --files here.json haswell.json
 
 Test files are TSV: source, tab, reference. Each subcommand prints one JSON object.
 """
@@ -10,13 +12,14 @@ Test files are TSV: source, tab, reference. Each subcommand prints one JSON obje
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
+import select
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +27,9 @@ from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+if importlib.util.find_spec("mobilenmt") is None:  # run from a checkout, or on an emulated processor
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 Figures = dict[str, Any]
 
@@ -36,6 +42,7 @@ def read_pairs(files: list[Path], lines: int) -> Iterator[tuple[str, list[str], 
 
 
 def export_pack(checkpoint: Path, folder: Path, precision: str) -> Path:
+    """Export into ``folder``, once."""
     from mobilenmt.export.export import export
 
     out = folder / precision
@@ -144,58 +151,65 @@ def cold(options: argparse.Namespace) -> Figures:
 
 
 def memory(options: argparse.Namespace) -> Figures:
-    """MiB (2^20) and MB (10^6) added while translating, in a fresh process, as docs/pack-format.md defines it."""
+    """MB (10^6) added while translating: anonymous memory and resident pages of the pack's own files.
+
+    Added to a process that has the libraries loaded and a trivial session open. Read from outside, so that the
+    measurement does not count itself.
+    """
+    from mobilenmt.runtime.pack import Pack
+
+    folder = str(Pack.open(options.pack).path.resolve())
     script = [sys.executable, __file__, "memory-child", "--pack", options.pack]
-    return dict(json.loads(subprocess.run(script, check=True, capture_output=True, text=True).stdout))
+    with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None and child.stdout is not None
+        child.stdout.readline()
+        before = smaps(child.pid, folder)
+        child.stdin.write("translate\n")
+        child.stdin.flush()
+        samples = []
+        while not select.select([child.stdout], [], [], 0)[0]:
+            samples.append(smaps(child.pid, folder))
+            time.sleep(0.005)
+        after = smaps(child.pid, folder)
+        child.stdin.close()
+    added = [(now[0] - before[0] + now[1] - before[1]) / 1e6 for now in (*samples, after)]
+    return {
+        "steady MB": added[-1],
+        "peak MB": max(added),
+        "steady, anonymous": (after[0] - before[0]) / 1e6,
+        "steady, pages of the pack": (after[1] - before[1]) / 1e6,
+        "RSS before, after, peak MB": [before[2] / 1e6, after[2] / 1e6, max(now[2] for now in samples) / 1e6],
+        "samples": len(samples),
+    }
 
 
-def memory_child(options: argparse.Namespace) -> Figures:
-    """The measured process of ``memory``: libraries and a trivial session first, then a translator."""
+def memory_child(options: argparse.Namespace) -> None:
+    """The measured process of ``memory``: libraries and a trivial session first, then a translator at work."""
     import numpy as np
     import onnxruntime
     import tokenizers  # noqa: F401
 
-    from mobilenmt.runtime.pack import Pack
     from mobilenmt.runtime.translator import Translator
 
     trivial = onnxruntime.InferenceSession(_trivial_model(), providers=["CPUExecutionProvider"])
     trivial.run(None, {"x": np.zeros(1, np.float32)})
-    folder = str(Pack.open(options.pack).path.resolve())
-    before = smaps(folder)
+    print("idle", flush=True)
+    sys.stdin.readline()
     translator = Translator(options.pack)
-    peak = [0, 0, 0]
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            anonymous, own, rss = smaps(folder)
-            peak[:] = [max(a, b) for a, b in zip(peak, (anonymous + own, own, rss), strict=True)]
-            time.sleep(0.01)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
     start = time.perf_counter()
     while time.perf_counter() - start < 5:
         for sentence in SENTENCES:
             translator.translate(sentence)
-    done.set()
-    watcher.join()
-    after = smaps(folder)
-    added = after[0] - before[0]
-    return {
-        "steady MB": (added + after[1] - before[1]) / 1e6,
-        "of it anonymous": added / 1e6,
-        "of it pages of the pack": (after[1] - before[1]) / 1e6,
-        "peak MB": (peak[0] - before[0] - before[1]) / 1e6,
-        "RSS before, after, peak MB": [before[2] / 1e6, after[2] / 1e6, peak[2] / 1e6],
-    }
+    print("done", flush=True)
+    sys.stdin.readline()
+    sys.exit(0)
 
 
-def smaps(folder: str) -> tuple[int, int, int]:
+def smaps(process: int, folder: str) -> tuple[int, int, int]:
     """Bytes of anonymous memory, of resident pages of files below ``folder``, and of all that is resident."""
     anonymous = own = rss = 0
     inside = False
-    for line in Path("/proc/self/smaps").read_text().split("\n"):
+    for line in Path(f"/proc/{process}/smaps").read_text().split("\n"):
         head, _, tail = line.partition(" ")
         if head and not head.endswith(":"):
             inside = folder in line
@@ -212,10 +226,14 @@ def smaps(folder: str) -> tuple[int, int, int]:
 
 def _trivial_model() -> bytes:
     """Identity of one float, as the bytes of an ONNX model (written out, since the runtime has no onnx package)."""
+
     def field(number: int, content: bytes) -> bytes:
         return bytes([number << 3 | 2, len(content)]) + content
 
-    info = [field(n, field(1, c) + field(2, field(1, b"\x08\x01\x12\x04\x0a\x02\x08\x01"))) for n, c in ((11, b"x"), (12, b"y"))]
+    info = [
+        field(n, field(1, c) + field(2, field(1, b"\x08\x01\x12\x04\x0a\x02\x08\x01")))
+        for n, c in ((11, b"x"), (12, b"y"))
+    ]
     node = field(1, field(1, b"x") + field(2, b"y") + field(4, b"Identity"))
     graph = field(7, node + field(2, b"g") + info[0] + info[1])
     return b"\x08\x0a" + graph + field(8, b"\x10\x15")
@@ -230,7 +248,9 @@ def words(options: argparse.Namespace) -> Figures:
     chosen = (Path(__file__).parent / "words.txt").read_text(encoding="utf-8").split()
     found = translator.translate_batch(chosen)
     longest = sorted(((len(item.text) / len(word), word, item.text) for word, item in zip(chosen, found, strict=True)))
-    loops = [word for word, item in zip(chosen, found, strict=True) if is_degenerate([], [hash(t) for t in item.tokens])]
+    loops = [
+        word for word, item in zip(chosen, found, strict=True) if is_degenerate([], [hash(t) for t in item.tokens])
+    ]
     flagged = {w: [item.text, *item.flags] for w, item in zip(chosen, found, strict=True) if item.flags}
     return {
         "words": len(chosen),
@@ -259,6 +279,38 @@ def size(options: argparse.Namespace) -> Figures:
         "bytes a parameter": pack.total_bytes / parameters,
         "installed wheel without packs": code,
         "with bytecode": cached,
+    }
+
+
+def outputs(options: argparse.Namespace) -> Figures:
+    """Greedy translations with their scores, to be compared between processors (see ``compare``)."""
+    import platform
+
+    from mobilenmt import Translator
+
+    translator = Translator(options.pack)
+    sources = [line for _, lines, _ in read_pairs(options.test, options.lines) for line in lines]
+    found = [translator.translate_batch([source])[0] for source in sources]
+    texts = [item.text for item in found]
+    return {"machine": platform.machine(), "texts": texts, "scores": [item.score for item in found]}
+
+
+def compare(options: argparse.Namespace) -> Figures:
+    """Outputs of several processors (files that ``outputs`` wrote): the first against each other one."""
+    import sacrebleu
+
+    references = [line for _, _, lines in read_pairs(options.test, options.lines) for line in lines]
+    runs = {str(file): json.loads(file.read_text(encoding="utf-8")) for file in options.files}
+    first = next(iter(runs.values()))
+    return {
+        name: {
+            "lines": len(run["texts"]),
+            "same words as the first": sum(a == b for a, b in zip(run["texts"], first["texts"], strict=True)),
+            "largest distance of scores": max(abs(a - b) for a, b in zip(run["scores"], first["scores"], strict=True)),
+            "BLEU": sacrebleu.corpus_bleu(run["texts"], [references]).score,
+            "chrF": sacrebleu.corpus_chrf(run["texts"], [references]).score,
+        }
+        for name, run in runs.items()
     }
 
 
@@ -298,6 +350,8 @@ COMMANDS = {
     "words": words,
     "size": size,
     "latency": latency,
+    "outputs": outputs,
+    "compare": compare,
 }
 
 
@@ -310,6 +364,7 @@ def main() -> None:
     parser.add_argument("--test", type=Path, nargs="*", default=[], help="TSV files: source, tab, reference")
     parser.add_argument("--lines", type=int, default=1000, help="lines of each test file")
     parser.add_argument("--repeat", type=int, default=15, help="measured turns")
+    parser.add_argument("--files", type=Path, nargs="*", default=[], help="JSON files to compare")
     options = parser.parse_args()
     figures = COMMANDS[options.command](options)
     print(json.dumps(figures, ensure_ascii=False, indent=1))

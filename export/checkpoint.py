@@ -1,4 +1,4 @@
-"""Read a Hugging Face Marian checkpoint folder: configuration, generation defaults and every tensor, all of it checked."""
+"""Read a Hugging Face Marian checkpoint folder, and check all of it: configuration, generation defaults, tensors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class MarianConfig:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> MarianConfig:
-        """Take the values from a parsed config.json; raises CheckpointError naming what is absent or of a wrong type."""
+        """Take the values from a parsed config.json; CheckpointError names what is absent or of a wrong type."""
         model_type = raw.get("model_type")
         if model_type != "marian":
             raise CheckpointError(
@@ -86,7 +86,7 @@ class MarianConfig:
         values["decoder_vocab_size"] = values.get("decoder_vocab_size") or values.get("vocab_size")
         chosen: dict[str, Any] = {}
         for item in fields(cls):
-            value = values.get(item.name)
+            value: Any = values.get(item.name)
             wanted = {"int": int, "bool": bool, "str": str}[str(item.type)]
             if type(value) is not wanted:
                 raise CheckpointError(f"config.json: {item.name} must be {item.type}, found {value!r}")
@@ -115,7 +115,7 @@ class GenerationConfig:
         where = "generation_config.json"
 
         def integer(key: str, default: int | None, least: int, below: int) -> int | None:
-            value = raw.get(key)
+            value: Any = raw.get(key)
             if value is None:
                 return default
             if isinstance(value, list) and len(value) == 1:
@@ -132,7 +132,9 @@ class GenerationConfig:
             if not isinstance(entry, list) or len(entry) != 1 or type(entry[0]) is not int:
                 raise CheckpointError(f"{where}: bad_words_ids entry {entry!r} is not supported: single tokens only")
             if not 0 <= entry[0] < vocab_size:
-                raise CheckpointError(f"{where}: bad_words_ids entry {entry!r} is outside the vocabulary of {vocab_size}")
+                raise CheckpointError(
+                    f"{where}: bad_words_ids entry {entry!r} is outside the vocabulary of {vocab_size}"
+                )
             bad.append(entry[0])
         penalty = raw.get("length_penalty")
         penalty = 1.0 if penalty is None else penalty
@@ -205,7 +207,8 @@ def sinusoidal_positions(count: int, width: int) -> Array:
     """Table [count, width] of transformers' ``MarianSinusoidalPositionalEmbedding``: sines first, then cosines."""
     column = np.arange(width)
     angle = np.arange(count)[:, None] / np.power(10000.0, 2 * (column // 2) / width)
-    return np.concatenate([np.sin(angle[:, 0::2]), np.cos(angle[:, 1::2])], axis=1).astype(np.float32)
+    table: Array = np.concatenate([np.sin(angle[:, 0::2]), np.cos(angle[:, 1::2])], axis=1).astype(np.float32)
+    return table
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -12,7 +12,7 @@ from mobilenmt.export.layers import ModelWriter, attention, dimension, length_ma
 class Encoded:
     """Names of what the encoder hands to the decoder.
 
-    ``state`` [B, S, d_model]; ``mask`` int32 [B, S]; ``keys`` and ``values`` one [B, heads, S, head size] a decoder layer.
+    ``state`` [B, S, d_model]; ``mask`` int32 [B, S]; ``keys`` and ``values``, one [B, heads, S, head size] a layer.
     """
 
     state: str
@@ -62,7 +62,7 @@ def build_encoder(writer: ModelWriter, graph: Graph) -> Graph:
     encoded = write_encoder(writer, graph, ids, lengths)
     config = writer.checkpoint.config
     heads = config.decoder_attention_heads
-    cross = ["batch", heads, "source", config.d_model // heads]
+    cross: list[int | str] = ["batch", heads, "source", config.d_model // heads]
     rename(graph, encoded.state, "encoder_state", FLOAT, ["batch", "source", config.d_model])
     rename(graph, encoded.mask, "source_mask", INT32, ["batch", "source"])
     for index, (key, value) in enumerate(zip(encoded.keys, encoded.values, strict=True)):

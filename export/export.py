@@ -1,4 +1,4 @@
-"""From a checkpoint to a verified pack: load, quantize, write three graphs and one weights file, check what was written."""
+"""From a checkpoint to a verified pack: load, quantize, write three graphs and one weights file, check them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def export(
         precision: ``int8`` for use, ``fp32`` as the reference.
         force: replace a pack that is there already.
         name: the pack's name; by default that of ``out``.
-        source_language, target_language: codes; by default read from a name like ``en-de`` or the tokenizer's configuration.
+        source_language, target_language: codes; by default from the tokenizer's configuration or a name like ``en-de``.
         card: what people should know: ``description``, ``licence``, ``training_data``, ``scores``, ``notes``.
         report: receives a line about each step.
 

@@ -92,9 +92,7 @@ class Graph:
 
     def ops(self, op_type: str, *inputs: str, outputs: int | Sequence[str], **attributes: Any) -> list[str]:
         """Append a node with several outputs (a count, or names) and return their names."""
-        names = (
-            [self.fresh(op_type.lower()) for _ in range(outputs)] if isinstance(outputs, int) else list(outputs)
-        )
+        names = [self.fresh(op_type.lower()) for _ in range(outputs)] if isinstance(outputs, int) else list(outputs)
         domain = MICROSOFT if op_type in _MICROSOFT_OPS else ""
         node = helper.make_node(op_type, list(inputs), names, name=self.fresh(op_type), domain=domain, **attributes)
         self._nodes.append(node)

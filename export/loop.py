@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from mobilenmt.export.decoder import write_step
 from mobilenmt.export.encoder import rename, write_encoder
 from mobilenmt.export.graph import BOOL, FLOAT, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, dimension, join
-from mobilenmt.export.decoder import write_step
 from mobilenmt.export.search import STATE_TYPES, Limits, SearchWriter, State
 
 
@@ -93,9 +93,7 @@ def _choose(
     caches = [greedy.op("Identity", cache) for cache in present]
     for value, kind in zip((going, *after.names(), *caches), kinds, strict=True):
         greedy.output(value, kind)
-    return body.ops(
-        "If", use_beams, outputs=len(kinds), then_branch=beam.to_graph(), else_branch=greedy.to_graph()
-    )
+    return body.ops("If", use_beams, outputs=len(kinds), then_branch=beam.to_graph(), else_branch=greedy.to_graph())
 
 
 def _initial_state(graph: Graph, start: int, batch: str, beams: str) -> State:

@@ -82,7 +82,7 @@ def block_size(columns: int) -> int:
 
 
 def quantize_blocks(weight: Array) -> tuple[Array, Array]:
-    """Symmetric INT8 in blocks: ``weight`` [N, K] -> uint8 [N, blocks, size] with zero point 128, fp32 scales [N, blocks].
+    """Symmetric INT8: ``weight`` [N, K] -> uint8 [N, blocks, size] with zero point 128, fp32 scales [N, blocks].
 
     A value is ``(stored - 128) * scale``; the largest magnitude of a block maps to 127. A last block that K does not
     fill is padded with zeros.

@@ -41,8 +41,11 @@ STATE_TYPES = (INT64, INT64, FLOAT, INT64, FLOAT, BOOL, BOOL)
 
 @dataclass(frozen=True)
 class Limits:
-    """Names of the inputs that steer a search: int64 [B] ``max_length``, ``min_length`` (start token counted), int64 [1]
-    ``beams``, fp32 [1] ``length_penalty``; and ``length`` int64 scalar, tokens before this step."""
+    """Names of what steers a search.
+
+    int64 [B] ``max_length`` and ``min_length`` (start token counted), int64 [1] ``beams``, fp32 [1] ``length_penalty``;
+    and ``length``, int64 scalar: tokens before this step.
+    """
 
     max_length: str
     min_length: str
@@ -258,5 +261,3 @@ def _counter(graph: Graph, count: str) -> str:
     """0, 1, … below the 1-D int64 ``count`` of one element."""
     zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
     return graph.op("Range", zero, graph.op("Squeeze", count), one)
-
-

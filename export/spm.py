@@ -10,7 +10,7 @@ model, and each piece is looked up by name in vocab.json. In one Unigram model t
   because MarianTokenizer looks unknown text up in vocab.json too: whole runs of it, where this looks at each character;
 - language codes (``>>deu<<``) are added tokens, read wherever they stand (by MarianTokenizer only at the beginning).
 
-Known difference, shared with all of transformers' fast tokenizers: the character map is applied to whole graphemes, so a
+Known difference, shared with transformers' fast tokenizers: the character map is applied to whole graphemes, so a
 combining mark or joiner right behind a character that the map replaces (a ligature, say) is dropped with it.
 """
 

@@ -83,11 +83,12 @@ def verify_against_torch(folder: Path, checkpoint: Checkpoint) -> str:
         except onnx.checker.ValidationError as error:
             raise ExportError(f"{name} is not valid ONNX: {error}") from error
     manifest = pack.manifest
+    # Only encodes here, so a target vocabulary of its own is not needed.
     tokenizer = Tokenizer(pack.file("tokenizer.json"), manifest.tokens, manifest.model.source_vocab_size)
     source = tokenizer.encode(SENTENCE)[: manifest.model.max_positions - 1]
     ids = np.array([[*source, manifest.tokens.eos]], np.int64)
     limit = min(STEPS, manifest.model.max_positions)
-    model = MarianMTModel.from_pretrained(checkpoint.path).eval()  # type: ignore[no-untyped-call]
+    model = MarianMTModel.from_pretrained(checkpoint.path).eval()
     with torch.no_grad():
         greedy = model.generate(torch.from_numpy(ids), num_beams=1, do_sample=False, max_length=limit)[0].tolist()
         targets = np.array([greedy[:-1]], np.int64)

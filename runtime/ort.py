@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import warnings
@@ -34,9 +35,7 @@ def load_onnxruntime() -> ModuleType:
                 stacklevel=2,
             )
         os.environ[_TELEMETRY] = "1"
-    import onnxruntime
-
-    return onnxruntime
+    return importlib.import_module("onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -92,10 +91,23 @@ def open_session(path: Path, config: SessionConfig) -> onnxruntime.InferenceSess
     try:
         return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime raises many types of its own, none with a useful base
-        raise EngineError(f"{path}: ONNX Runtime {ort.__version__} cannot open this graph: {first_line(error)}") from error
+        raise EngineError(
+            f"{path}: ONNX Runtime {ort.__version__} cannot open this graph: {first_line(error)}"
+        ) from error
 
 
 def first_line(error: Exception) -> str:
     """The part of a runtime's message that a person can read."""
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system where the C library keeps it (glibc); elsewhere nothing happens."""
+    import ctypes  # numpy has loaded it already
+
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return
+    trim(0)

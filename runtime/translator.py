@@ -12,14 +12,14 @@ from mobilenmt.runtime.background import Background
 from mobilenmt.runtime.engine import MAX_BEAMS, Engine, Hypothesis
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
-from mobilenmt.runtime.ort import SessionConfig
+from mobilenmt.runtime.ort import SessionConfig, release_memory
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.segment import Piece, segments
 from mobilenmt.runtime.tokenizer import Tokenizer
 
 _RETRY_BEAMS = 4
-_LONGEST_RATIO = 5  # characters of output for each of the source, beyond which an output is a runaway
-_LONGEST_SLACK = 20  # characters that a short source may grow by in any case ("UN" -> "Vereinte Nationen")
+_LONGEST_RATIO = 5  # characters of output for each byte of a short source, beyond which an output is a runaway
+_SHORT = 8  # tokens: the token limit alone is no guard for so few
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Translation:
 
     text: str
     score: float
-    """Sum of the log-probabilities, ``</s>`` included, over (generated tokens)^length_penalty; 0 if nothing was translated."""
+    """Sum of log-probabilities, ``</s>`` included, over (generated tokens)^length_penalty; 0 for layout alone."""
     tokens: tuple[str, ...] = ()
     """Pieces of the output, without special ones."""
     alternatives: tuple[Translation, ...] = ()
@@ -95,6 +95,7 @@ class Translator:
             self.pack.file(target) if target in manifest.files else None,
         )
         self._engine = opening.result()
+        release_memory()  # parsing the tokenizer and packing the weights left holes in the heap
 
     def __enter__(self) -> Translator:
         return self
@@ -216,29 +217,32 @@ class Translator:
         if not bad:
             return outputs
         outputs = list(outputs)
-        again = self._search([sources[index] for index in bad], max(_RETRY_BEAMS, n_best), None, min_length, n_best)
+        beams = max(_RETRY_BEAMS, n_best)
+        again = self._search([sources[index] for index in bad], beams, None, min_length, beams)
         for index, found in zip(bad, again, strict=True):
-            source, first = sources[index], found[0]
-            if self._is_bad(texts[index], source, first):
-                first = self._cut(texts[index], source, outputs[index][0], first)
-            flags = ("retried", *(flag for flag in first.flags if flag != "retried"))
-            outputs[index] = [replace(first, flags=flags), *found[1:]]
+            text, source = texts[index], sources[index]
+            good = next((item for item in found if not self._is_bad(text, source, item)), None)
+            first = good or self._cut(text, source, [found[0], outputs[index][0]])
+            rest = [item for item in found if item is not good]
+            outputs[index] = [replace(first, flags=("retried", *first.flags)), *rest[: n_best - 1]]
         return outputs
 
     def _is_bad(self, text: str, source: Sequence[int], output: _Output) -> bool:
-        if is_degenerate(source, output.ids):
-            return True
-        # Only few words: a long text that triples is caught by the token limit, and its loops by their period.
-        return len(source) <= 8 and len(self._tokenizer.decode(output.ids)) > _longest_text(text)
+        return is_degenerate(source, output.ids) or self._is_runaway(text, source, output.ids)
 
-    def _cut(self, text: str, source: Sequence[int], greedy: _Output, beam: _Output) -> _Output:
-        """The shorter of the two outputs, without its loops, and within the length a short source may have."""
-        candidates = [replace(item, ids=tuple(cut_loops(source, item.ids))) for item in (beam, greedy)]
+    def _is_runaway(self, text: str, source: Sequence[int], ids: Sequence[int]) -> bool:
+        """Far longer than a few words can mean. Bytes of the source, since a Chinese character may be a word."""
+        return len(source) <= _SHORT and len(self._tokenizer.decode(ids)) > _LONGEST_RATIO * len(
+            text.encode(errors="replace")
+        )
+
+    def _cut(self, text: str, source: Sequence[int], outputs: Sequence[_Output]) -> _Output:
+        """The shortest of the outputs once their loops are cut, and no longer than a short source may become."""
+        candidates = [replace(item, ids=tuple(cut_loops(source, item.ids))) for item in outputs]
         best = min(candidates, key=lambda item: len(item.ids))
         ids = best.ids
-        if len(source) <= 8:
-            while len(ids) > 1 and len(self._tokenizer.decode(ids)) > _longest_text(text):
-                ids = ids[:-1]
+        while len(ids) > 1 and self._is_runaway(text, source, ids):
+            ids = ids[:-1]
         return replace(best, ids=ids, flags=("cut",))
 
     # -- results --------------------------------------------------------------------------------------------------
@@ -296,10 +300,6 @@ class Translator:
 def _output(hypothesis: Hypothesis) -> _Output:
     flags = ("truncated",) if hypothesis.at_limit else ()
     return _Output(hypothesis.ids, hypothesis.score, hypothesis.generated, flags)
-
-
-def _longest_text(text: str) -> int:
-    return max(_LONGEST_RATIO * len(text), min(_LONGEST_SLACK, 10 * len(text)))
 
 
 def _was_split(plan: Sequence[Piece]) -> bool:

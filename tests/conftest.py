@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_models import make_checkpoint
 
 from mobilenmt.export.export import export
+from tiny_models import make_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from tiny_models import make_checkpoint
 from transformers import MarianMTModel
 
 from mobilenmt.export.activations import ACTIVATIONS
 from mobilenmt.export.verify import StepRunner
 from mobilenmt.runtime.engine import Engine, Hypothesis
 from mobilenmt.runtime.pack import Pack
+from tiny_models import make_checkpoint
 
 TOLERANCE = 1e-4
 LENGTHS = (9, 4, 1, 12, 6)
@@ -119,7 +119,9 @@ def compare_search(checkpoint: Path, pack: Path, beams: int, max_length: int = 2
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_every_activation_gives_torchs_states_and_logits(name: str, tmp_path: Path, make_pack: Callable[..., Path]) -> None:
+def test_every_activation_gives_torchs_states_and_logits(
+    name: str, tmp_path: Path, make_pack: Callable[..., Path]
+) -> None:
     shape = {"encoder_layers": 1, "decoder_layers": 1, "activation_function": name}
     checkpoint = make_checkpoint(tmp_path / "checkpoint", **shape)
     compare_states(checkpoint, make_pack(checkpoint, "fp32"))

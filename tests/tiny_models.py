@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-WORDS = (
+_TEXT = (
     "the a one two where is train station house dog cat small big runs sleeps sees and or not here there today der die "
     "das ein zwei wo ist Bahnhof Haus Hund Katze klein gross rennt schläft sieht und oder nicht hier dort heute"
-).split()
+)
+WORDS = _TEXT.split()
 
 
 def make_tokenizer(path: Path) -> int:
@@ -26,9 +27,7 @@ def make_tokenizer(path: Path) -> int:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {"id": index, "content": pieces[index][0], **special} for index in (0, 1, len(pieces) - 1)
-        ],
+        "added_tokens": [{"id": index, "content": pieces[index][0], **special} for index in (0, 1, len(pieces) - 1)],
         "normalizer": None,
         "pre_tokenizer": space,
         "post_processor": None,
@@ -39,9 +38,7 @@ def make_tokenizer(path: Path) -> int:
     return len(pieces)
 
 
-def make_checkpoint(
-    folder: Path, *, seed: int = 0, generation: dict[str, Any] | None = None, **config: Any
-) -> Path:
+def make_checkpoint(folder: Path, *, seed: int = 0, generation: dict[str, Any] | None = None, **config: Any) -> Path:
     """Save a ``MarianMTModel`` with random weights, its generation defaults and a tokenizer.
 
     Keyword arguments replace values of the ``MarianConfig``; ``generation`` those of the ``GenerationConfig``.
@@ -96,6 +93,13 @@ def make_checkpoint(
     model.generation_config = GenerationConfig(**defaults)
     model.save_pretrained(folder)
     (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"})
+        json.dumps(
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "eos_token": "</s>",
+                "unk_token": "<unk>",
+                "pad_token": "<pad>",
+            }
+        )
     )
     return folder

@@ -91,7 +91,7 @@ def _add_argument(parser: argparse.ArgumentParser, parameter: inspect.Parameter,
         hint = next(item for item in typing.get_args(hint) if item is not type(None))
     help_text = help_text.replace("%", "%%")
     flag = f"--{parameter.name.replace('_', '-')}"
-    shown = {"metavar": parameter.name.upper()}
+    shown: dict[str, Any] = {"metavar": parameter.name.upper()}
     if typing.get_origin(hint) is list:
         parser.add_argument(parameter.name, nargs="*", type=typing.get_args(hint)[0], help=help_text, **shown)
     elif parameter.default is inspect.Parameter.empty:

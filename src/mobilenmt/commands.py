@@ -166,16 +166,16 @@ def _render(source: str, found: Translation, as_json: bool) -> str:
 def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
     model, card = manifest.model, manifest.card
     version = ".".join(map(str, manifest.format_version))
+    dimensions = (
+        f"{model.architecture}, width {model.d_model}, {model.encoder_layers} encoder and {model.decoder_layers} decoder "
+        f"layers, FFN {model.encoder_ffn_dim} and {model.decoder_ffn_dim}, vocabulary {model.source_vocab_size} and "
+        f"{model.target_vocab_size}, {model.max_positions} positions"
+    )
     facts: list[tuple[str, Any]] = [
         ("pack", f"{manifest.name} ({pack.path})"),
         ("languages", f"{manifest.source_language or 'unknown'} -> {manifest.target_language or 'unknown'}"),
         ("format", f"{version}, {manifest.precision}"),
-        (
-            "model",
-            f"{model.architecture}, width {model.d_model}, {model.encoder_layers} encoder and {model.decoder_layers} "
-            f"decoder layers, FFN {model.encoder_ffn_dim} and {model.decoder_ffn_dim}, vocabulary "
-            f"{model.source_vocab_size} and {model.target_vocab_size}, {model.max_positions} positions",
-        ),
+        ("model", dimensions),
         ("parameters", f"{model.parameters:,}"),
     ]
     facts += [(name, f"{entry.bytes:>12,} bytes") for name, entry in manifest.files.items()]
@@ -196,5 +196,5 @@ def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
 def _quiet_transformers() -> None:
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
