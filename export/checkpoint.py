@@ -91,7 +91,7 @@ class MarianConfig:
             if type(value) is not wanted:
                 raise CheckpointError(f"config.json: {item.name} must be {item.type}, found {value!r}")
             least = 0 if item.name.endswith("_id") else 1
-            if wanted is int and not least <= value < 2**31:
+            if isinstance(value, int) and wanted is int and not least <= value < 2**31:
                 raise CheckpointError(f"config.json: {item.name} is {value}, must be at least {least}")
             chosen[item.name] = value
         return cls(**chosen)

@@ -54,7 +54,6 @@ def export(
         raise InputError(f"precision must be one of {', '.join(sorted(PRECISIONS))}, not {precision!r}")
     if card is not None and not isinstance(card, dict):
         raise InputError(f"card must be a JSON object, not {type(card).__name__}")
-    report(f"reading {checkpoint}")
     loaded = load_checkpoint(Path(checkpoint))
     check_activation(loaded.config.activation_function)
     with PackWriter(out, force=force) as writer:

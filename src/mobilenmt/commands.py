@@ -103,6 +103,13 @@ def export(
     if card is not None and not card.is_file():
         raise CheckpointError(f"{card}: no such card file")
     _quiet_transformers()
+    steps: list[str] = []
+
+    def report(line: str) -> None:
+        steps.append(line)
+        if sys.stderr.isatty():  # for a person who waits; a script gets the result alone
+            print(line, file=sys.stderr)
+
     pack = run_export(
         checkpoint,
         out,
@@ -112,10 +119,10 @@ def export(
         source_language=source_language,
         target_language=target_language,
         card=None if card is None else read_json(card, ""),
-        report=lambda line: print(line, file=sys.stderr),
+        report=report,
     )
     per_parameter = pack.total_bytes / pack.manifest.model.parameters
-    print(f"{out}: {pack.total_bytes:,} bytes, {per_parameter:.3f} a parameter")
+    print(f"{out}: {pack.total_bytes:,} bytes, {per_parameter:.3f} a parameter; {steps[-1]}")
     return 0
 
 
@@ -167,9 +174,10 @@ def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
     model, card = manifest.model, manifest.card
     version = ".".join(map(str, manifest.format_version))
     dimensions = (
-        f"{model.architecture}, width {model.d_model}, {model.encoder_layers} encoder and {model.decoder_layers} decoder "
-        f"layers, FFN {model.encoder_ffn_dim} and {model.decoder_ffn_dim}, vocabulary {model.source_vocab_size} and "
-        f"{model.target_vocab_size}, {model.max_positions} positions"
+        f"{model.architecture}, width {model.d_model}, "
+        f"{model.encoder_layers} encoder and {model.decoder_layers} decoder layers, "
+        f"FFN {model.encoder_ffn_dim} and {model.decoder_ffn_dim}, "
+        f"vocabulary {model.source_vocab_size} and {model.target_vocab_size}, {model.max_positions} positions"
     )
     facts: list[tuple[str, Any]] = [
         ("pack", f"{manifest.name} ({pack.path})"),

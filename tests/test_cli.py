@@ -1,0 +1,233 @@
+"""The command line, run as a user runs it: what it prints, what it leaves, and how it fails."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilenmt import cli
+from mobilenmt.commands import COMMANDS
+
+SRC = Path(__file__).resolve().parent.parent / "src"
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(SRC), "PYTHONWARNINGS": "error", **extra}
+
+
+def run(*arguments: Any, stdin: bytes = b"", **extra: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "mobilenmt", *map(str, arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, check=False, env=environment(**extra))
+
+
+def fails(done: subprocess.CompletedProcess[bytes], *words: str) -> None:
+    """Exit code 2 and one line on stderr that holds ``words``; nothing on stdout."""
+    lines = done.stderr.decode().splitlines()
+    assert (done.returncode, len(lines), done.stdout) == (2, 1, b""), done.stderr.decode()
+    assert lines[0].startswith("mobilenmt: error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_parser_and_functions_agree(name: str) -> None:
+    """Every parameter is documented and every documented one exists; every option reaches the function."""
+    function = COMMANDS[name]
+    parameters = inspect.signature(function).parameters
+    summary, _, helps = cli.parse_docstring(function)
+    assert summary.endswith(".")
+    assert list(helps) == list(parameters)
+    subparsers = next(
+        action for action in cli.build_parser()._actions if action.dest == "==SUPPRESS==" or action.choices
+    )
+    assert isinstance(subparsers.choices, dict)
+    known = {action.dest for action in subparsers.choices[name]._actions} - {"help"}
+    assert known == set(parameters)
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout.startswith(b"mobilenmt 0.")
+    assert b"translate" in run("--help").stdout
+    assert run().returncode == 2
+
+
+# --- translate --------------------------------------------------------------------------------------------------------
+
+
+def test_each_argument_gives_a_line(tiny_pack: Path) -> None:
+    done = run("translate", "--pack", tiny_pack, "the dog", "", "two cats")
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().split("\n")
+    assert len(lines) == 4 and lines[1] == "" and lines[3] == ""
+
+
+def test_lines_end_at_line_feeds_only_and_keep_their_number(tiny_pack: Path) -> None:
+    text = "the dog\r\n\n one\x0btwo \n\x85\nwhere\u2028here\n  \nlast"
+    done = run("translate", "--pack", tiny_pack, stdin=text.encode())
+    found = done.stdout.decode().split("\n")
+    assert len(found) == text.count("\n") + 1  # no final line end, as in the input
+    assert found[0].endswith("\r")
+    assert found[1] == "" and found[3] == "\x85" and found[5] == "  "
+    assert found[2].startswith(" ") and found[2].endswith(" ") and "\x0b" in found[2]
+    assert "\u2028" in found[4]
+
+
+def test_invalid_utf8_gives_one_warning(tiny_pack: Path) -> None:
+    done = run("translate", "--pack", tiny_pack, "--json", stdin=b"the \xff dog\nok\n\xfe\xff\n")
+    assert done.returncode == 0
+    assert len(done.stderr.decode().splitlines()) == 1 and b"warning" in done.stderr
+    objects = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert objects[0]["source"] == "the \ufffd dog"
+    assert set(objects[0]) == {"source", "text", "score", "tokens", "alternatives", "flags"}
+
+
+def test_a_line_is_answered_before_the_pipe_closes(tiny_pack: Path) -> None:
+    command = [sys.executable, "-m", "mobilenmt", "translate", "--pack", str(tiny_pack)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()) as child:
+        assert child.stdin is not None and child.stdout is not None
+        for _ in range(2):
+            child.stdin.write(b"the dog\n")
+            child.stdin.flush()
+            assert child.stdout.readline().endswith(b"\n")
+        child.stdin.close()
+        assert child.wait(20) == 0
+
+
+def test_files_in_and_out(tiny_pack: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "quelle ü.txt", tmp_path / "ziel ü.txt"
+    source.write_text("the dog\n" * 200)
+    target.write_text("old")
+    done = run("translate", "--pack", tiny_pack, "--input", source, "--output", target)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    lines = target.read_text().split("\n")
+    assert len(lines) == 201 and len(set(lines[:-1])) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, target.name]
+
+
+def test_n_best(tiny_pack: Path) -> None:
+    done = run("translate", "--pack", tiny_pack, "--json", "--beam", 3, "--n-best", 3, "the dog")
+    value = json.loads(done.stdout)
+    scores = [value["score"], *(item["score"] for item in value["alternatives"])]
+    assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+
+
+def test_a_reader_that_leaves_is_no_error(tiny_pack: Path, tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("the dog and the cat\n" * 3000)
+    shell = f"{sys.executable} -m mobilenmt translate --pack {tiny_pack} --input {tmp_path / 'lines'} | head -n 1"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, check=False, env=environment())
+    assert done.stderr == b"" and done.stdout.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_leaves_nothing_behind(number: int, code: int, tiny_pack: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mobilenmt", "translate", "--pack", str(tiny_pack), "--output", "out.txt"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=environment()
+    ) as child:
+        assert child.stdin is not None and child.stderr is not None
+        child.stdin.write(b"the dog\n")
+        child.stdin.flush()
+        for _ in range(200):
+            if any(path.stat().st_size for path in tmp_path.iterdir()):
+                break
+            time.sleep(0.05)
+        child.send_signal(number)
+        assert child.wait(20) == code
+        assert child.stderr.read() == b""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["translate", "--pack", "nope", "x"], ["nope", "looked in"]),
+        (["translate", "--input", "missing.txt"], ["missing.txt"]),
+        (["translate", "--output", "no/such/folder", "x"], ["no such folder"]),
+        (["translate", "--output", ".", "x"], ["is a folder"]),
+        (["translate", "--beam", "0", "x"], ["beam_size"]),
+        (["translate", "--beam", "1000", "x"], ["beam_size"]),
+        (["translate", "--threads", "-1", "x"], ["threads"]),
+        (["translate", "--n-best", "2", "x"], ["--json"]),
+        (["info", "nope"], ["nope"]),
+        (["verify", "nope"], ["nope"]),
+        (["export", "missing", "out"], ["missing", "no such checkpoint"]),
+    ],
+)
+def test_wrong_use_gives_one_line(arguments: list[str], words: list[str], tiny_pack: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mobilenmt", *arguments]
+    packs = {"MOBILENMT_PACKS": str(tiny_pack.parent)}
+    done = subprocess.run(command, capture_output=True, check=False, cwd=tmp_path, env=environment(**packs))
+    fails(done, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_pack_gives_one_line(tiny_pack: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "en-de"
+    for name, damage, word in (
+        ("weights.bin", lambda data: data[:-1], "weights.bin"),
+        ("translator.onnx", lambda data: data[:9] + bytes([data[9] ^ 1]) + data[10:], "SHA-256"),
+        ("pack.json", lambda data: data.replace(b'"1.0"', b'"2.0"'), "update mobilenmt"),
+        ("pack.json", lambda data: b"[" * 100_000, "pack.json"),
+    ):
+        shutil.rmtree(damaged, ignore_errors=True)
+        shutil.copytree(tiny_pack, damaged)
+        (damaged / name).write_bytes(damage((damaged / name).read_bytes()))
+        fails(run("verify", damaged), word)
+
+
+# --- info, verify, export ---------------------------------------------------------------------------------------------
+
+
+def test_info_and_verify(tiny_pack: Path) -> None:
+    text = run("info", tiny_pack).stdout.decode()
+    for word in ("languages", "en -> de", "weights.bin", "total", "parameters"):
+        assert word in text
+    value = json.loads(run("info", tiny_pack, "--json").stdout)
+    assert value["total_bytes"] == sum(path.stat().st_size for path in tiny_pack.iterdir())
+    done = run("verify", tiny_pack)
+    assert done.returncode == 0 and b"ok" in done.stdout
+
+
+def test_export_makes_a_pack_and_replaces_only_with_force(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    card = tmp_path / "card.json"
+    card.write_text('{"licence": "CC0"}')
+    out = tmp_path / "de-en"
+    done = run("export", tiny_checkpoint, out, "--card", card)
+    assert done.returncode == 0, done.stderr.decode()
+    value = json.loads(run("info", out, "--json").stdout)
+    assert (value["card"], value["source_language"]) == ({"licence": "CC0"}, "de")
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    failed = run("export", tiny_checkpoint, out)
+    assert failed.returncode == 2 and b"--force" in failed.stderr and b"Traceback" not in failed.stderr
+    assert before == {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert run("export", tiny_checkpoint, out, "--force", "--precision", "fp32").returncode == 0
+
+
+def test_a_full_disk_leaves_nothing(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real: Callable[..., Any] = Path.write_bytes
+
+    def write_bytes(path: Path, data: bytes) -> int:
+        if path.name == "decoder.onnx":
+            raise OSError(28, "No space left on device", str(path))
+        return int(real(path, data))
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    assert cli.main(["export", str(tiny_checkpoint), str(tmp_path / "out")]) == 2
+    assert "disk" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

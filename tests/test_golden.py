@@ -1,0 +1,50 @@
+"""A pack of format 1.0, committed as it was written: every later version must open it and say the same.
+
+It was made by ``python tests/test_golden.py`` (with src on the path) and is never made again; a new format gets a golden
+pack of its own beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mobilenmt import Pack, Translator
+
+GOLDEN = Path(__file__).parent / "golden"
+TEXTS = ["Where is the train station?", "the dog sees two cats", "</s> 🤖"]
+
+
+@pytest.mark.parametrize("folder", sorted(path.name for path in GOLDEN.iterdir() if path.is_dir()))
+def test_golden_packs_translate_as_they_did(folder: str) -> None:
+    expected = json.loads((GOLDEN / f"{folder}.json").read_text(encoding="utf-8"))
+    pack = Pack.open(GOLDEN / folder)
+    assert "{}.{}".format(*pack.manifest.format_version) == folder.rpartition("-")[2]
+    translator = Translator(pack.path)
+    for beams, wanted in expected.items():
+        found = translator.translate_batch(TEXTS, beam_size=int(beams), max_length=12)
+        assert [list(item.tokens) for item in found] == wanted
+
+
+def _make() -> None:
+    import tempfile
+
+    from mobilenmt.export.export import export
+    from tiny_models import make_checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        small = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+        checkpoint = make_checkpoint(Path(folder) / "checkpoint", seed=1, **small)
+        pack = export(checkpoint, GOLDEN / "tiny-1.0", name="tiny")
+    translator = Translator(pack.path)
+    found = {
+        str(beams): [list(item.tokens) for item in translator.translate_batch(TEXTS, beam_size=beams, max_length=12)]
+        for beams in (1, 3)
+    }
+    (GOLDEN / "tiny-1.0.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _make()
