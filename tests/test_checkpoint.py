@@ -119,7 +119,7 @@ def test_folders_that_are_no_checkpoint(tmp_path: Path, broken: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
         load_checkpoint(broken)
     (broken / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="neither model.safetensors nor"):
+    with pytest.raises(CheckpointError, match=r"neither model\.safetensors nor"):
         load_checkpoint(broken)
     (broken / "config.json").write_text("[" * 100_000)
     with pytest.raises(CheckpointError, match="cannot be read as JSON"):

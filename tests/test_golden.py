@@ -1,4 +1,4 @@
-"""A pack of format 1.0, committed as it was written: every later version must open it and say the same.
+"""A pack of format 1.0, committed as it was written: later versions must open it and say the same.
 
 It was made by ``python tests/test_golden.py`` (with src on the path) and is never made again; a new format gets a golden
 pack of its own beside it.
