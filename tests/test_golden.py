@@ -1,7 +1,7 @@
 """A pack of format 1.0, committed as it was written: later versions must open it and say the same.
 
-It was made by ``python tests/test_golden.py`` (with src on the path) and is never made again; a new format gets a pack of its
-own beside it.
+It was made by ``python tests/test_golden.py`` (with src on the path) and is never made again.
+A new format gets a pack of its own beside it.
 """
 
 from __future__ import annotations
