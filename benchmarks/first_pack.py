@@ -132,7 +132,7 @@ def batch(options: argparse.Namespace) -> Figures:
 
 
 def cold(options: argparse.Namespace) -> Figures:
-    """Seconds from the start of a process to its first translation, on the command line, and of an idle Python."""
+    """Seconds from the start of a process to its first line of output and to its end; and those of the libraries alone."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     commands = {
         "translate": [sys.executable, "-m", "mobilenmt", "translate", "--pack", options.pack, "Where is the station?"],
@@ -140,13 +140,18 @@ def cold(options: argparse.Namespace) -> Figures:
         "import mobilenmt": [sys.executable, "-c", "import mobilenmt"],
         "python alone": [sys.executable, "-c", "pass"],
     }
-    samples: dict[str, list[float]] = {name: [] for name in commands}
+    samples: dict[str, list[float]] = {name: [] for name in (*commands, "translate, process ended")}
     for turn in range(options.repeat + 1):
         for name, command in commands.items():
             start = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True, env=environment)
+            with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
+                assert child.stdout is not None
+                child.stdout.readline()
+                first = time.perf_counter() - start
             if turn:  # the first writes bytecode
-                samples[name].append(time.perf_counter() - start)
+                samples[name].append(first)
+                if name == "translate":
+                    samples["translate, process ended"].append(time.perf_counter() - start)
     return {name: {"median": statistics.median(found), "best": min(found)} for name, found in samples.items()}
 
 
