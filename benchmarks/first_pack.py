@@ -132,7 +132,7 @@ def batch(options: argparse.Namespace) -> Figures:
 
 
 def cold(options: argparse.Namespace) -> Figures:
-    """Seconds from the start of a process to its first line of output and to its end; and those of the libraries alone."""
+    """Seconds from the start of a process to its first line of output, to its end, and those of the libraries alone."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     commands = {
         "translate": [sys.executable, "-m", "mobilenmt", "translate", "--pack", options.pack, "Where is the station?"],

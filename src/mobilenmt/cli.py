@@ -28,7 +28,8 @@ _EPILOG = "Exit codes: 0 done, 2 an error of input or usage (one line on stderr)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Never a traceback, unless MOBILENMT_DEBUG=1 asks for it."""
-    options = vars(build_parser().parse_args(arguments))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = vars(build_parser(given[0] if given else None).parse_args(given))
     command: Callable[..., int] = options.pop("command")
     previous = signal.signal(signal.SIGTERM, _terminate)  # so that temporary files are removed
     try:
@@ -67,8 +68,11 @@ def entry() -> NoReturn:
     os._exit(code)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser, built from signatures and docstrings of the table of commands."""
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser, built from signatures and docstrings of the table of commands.
+
+    With ``only`` the name of a command, the arguments of the others are left out, which nobody will see.
+    """
     parser = argparse.ArgumentParser(
         prog="mobilenmt", description="Offline machine translation that fits a phone.", epilog=_EPILOG
     )
@@ -79,6 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
         sub = subparsers.add_parser(name, help=summary, description=f"{summary}\n\n{details}".strip(), epilog=_EPILOG)
         sub.formatter_class = argparse.RawDescriptionHelpFormatter
         sub.set_defaults(command=function)
+        if only in COMMANDS and only != name:
+            continue
         hints = typing.get_type_hints(function)
         for parameter in inspect.signature(function).parameters.values():
             _add_argument(sub, parameter, hints[parameter.name], helps[parameter.name])

@@ -49,6 +49,10 @@ def translate(
         raise InputError("give either TEXT or --input, not both")
     if n_best > 1 and not json:
         raise InputError("--n-best needs --json: plain output has one translation a line")
+    from mobilenmt.runtime.background import Background
+    from mobilenmt.runtime.ort import load_onnxruntime
+
+    Background(load_onnxruntime)  # half of the cold start; it loads while the rest is imported and the pack is checked
     from mobilenmt.runtime.translator import Translator
 
     translator = Translator(pack, threads=threads)
