@@ -19,6 +19,7 @@ from mobilenmt.runtime.tokenizer import Tokenizer
 
 _RETRY_BEAMS = 4
 _LONGEST_RATIO = 5  # characters of output for each byte of a short source, beyond which an output is a runaway
+_END = -1  # stands for the end token, which hypotheses leave out; no piece has this id
 _SHORT = 8  # tokens: the token limit alone is no guard for so few
 
 
@@ -238,7 +239,7 @@ class Translator:
 
     def _cut(self, text: str, source: Sequence[int], outputs: Sequence[_Output]) -> _Output:
         """The shortest of the outputs once their loops are cut, and no longer than a short source may become."""
-        candidates = [replace(item, ids=tuple(cut_loops(source, item.ids))) for item in outputs]
+        candidates = [replace(item, ids=_without_loops(source, item)) for item in outputs]
         best = min(candidates, key=lambda item: len(item.ids))
         ids = best.ids
         while len(ids) > 1 and self._is_runaway(text, source, ids):
@@ -300,6 +301,13 @@ class Translator:
 def _output(hypothesis: Hypothesis) -> _Output:
     flags = ("truncated",) if hypothesis.at_limit else ()
     return _Output(hypothesis.ids, hypothesis.score, hypothesis.generated, flags)
+
+
+def _without_loops(source: Sequence[int], output: _Output) -> tuple[int, ...]:
+    if "truncated" in output.flags:
+        return tuple(cut_loops(source, output.ids))
+    # The model ended it: with the end in its place the guard keeps what leads to it ("nein, nein." -> "nein.").
+    return tuple(cut_loops(source, [*output.ids, _END]))[:-1]
 
 
 def _was_split(plan: Sequence[Piece]) -> bool:

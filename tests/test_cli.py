@@ -51,12 +51,13 @@ def test_parser_and_functions_agree(name: str) -> None:
     summary, _, helps = cli.parse_docstring(function)
     assert summary.endswith(".")
     assert list(helps) == list(parameters)
-    subparsers = next(
-        action for action in cli.build_parser()._actions if action.dest == "==SUPPRESS==" or action.choices
-    )
-    assert isinstance(subparsers.choices, dict)
-    known = {action.dest for action in subparsers.choices[name]._actions} - {"help"}
-    assert known == set(parameters)
+    actions = {action.dest: action for action in cli.build_command_parser(name)._actions if action.dest != "help"}
+    assert set(actions) == set(parameters)
+    for key, parameter in parameters.items():
+        assert actions[key].help == helps[key]
+        if parameter.default is not inspect.Parameter.empty:
+            assert actions[key].default == parameter.default
+    assert name in cli.build_parser().format_help()
 
 
 def test_version_and_help() -> None:
@@ -73,6 +74,32 @@ def test_each_argument_gives_a_line(tiny_pack: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     lines = done.stdout.decode().split("\n")
     assert len(lines) == 4 and lines[1] == "" and lines[3] == ""
+
+
+def test_texts_and_options_mix_and_a_text_is_one_line(tiny_pack: Path) -> None:
+    plain = run("translate", "--pack", tiny_pack, "--beam", 2, "the\ndog", "--", "-cats").stdout
+    assert plain.count(b"\n") == 2
+    assert run("translate", "the\ndog", "--beam", 2, "--pack", tiny_pack, "--", "-cats").stdout == plain
+    assert run("translate", "the\ndog", "--beam", 2, "the dog", "--pack", tiny_pack).stdout.count(b"\n") == 2
+    assert run("translate", "--be", 2, "x").returncode == 2
+
+
+def test_invalid_utf8_in_an_argument_is_replaced(tiny_pack: Path) -> None:
+    done = run("translate", "--pack", tiny_pack, "--json", "caf\udce9 x", "\udcff", "a\u2028b")
+    assert done.stderr.count(b"\n") == 1 and b"warning" in done.stderr
+    objects = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert [item["source"] for item in objects] == ["caf\ufffd x", "\ufffd", "a\u2028b"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", ["translate x --pack", "info", "verify"])
+def test_standard_output_full_or_closed(command: str, tiny_pack: Path) -> None:
+    for where, codes in (("/dev/full", {2}), ("&-", {0, 2})):
+        shell = f"{sys.executable} -m mobilenmt {command} '{tiny_pack}' >{where}"
+        done = subprocess.run(["bash", "-c", shell], capture_output=True, check=False, env=environment())
+        assert done.returncode in codes, done
+        assert done.stderr.count(b"\n") == (1 if done.returncode else 0), done
+        assert b"unexpected" not in done.stderr
 
 
 def test_lines_end_at_line_feeds_only_and_keep_their_number(tiny_pack: Path) -> None:
@@ -118,6 +145,18 @@ def test_files_in_and_out(tiny_pack: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, target.name]
 
 
+def test_output_keeps_permissions_links_and_read_only_files(tiny_pack: Path, tmp_path: Path) -> None:
+    secret, link = tmp_path / "secret", tmp_path / "link"
+    secret.write_text("old")
+    secret.chmod(0o600)
+    link.symlink_to(secret)
+    assert run("translate", "--pack", tiny_pack, "--output", link, "the dog").returncode == 0
+    assert link.is_symlink() and secret.stat().st_mode & 0o777 == 0o600 and secret.read_text() != "old"
+    secret.chmod(0o400)
+    if os.geteuid():  # to root nothing is read-only
+        fails(run("translate", "--pack", tiny_pack, "--output", secret, "the dog"), "read-only")
+
+
 def test_n_best(tiny_pack: Path) -> None:
     done = run("translate", "--pack", tiny_pack, "--json", "--beam", 3, "--n-best", 3, "the dog")
     value = json.loads(done.stdout)
@@ -132,7 +171,7 @@ def test_a_reader_that_leaves_is_no_error(tiny_pack: Path, tmp_path: Path) -> No
     assert done.stderr == b"" and done.stdout.count(b"\n") == 1
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_an_interrupt_leaves_nothing_behind(number: int, code: int, tiny_pack: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mobilenmt", "translate", "--pack", str(tiny_pack), "--output", "out.txt"]
     with subprocess.Popen(
@@ -200,6 +239,18 @@ def test_info_and_verify(tiny_pack: Path) -> None:
     assert value["total_bytes"] == sum(path.stat().st_size for path in tiny_pack.iterdir())
     done = run("verify", tiny_pack)
     assert done.returncode == 0 and b"ok" in done.stdout
+
+
+def test_info_takes_a_card_of_any_form(tiny_pack: Path, tmp_path: Path) -> None:
+    pack = tmp_path / "en-de"
+    shutil.copytree(tiny_pack, pack)
+    manifest = json.loads((pack / "pack.json").read_text())
+    manifest["card"] = {"training_data": 5, "notes": "one \x1b[31m", "scores": [], "licence": {"a": "ü\n"}}
+    (pack / "pack.json").write_text(json.dumps(manifest))
+    done = run("info", pack, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\x1b" not in done.stdout and b"pack.json" in done.stdout
+    assert "bytes_per_parameter" in json.loads(run("info", pack, "--json").stdout)
 
 
 def test_export_makes_a_pack_and_replaces_only_with_force(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import inspect
 import os
 import signal
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -20,27 +23,36 @@ from mobilenmt.runtime.errors import MobileNMTError
 EXIT_ERROR = 2
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 130  # as a shell reports Ctrl-C
-EXIT_TERMINATED = 143
+EXIT_TERMINATED = 143  # by SIGTERM; 128 + its number for another signal
 EXIT_BROKEN_PIPE = 141
 
 _EPILOG = "Exit codes: 0 done, 2 an error of input or usage (one line on stderr), 130 Ctrl-C, 1 a fault of mobilenmt."
+_STOPPING = ("SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed; Windows has none
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Never a traceback, unless MOBILENMT_DEBUG=1 asks for it."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = vars(build_parser(given[0] if given else None).parse_args(given))
-    command: Callable[..., int] = options.pop("command")
-    previous = signal.signal(signal.SIGTERM, _terminate)  # so that temporary files are removed
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = arguments[0] if arguments else ""
+    if name in COMMANDS:  # one parser instead of all (a fiftieth of the cold start), and one that takes TEXT anywhere
+        options = vars(build_command_parser(name).parse_intermixed_args(arguments[1:]))
+    else:
+        options = vars(build_parser().parse_args(arguments))  # --help, --version or a usage error: it ends here
+        name = options.pop("command")
+    previous = _catch_signals()
     try:
-        return command(**options)
+        code = COMMANDS[name](**options)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a full disk is still reported in one line
+        return code
     except MobileNMTError as error:
         return _fail(str(error))
     except BrokenPipeError:
-        # Whoever read our output has enough. Python flushes stdout at exit: let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()  # whoever read our output has enough
         return EXIT_BROKEN_PIPE
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG):
+            _discard_stdout()
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
     except KeyboardInterrupt:
@@ -51,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _fail(f"unexpected {type(error).__name__}: {error} (set MOBILENMT_DEBUG=1 for the traceback, and report it)")
         return EXIT_BUG
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def entry() -> NoReturn:
@@ -60,34 +73,38 @@ def entry() -> NoReturn:
     Taking a session and a tokenizer apart piece by piece takes as long as several translations.
     """
     code = main()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        code = code or EXIT_BROKEN_PIPE
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, AttributeError):  # None if it was closed; main has flushed and told already
+            stream.flush()
     os._exit(code)
 
 
-def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The parser, built from signatures and docstrings of the table of commands.
-
-    With ``only`` the name of a command, the arguments of the others are left out, which nobody will see.
-    """
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of what stands before a command; the commands have their own, see :func:`build_command_parser`."""
     parser = argparse.ArgumentParser(
         prog="mobilenmt", description="Offline machine translation that fits a phone.", epilog=_EPILOG
     )
     parser.add_argument("--version", action="version", version=f"mobilenmt {__version__}")
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", title="commands", dest="command")
     for name, function in COMMANDS.items():
-        summary, details, helps = parse_docstring(function)
-        sub = subparsers.add_parser(name, help=summary, description=f"{summary}\n\n{details}".strip(), epilog=_EPILOG)
-        sub.formatter_class = argparse.RawDescriptionHelpFormatter
-        sub.set_defaults(command=function)
-        if only in COMMANDS and only != name:
-            continue
-        hints = typing.get_type_hints(function)
-        for parameter in inspect.signature(function).parameters.values():
-            _add_argument(sub, parameter, hints[parameter.name], helps[parameter.name])
+        subparsers.add_parser(name, help=parse_docstring(function)[0])
+    return parser
+
+
+def build_command_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one command, built from the signature and the docstring of its function."""
+    function = COMMANDS[name]
+    summary, details, helps = parse_docstring(function)
+    parser = argparse.ArgumentParser(
+        prog=f"mobilenmt {name}",
+        description=f"{summary}\n\n{details}".strip(),
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # an abbreviation breaks in scripts when a later version adds an option
+    )
+    hints = typing.get_type_hints(function)
+    for parameter in inspect.signature(function).parameters.values():
+        _add_argument(parser, parameter, hints[parameter.name], helps[parameter.name])
     return parser
 
 
@@ -127,10 +144,27 @@ def _add_argument(parser: argparse.ArgumentParser, parameter: inspect.Parameter,
 
 
 def _fail(message: str) -> int:
-    line = " ".join(message.split())
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))  # no escape sequences
     print(f"mobilenmt: error: {line}", file=sys.stderr)
     return EXIT_ERROR
 
 
+def _discard_stdout() -> None:
+    """Let what stdout still holds go nowhere: Python flushes it at exit, and would complain a second time."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _catch_signals() -> dict[signal.Signals, Any]:
+    """Make SystemExit of signals that end us, so that temporary files are removed; returns the old handlers."""
+    previous: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # Python takes handlers from no other
+        for name in _STOPPING:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP: so do we
+                previous[number] = signal.signal(number, _terminate)
+    return previous
+
+
 def _terminate(number: int, frame: types.FrameType | None) -> NoReturn:
-    raise SystemExit(EXIT_TERMINATED)
+    raise SystemExit(128 + number)

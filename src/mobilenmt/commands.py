@@ -43,7 +43,7 @@ def translate(
         threads: threads inside an operator, 0 for one a core
         json: write a JSON object a line: source, text, score, tokens, alternatives, flags
     """
-    from mobilenmt.lines import open_input, open_output, read_batches
+    from mobilenmt.lines import decode_arguments, open_input, open_output, read_batches
 
     if text and input is not None:
         raise InputError("give either TEXT or --input, not both")
@@ -59,17 +59,18 @@ def translate(
 
     def render(sources: list[str]) -> list[str]:
         found = translator.translate_batch(sources, beam_size=beam, n_best=n_best)
-        return [_render(source, item, json) for source, item in zip(sources, found, strict=True)]
+        if json:
+            return [_json_line(source, item) for source, item in zip(sources, found, strict=True)]
+        return [item.text.replace("\n", " ") for item in found]  # a TEXT may hold one; a line of output may not
 
     with open_output(output) as sink:
         if text:
-            for item in text:  # one by one: the first appears at once
+            for item in decode_arguments(text):  # one by one: the first appears at once
                 sink.write("".join(render([item])) + "\n")
         else:
             with open_input(input) as source:
                 for lines, ended in read_batches(source):
-                    translated = [line if json else line.replace("\n", " ") for line in render(lines)]
-                    sink.write("\n".join(translated) + ("\n" if ended else ""))
+                    sink.write("\n".join(render(lines)) + ("\n" if ended or json else ""))
     return 0
 
 
@@ -142,11 +143,12 @@ def info(pack: str, json: bool = False) -> int:
     opened = Pack.open(pack, verify=False)
     manifest = opened.manifest
     if json:
-        value = {"path": str(opened.path), "total_bytes": opened.total_bytes, **manifest.to_dict()}
-        print(json_module.dumps(value, ensure_ascii=False, indent=2))
+        total = opened.total_bytes
+        sizes = {"total_bytes": total, "bytes_per_parameter": round(total / manifest.model.parameters, 4)}
+        print(json_module.dumps({"path": str(opened.path), **sizes, **manifest.to_dict()}, indent=2))
         return 0
     for label, value in _facts(opened, manifest):
-        print(f"{label + ':':<16}{value}")
+        print(f"{label + ':':<16}{_printable(str(value))}")
     return 0
 
 
@@ -161,20 +163,30 @@ def verify(pack: str) -> int:
     translator = Translator(pack, verify=True)
     found = translator.translate_batch(["Hello!"])[0]
     files = len(translator.pack.manifest.files)
-    print(f"{translator.pack.path}: ok, {files} files, 'Hello!' becomes {found.text!r}")
+    print(_printable(f"{translator.pack.path}: ok, {files} files, 'Hello!' becomes {found.text!r}"))
     return 0
 
 
 COMMANDS: dict[str, Callable[..., int]] = {"translate": translate, "export": export, "info": info, "verify": verify}
 
 
-def _render(source: str, found: Translation, as_json: bool) -> str:
-    if not as_json:
-        return found.text
-    return json_module.dumps({"source": source, **found.to_dict()}, ensure_ascii=False)
+def _json_line(source: str, found: Translation) -> str:
+    line = json_module.dumps({"source": source, **found.to_dict()}, ensure_ascii=False)
+    for character in "\x85\u2028\u2029":  # many readers of JSON lines end a line here as well
+        line = line.replace(character, f"\\u{ord(character):04x}")
+    return line
+
+
+def _printable(text: str) -> str:
+    """Text for a terminal of any encoding: a card of foreign origin sends it no escape sequences."""
+    encoding = sys.stdout.encoding if sys.stdout is not None else "ascii"
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
+    from mobilenmt.runtime.manifest import MANIFEST_NAME
+
     model, card = manifest.model, manifest.card
     version = ".".join(map(str, manifest.format_version))
     dimensions = (
@@ -190,19 +202,26 @@ def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
         ("model", dimensions),
         ("parameters", f"{model.parameters:,}"),
     ]
-    facts += [(name, f"{entry.bytes:>12,} bytes") for name, entry in manifest.files.items()]
+    sizes = {name: entry.bytes for name, entry in manifest.files.items()}
+    sizes[MANIFEST_NAME] = pack.total_bytes - sum(sizes.values())
+    facts += [(name, f"{size:>12,} bytes") for name, size in sizes.items()]
     facts.append(("total", f"{pack.total_bytes:>12,} bytes, {pack.total_bytes / model.parameters:.3f} a parameter"))
     for key in ("description", "licence"):
         if card.get(key):
             facts.append((key, card[key]))
-    for item in card.get("training_data") or []:
+    for item in _listed(card.get("training_data")):
         facts.append(("trained on", ", ".join(map(str, item.values())) if isinstance(item, dict) else item))
-    if isinstance(card.get("scores"), dict):
-        for name, score in card["scores"].items():
-            shown = ", ".join(f"{k} {v}" for k, v in score.items()) if isinstance(score, dict) else score
-            facts.append(("score", f"{name}: {shown}"))
-    facts += [("note", note) for note in card.get("notes") or []]
+    scores = card.get("scores")
+    for name, score in scores.items() if isinstance(scores, dict) else ():
+        shown = ", ".join(f"{k} {v}" for k, v in score.items()) if isinstance(score, dict) else score
+        facts.append(("score", f"{name}: {shown}"))
+    facts += [("note", note) for note in _listed(card.get("notes"))]
     return facts
+
+
+def _listed(value: object) -> list[Any]:
+    """A card is free in form: a list is one, nothing is an empty one, anything else its only item."""
+    return value if isinstance(value, list) else [value] if value else []
 
 
 def _quiet_transformers() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,8 +27,15 @@ class Source:
 
     def blocks(self) -> Iterator[bytes]:
         """What can be read, as soon as it can."""
-        while block := os.read(self._descriptor, _READ):
+        while block := self._read():
             yield block
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._descriptor, _READ)
+        except OSError as error:
+            error.filename = self._name
+            raise
 
     def decode(self, line: bytes) -> str:
         """UTF-8, with U+FFFD for what is not, and one warning for the whole input."""
@@ -42,13 +51,29 @@ class Source:
 class Sink:
     """UTF-8 out, flushed at every write."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream = stream
+        self._name = name
 
     def write(self, text: str) -> None:
         """Write and flush."""
-        self._stream.write(text.encode("utf-8", "replace"))
-        self._stream.flush()
+        try:
+            self._stream.write(text.encode("utf-8", "replace"))
+            self._stream.flush()
+        except OSError as error:  # a full disk, which does not say where
+            error.filename = self._name
+            raise
+
+
+def decode_arguments(texts: Sequence[str]) -> Iterator[str]:
+    """Arguments as text: what was no UTF-8, which Python hands over as lone surrogates, becomes U+FFFD."""
+    warned = False
+    for text in texts:
+        clean = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        if clean != text and not warned:
+            warned = True
+            print("mobilenmt: warning: TEXT is not all UTF-8; U+FFFD stands for the rest", file=sys.stderr)
+        yield clean
 
 
 def read_batches(source: Source) -> Iterator[tuple[list[str], bool]]:
@@ -82,6 +107,8 @@ def read_batches(source: Source) -> Iterator[tuple[list[str], bool]]:
 def open_input(path: Path | None) -> Iterator[Source]:
     """Standard input, or a file."""
     if path is None:
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, "is closed", "standard input")
         yield Source(sys.stdin.fileno(), "standard input")
         return
     with path.open("rb", buffering=0) as stream:
@@ -92,26 +119,37 @@ def open_input(path: Path | None) -> Iterator[Source]:
 def open_output(path: Path | None) -> Iterator[Sink]:
     """Standard output, or a file that gets its name only when the block has ended well."""
     if path is None:
-        yield Sink(sys.stdout.buffer)
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "is closed", "standard output")
+        yield Sink(sys.stdout.buffer, "standard output")
         return
     if path.is_dir():
-        raise IsADirectoryError(21, "is a folder", str(path))
+        raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
     if path.exists() and not path.is_file():  # /dev/stdout, a named pipe: nothing to rename
         with path.open("wb") as stream:
-            yield Sink(stream)
+            yield Sink(stream, str(path))
         return
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, "is read-only", str(path))  # a rename would replace it all the same
     parent = path.resolve().parent
     if not parent.is_dir():
-        raise FileNotFoundError(2, "no such folder", str(parent))
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(parent))
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            yield Sink(stream)
-            mask = os.umask(0)
-            os.umask(mask)
-            os.fchmod(stream.fileno(), 0o666 & ~mask)  # mkstemp's files are for their owner alone
+            yield Sink(stream, str(path))
+            os.chmod(temporary, _mode(path))  # noqa: PTH101 - mkstemp's files are for their owner alone
         os.replace(temporary, path.resolve())  # noqa: PTH105
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108
         raise
+
+
+def _mode(path: Path) -> int:
+    """The permissions of the file that is replaced, or those a new file gets."""
+    with contextlib.suppress(FileNotFoundError):
+        return stat.S_IMODE(path.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
