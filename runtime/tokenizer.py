@@ -2,7 +2,7 @@
 
 In a pack the pieces that steer the model (``</s>``, ``<pad>``, ``<unk>``) are stored behind the noncharacter U+FFFF and
 those that only ever come out of the model behind U+FFFE; :func:`clean` takes both characters out of every text, so no
-text can spell such a piece, on no platform that reads the file. ``</s>`` written in a sentence is five characters.
+text can spell such a piece, on no platform that reads the file. ``</s>`` written in a sentence is four characters.
 """
 
 from __future__ import annotations

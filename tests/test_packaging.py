@@ -213,7 +213,7 @@ def test_wheel_requires_the_runtime_only(wheel: Path) -> None:
     assert sorted(line.split(">")[0].split("<")[0] for line in base) == ["numpy", "onnxruntime", "tokenizers"]
     assert set(metadata.get_all("Provides-Extra", [])) == {"export", "compress", "dev"}
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert "mobilenmt = mobilenmt.cli:main" in scripts
+    assert "mobilenmt = mobilenmt.cli:entry" in scripts
 
 
 def test_pinned_versions_lie_in_the_supported_ranges() -> None:
