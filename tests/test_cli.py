@@ -18,6 +18,7 @@ import pytest
 
 from mobilenmt import cli
 from mobilenmt.commands import COMMANDS
+from tiny_models import default_signals
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 
@@ -175,7 +176,12 @@ def test_a_reader_that_leaves_is_no_error(tiny_pack: Path, tmp_path: Path) -> No
 def test_an_interrupt_leaves_nothing_behind(number: int, code: int, tiny_pack: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mobilenmt", "translate", "--pack", str(tiny_pack), "--output", "out.txt"]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=environment()
+        command,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment(),
+        preexec_fn=default_signals,
     ) as child:
         assert child.stdin is not None and child.stderr is not None
         child.stdin.write(b"the dog\n")

@@ -23,6 +23,7 @@ from mobilenmt.export.writer import PackWriter, write_manifest
 from mobilenmt.runtime.errors import ExportError
 from mobilenmt.runtime.pack import Pack
 from small_packs import CONTENT, fill, make_folder, manifest, tree, write
+from tiny_models import default_signals
 
 SOURCE = Path(__file__).parent.parent / "src"
 
@@ -104,7 +105,9 @@ def test_real_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         "    time.sleep(30)\n"
     )
     arguments = [sys.executable, "-c", program, str(SOURCE), str(tmp_path / "en-de")]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=default_signals
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     assert len(list(tmp_path.iterdir())) == 1

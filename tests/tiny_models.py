@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ _TEXT = (
     "das ein zwei wo ist Bahnhof Haus Hund Katze klein gross rennt schläft sieht und oder nicht hier dort heute"
 )
 WORDS = _TEXT.split()
+
+
+def default_signals() -> None:
+    """For ``preexec_fn``: a shell starts background jobs with Ctrl-C ignored, and children inherit that."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def make_tokenizer(path: Path) -> int:
