@@ -1,0 +1,33 @@
+"""Errors of the pipeline; all derive from :class:`MobileNMTError`, so the command line prints one line for each."""
+
+from __future__ import annotations
+
+from mobilenmt.runtime.errors import MobileNMTError
+
+
+class RecipeError(MobileNMTError, ValueError):
+    """A recipe or an override of it has an unknown key, a value of the wrong type, or one outside its range."""
+
+
+class StageError(MobileNMTError):
+    """A stage's folder belongs to something else, is in use, was made with other settings, or is damaged."""
+
+
+class CorpusError(MobileNMTError):
+    """Text is missing, unreadable or too little to go on with."""
+
+
+class VocabularyError(MobileNMTError):
+    """A tokenizer could not be trained, or does not follow the conventions of Marian checkpoints."""
+
+
+class TeacherError(MobileNMTError):
+    """A teacher could not be loaded, or cannot translate between the two languages."""
+
+
+class TrainingError(MobileNMTError):
+    """Training cannot start, cannot go on from what lies in its folder, or diverged."""
+
+
+class EvaluationError(MobileNMTError):
+    """A model, a test set or a peer's output cannot be scored."""
