@@ -1,0 +1,86 @@
+"""What every engine must do, and the table of engines. Imports no engine."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+Ids = list[int]
+
+
+class Engine(ABC):
+    """One engine with one model, loaded. Only :meth:`run` is timed.
+
+    Lengths count generated tokens, the end token counted and the start token not.
+    """
+
+    @abstractmethod
+    def __init__(self, path: str, threads: int) -> None: ...
+
+    @abstractmethod
+    def prepare(self, sources: list[Ids]) -> Any:
+        """Source ids without the end token, in the form that the engine takes; includes no padding it does itself."""
+
+    @abstractmethod
+    def run(self, prepared: Any, beam_size: int, min_length: int, max_length: int) -> Any:
+        """Translate one batch; exactly ``max_length`` steps where both lengths are equal."""
+
+    @abstractmethod
+    def ids(self, result: Any) -> list[Ids]:
+        """Generated ids of each sentence, the end token left out."""
+
+    @abstractmethod
+    def steps(self, result: Any) -> list[int]:
+        """Tokens that were generated for each sentence, the end token counted."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An engine with the precision and model it runs."""
+
+    name: str
+    label: str
+    """As tables and plots show it."""
+    factory: str
+    """``module:class`` below benchmarks.engines."""
+    artifact: str
+    """Name of the folder that :mod:`benchmarks.prepare` makes for it."""
+    requirements: tuple[str, ...]
+    """Packages that a user of this engine must install, the tokenizer counted."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether this is our own engine."""
+        return self.name.startswith("ours")
+
+    def load(self, path: str, threads: int) -> Engine:
+        """Import the engine and open the model."""
+        module, name = self.factory.split(":")
+        engine: Engine = getattr(importlib.import_module(f"benchmarks.engines.{module}"), name)(path, threads)
+        return engine
+
+
+_OURS = ("numpy", "onnxruntime", "tokenizers")
+_CT2 = ("ctranslate2", "tokenizers")
+_OPTIMUM = ("optimum-onnx", "onnxruntime")
+_TORCH = ("torch", "transformers")
+SPECS = {
+    spec.name: spec
+    for spec in (
+        Spec("ours-int8", "mobilenmt INT8", "ours:Ours", "pack-int8", _OURS),
+        Spec("ours-fp32", "mobilenmt fp32", "ours:Ours", "pack-fp32", _OURS),
+        Spec("ctranslate2-int8", "CTranslate2 INT8", "ct2:CTranslate2", "ct2-int8", _CT2),
+        Spec("ctranslate2-fp32", "CTranslate2 fp32", "ct2:CTranslate2", "ct2-float32", _CT2),
+        Spec("optimum-int8", "optimum INT8", "optimum_ort:Optimum", "optimum-int8", _OPTIMUM),
+        Spec("optimum-fp32", "optimum fp32", "optimum_ort:Optimum", "optimum-fp32", _OPTIMUM),
+        Spec("torch-int8", "torch INT8 (dynamic)", "pytorch:TorchInt8", "checkpoint", _TORCH),
+        Spec("torch-fp32", "torch fp32", "pytorch:Torch", "checkpoint", _TORCH),
+        Spec("big-optimum-fp32", "Transformer-big, optimum fp32", "optimum_ort:Optimum", "big-optimum-fp32", _OPTIMUM),
+    )
+}
+STUDENT = tuple(name for name in SPECS if not name.startswith("big"))
+"""Engines that run the student's checkpoint."""
+INT8 = tuple(name for name in STUDENT if name.endswith("int8"))
+FP32 = tuple(name for name in STUDENT if name.endswith("fp32"))

@@ -1,0 +1,41 @@
+"""CTranslate2, with the model that its own transformers converter made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+
+from benchmarks.engines.base import Engine, Ids
+
+
+class CTranslate2(Engine):
+    """A converted model, in the precision in which it was saved. It takes and returns pieces, so prepare maps ids."""
+
+    def __init__(self, path: str, threads: int) -> None:
+        self.translator = ctranslate2.Translator(path, device="cpu", inter_threads=1, intra_threads=threads)
+        self.pieces: list[str] = json.loads((Path(path) / "shared_vocabulary.json").read_text(encoding="utf-8"))
+        self.index = {piece: index for index, piece in enumerate(self.pieces)}
+        self.eos = self.index["</s>"]
+
+    def prepare(self, sources: list[Ids]) -> list[list[str]]:
+        return [[*(self.pieces[token] for token in source), "</s>"] for source in sources]
+
+    def run(self, prepared: list[list[str]], beam_size: int, min_length: int, max_length: int) -> Any:
+        return self.translator.translate_batch(
+            prepared,
+            beam_size=beam_size,
+            min_decoding_length=min_length if min_length > 1 else 0,
+            max_decoding_length=max_length,
+            max_input_length=0,
+            return_end_token=True,
+        )
+
+    def ids(self, result: Any) -> list[Ids]:
+        rows = [[self.index[piece] for piece in item.hypotheses[0]] for item in result]
+        return [row[:-1] if row and row[-1] == self.eos else row for row in rows]
+
+    def steps(self, result: Any) -> list[int]:
+        return [len(item.hypotheses[0]) for item in result]

@@ -1,0 +1,131 @@
+"""Latency by length, beam and threads, and words a second by batch: engines in alternation, with forced lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from benchmarks.bench import Bench
+from benchmarks.engines.base import Ids
+from benchmarks.worker import Worker
+
+_MOST_CALLS = 5
+_WARM_TURNS = 1
+
+
+@contextmanager
+def workers(bench: Bench, names: Sequence[str], threads: int) -> Iterator[dict[str, Worker]]:
+    """A process for each engine, pinned to the same cores."""
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(Worker(name, str(path), threads, bench.settings.pinned(threads)))
+            for name, path in bench.paths(names).items()
+        }
+
+
+def latency(bench: Bench) -> dict[str, Any]:
+    """Milliseconds of one sentence, source and target of the same length, greedy and beam."""
+    settings = bench.settings
+    rows = []
+    for threads in settings.threads:
+        # Two threads are for whole sentences of the typical length: the rest would only repeat what one thread shows.
+        lengths = settings.lengths if threads == settings.threads[0] else _typical(settings.lengths)
+        with workers(bench, settings.engines, threads) as engines:
+            for beam in settings.beams:
+                for length in bench.progress(lengths, f"latency, {threads} thread(s), beam {beam}"):
+                    rows += _latency(bench, engines, threads, beam, length)
+    return {"rows": rows}
+
+
+def _typical(lengths: Sequence[int]) -> list[int]:
+    return [min(lengths, key=lambda length: abs(length - 30))]
+
+
+def _latency(bench: Bench, engines: dict[str, Worker], threads: int, beam: int, length: int) -> list[dict[str, Any]]:
+    seconds: dict[str, list[list[float]]] = {name: [] for name in engines}
+    calls = dict.fromkeys(engines, 1)
+    sources = bench.corpus.slices(length)
+    for turn in range(_WARM_TURNS + bench.settings.turns):
+        source = next(sources)
+        for name, engine in engines.items():
+            # The call before the measured ones brings weights back into the caches that the engine before it took.
+            answer = engine.generate(
+                [source], beam_size=beam, min_length=length, max_length=length, warm=1, calls=calls[name]
+            )
+            if turn < _WARM_TURNS:
+                calls[name] = _calls(bench.settings.turn_seconds, min(answer.seconds))
+            else:
+                seconds[name].append(answer.seconds)
+    return [
+        {"engine": name, "threads": threads, "beam": beam, "length": length, "seconds": found}
+        for name, found in seconds.items()
+    ]
+
+
+def _calls(budget: float, one: float) -> int:
+    return max(1, min(_MOST_CALLS, int(budget / one)))
+
+
+def throughput(bench: Bench) -> dict[str, Any]:
+    """Seconds for the whole file of sentences, by batch and threads: natural lengths, and forced to the source's."""
+    settings = bench.settings
+    names = [name for name in settings.engines if name in bench.throughput_engines]
+    turns = max(1, settings.turns // 4)  # each turn is a whole file
+    rows = []
+    for threads in settings.threads:
+        with workers(bench, names, threads) as engines:
+            for beam in settings.beams:
+                for batch in bench.progress(settings.batches, f"throughput, {threads} thread(s), beam {beam}"):
+                    for forced in (True, False):
+                        rows += _throughput(bench, engines, threads, beam, batch, forced, turns)
+    corpus = bench.corpus
+    return {"rows": rows, "sentences": len(corpus.lines), "words": corpus.words, "tokens": sum(map(len, corpus.ids))}
+
+
+def _throughput(
+    bench: Bench, engines: dict[str, Worker], threads: int, beam: int, batch: int, forced: bool, turns: int
+) -> list[dict[str, Any]]:
+    seconds: dict[str, list[list[float]]] = {name: [] for name in engines}
+    steps = dict.fromkeys(engines, 0)
+    for turn in range(1 + turns):
+        for name, engine in engines.items():
+            total, steps[name] = translate_file(bench, engine, beam, batch, forced, warm=turn == 0)
+            if turn:
+                seconds[name].append([total])
+    return [
+        {
+            "engine": name,
+            "threads": threads,
+            "beam": beam,
+            "batch": batch,
+            "forced": forced,
+            "generated": steps[name],
+            "seconds": found,
+        }
+        for name, found in seconds.items()
+    ]
+
+
+def translate_file(
+    bench: Bench, engine: Worker, beam: int, batch: int, forced: bool, warm: bool = False
+) -> tuple[float, int]:
+    """Translate all sentences in batches; returns the sum of the batches' seconds and of the generated tokens.
+
+    ``warm`` takes only a few of the batches: enough to warm an engine up.
+    """
+    seconds, generated = 0.0, 0
+    groups = bench.corpus.batches(batch)
+    for group in groups[:: max(1, len(groups) // 4)] if warm else groups:
+        sources: list[Ids] = [bench.corpus.ids[index] for index in group]
+        longest = max(map(len, sources)) + 1
+        limit = longest if forced else natural_limit(longest)
+        answer = engine.generate(sources, beam_size=beam, min_length=limit if forced else 0, max_length=limit)
+        seconds += sum(answer.seconds)
+        generated += sum(answer.steps)
+    return seconds, generated
+
+
+def natural_limit(longest: int) -> int:
+    """Length limit that all engines get where the model itself ends a sentence; one for a batch, as peers take one."""
+    return min(2 * longest + 10, 250)

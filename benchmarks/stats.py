@@ -1,0 +1,82 @@
+"""Medians, percentiles, ratios with their uncertainty, and how time grows with length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Turns = Sequence[Sequence[float]]
+"""Samples grouped by turn; engines take turns one after the other, so that turn i of two engines belong together."""
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Summary of samples of one quantity."""
+
+    median: float
+    p95: float
+    """95th percentile, interpolated."""
+    q1: float
+    q3: float
+    best: float
+    count: int
+
+
+def summarize(turns: Turns) -> Summary:
+    """Summary of all samples of all turns; ValueError if there are none."""
+    values = np.array([value for turn in turns for value in turn], float)
+    if not values.size:
+        raise ValueError("no samples")
+    q1, median, q3, p95 = np.percentile(values, [25, 50, 75, 95])
+    return Summary(float(median), float(p95), float(q1), float(q3), float(values.min()), int(values.size))
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times larger one median is than another, with the 95 % interval of a bootstrap over turns."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio(slow: Turns, fast: Turns, seed: int = 0) -> Ratio:
+    """Ratio of the medians, ``slow`` over ``fast``.
+
+    Where both have the same number of turns they were taken in alternation, so that a turn in which the machine was
+    busy is drawn for both at once (paired bootstrap, Efron and Tibshirani 1993, chapter 8); else each is drawn alone.
+    """
+    value = summarize(slow).median / summarize(fast).median
+    random = np.random.default_rng(seed)
+    rows = [np.array([np.median(turn) for turn in turns], float) for turns in (slow, fast)]
+    first = random.integers(0, len(rows[0]), (_RESAMPLES, len(rows[0])))
+    second = first if len(rows[0]) == len(rows[1]) else random.integers(0, len(rows[1]), (_RESAMPLES, len(rows[1])))
+    drawn = np.median(rows[0][first], axis=1) / np.median(rows[1][second], axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Ratio(value, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Least-squares fit of time = fixed + linear * n + quadratic * n^2."""
+
+    fixed: float
+    linear: float
+    quadratic: float
+    exponent: float
+    """Slope of log time over log n: 1 for linear growth."""
+
+
+def growth(lengths: Sequence[int], times: Sequence[float]) -> Growth:
+    """Fit how times grow with lengths; ValueError for fewer than three lengths."""
+    if len(set(lengths)) < 3:
+        raise ValueError(f"growth needs three lengths at least, not {sorted(set(lengths))}")
+    x, y = np.array(lengths, float), np.array(times, float)
+    # Weighted by 1 / time: the short sentences matter as much as the long ones.
+    quadratic, linear, fixed = np.polyfit(x, y, 2, w=1 / y)
+    exponent = np.polyfit(np.log(x), np.log(y), 1)[0]
+    return Growth(float(fixed), float(linear), float(quadratic), float(exponent))
