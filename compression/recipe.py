@@ -21,9 +21,9 @@ SECTIONS: Mapping[str, str] = {
     "augment": "mobilenmt.compression.augment:AugmentSettings",
     "vocabulary": "mobilenmt.compression.vocabulary:VocabularySettings",
     "teacher": "mobilenmt.compression.teacher:TeacherSettings",
-    "teacher_model": "mobilenmt.compression.train:TrainSettings",
+    "teacher_model": "mobilenmt.compression.train_settings:TeacherModelSettings",
     "student": "mobilenmt.compression.student:StudentShape",
-    "distill": "mobilenmt.compression.distill:DistillSettings",
+    "distill": "mobilenmt.compression.train_settings:DistillSettings",
     "evaluate": "mobilenmt.compression.evaluate:EvaluateSettings",
     "export": "mobilenmt.compression.compress:ExportSettings",
 }

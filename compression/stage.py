@@ -167,6 +167,17 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_json` wrote, an object.
+
+    Raises StageError if the file is missing, damaged, or holds something else.
+    """
+    found = _read(path)
+    if found is None:
+        raise StageError(f"{path} is gone; begin this stage again with --force")
+    return found
+
+
 def remove_temporary(folder: Path) -> None:
     """Remove what :func:`atomic_path` left behind when a process was killed."""
     for path in sorted(folder.rglob("*.tmp-*")):
