@@ -1,0 +1,143 @@
+"""The teacher's shards on a Ray cluster, through Ray Data.
+
+Ray Data rather than bare tasks: its pool of workers, each of which loads the teacher once, grows and shrinks with the
+cluster; a shard whose worker is lost is given to another one; shards are handed out as fast as they are taken. The
+driver reads the corpus and writes the shards, so workers share no disk with it: requests and lines travel by Ray. What
+a worker needs is mobilenmt and the checkpoint, under the same path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mobilenmt.compression.errors import TeacherError
+from mobilenmt.compression.shards import ShardPlan, ShardText, request_digest, unpack_items
+
+if TYPE_CHECKING:
+    from mobilenmt.compression.teacher import TeacherSettings
+    from mobilenmt.compression.teacher_models import TeacherSpec
+
+_STORE_BYTES = 256 << 20  # of a cluster started here; requests and lines are small, and Ray spills what is more
+_IN_FLIGHT = 2  # shards given to a worker at once, so that it never waits; above 1.75, or Ray's pool would not grow
+
+
+class _Worker:
+    """Translates shards; one process each, made by Ray."""
+
+    def __init__(self, spec: TeacherSpec) -> None:
+        from mobilenmt.compression.teacher_models import open_teacher
+
+        self._spec = spec
+        self._teacher = open_teacher(spec)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        import json
+
+        from mobilenmt.compression.teacher_text import translate_shard
+
+        request: bytes = row["request"]
+        shard = translate_shard(self._teacher, int(row["number"]), unpack_items(request), self._spec)
+        result = {"pairs": shard.pairs, "counts": shard.counts, "seconds": shard.seconds}
+        return {
+            "number": shard.number,
+            "digest": request_digest(request),
+            "result": json.dumps(result).encode(),  # escaped: a lone surrogate could not travel as text
+        }
+
+
+def translate_on_ray(spec: TeacherSpec, plan: ShardPlan, pending: Sequence[int]) -> Iterator[tuple[str, ShardText]]:
+    """Translate shards on a cluster; yields them in any order, each with its request's digest.
+
+    Raises:
+        TeacherError: Ray is not installed or not reached, or a worker met an error (its own is quoted).
+    """
+    import json
+
+    from mobilenmt.compression.pairs import Pair
+
+    with connected(spec.settings) as ray:
+        import ray.data
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False  # ours counts sentences, and those of earlier runs
+        rows = [{"number": number, "request": request} for number, request in plan.requests(pending)]
+        workers = spec.settings.workers or None
+        pool = ray.data.ActorPoolStrategy(
+            min_size=1, max_size=workers, initial_size=1, max_tasks_in_flight_per_actor=_IN_FLIGHT
+        )
+        gpus = {"num_gpus": 1} if spec.device.startswith("cuda") else {}
+        shards = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _Worker, fn_constructor_args=(spec,), compute=pool, num_cpus=spec.threads, **gpus
+        )
+        del rows
+        try:
+            for row in shards.iter_rows():
+                found = json.loads(row["result"])
+                pairs = [Pair(*pair) for pair in found["pairs"]]
+                yield row["digest"], ShardText(row["number"], pairs, found["counts"], found["seconds"])
+        except (ray.exceptions.RayError, RuntimeError) as error:
+            raise TeacherError(f"the Ray engine stopped: {_cause(error)}; the finished shards are kept") from error
+
+
+@contextlib.contextmanager
+def connected(settings: TeacherSettings) -> Iterator[Any]:
+    """Yield the module ray, connected: to the cluster joined already, to the one at the address, or to a new one."""
+    ray = _import_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    try:
+        if settings.address:
+            ray.init(address=settings.address, logging_level=logging.ERROR, log_to_driver=False)
+        else:
+            ray.init(
+                include_dashboard=False,
+                object_store_memory=_STORE_BYTES,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+    except Exception as error:  # ConnectionError, RuntimeError, ValueError, and those of gRPC
+        where = f"the Ray cluster at {settings.address!r}" if settings.address else "a Ray cluster on this machine"
+        raise TeacherError(f"teacher.address: {where} cannot be reached: {_cause(error)}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def has_gpu(settings: TeacherSettings) -> bool:
+    """Whether the cluster has a GPU."""
+    with connected(settings) as ray:
+        return float(ray.cluster_resources().get("GPU", 0)) > 0
+
+
+def _import_ray() -> Any:
+    """Import ray so that it reports nothing, and, for a cluster of its own, listens on loopback alone."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # of no concern to us; without it a warning
+    if "ray" not in sys.modules:
+        # What Ray does on Windows and macOS: every server of a local cluster binds to 127.0.0.1.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise TeacherError(f"engine = 'ray' needs Ray with its data part: pip install 'ray[data]' ({error})") from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return ray
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost message: Ray wraps a worker's error in several of its own."""
+    inner: BaseException = error
+    while True:
+        deeper = getattr(inner, "cause", None) or inner.__cause__
+        if not isinstance(deeper, BaseException):
+            break
+        inner = deeper
+    lines = [line.strip() for line in str(inner).strip().splitlines() if line.strip()]
+    return (lines[-1] if lines else type(inner).__name__)[:300]
