@@ -1,0 +1,264 @@
+"""The stages that train: a student on a teacher's text (``distill``), and a teacher on text (``teacher_model``)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobilenmt.compression.errors import TrainingError
+from mobilenmt.compression.settings import to_mapping
+from mobilenmt.compression.stage import StageResult, check_stage, run_stage
+from mobilenmt.compression.student import StudentShape
+from mobilenmt.compression.train_settings import DistillSettings, TeacherModelSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from mobilenmt.compression.augment import AugmentSettings
+
+CHECKPOINT = "checkpoint"
+"""The result, inside the folder of the stage."""
+
+_NO_RESULT = ("save_every", "save_seconds", "teacher_tokens")
+"""Settings that change nothing in the files that come out; they may change on the way."""
+_PATIENT = timedelta(days=30)
+"""How long processes wait for one another: one tokenizes, or evaluates, while the others wait."""
+
+
+def run(
+    settings: DistillSettings,
+    folder: Path,
+    *,
+    shape: StudentShape,
+    pairs: Path,
+    vocabulary: Path,
+    weights: Mapping[str, float] | None = None,
+    augment: AugmentSettings | None = None,
+    seed: int = 1,
+    force: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> StageResult:
+    """Train a student on pairs (a teacher's text, or references), and write ``folder``/checkpoint.
+
+    Killed, it resumes from the last saved state. On several GPUs or machines start the same command with
+    ``accelerate launch``; machines need a common file system.
+
+    Args:
+        settings: how to train.
+        folder: the stage's folder. ``dataset``, ``soft`` and ``last`` in it may be deleted once it is done.
+        shape: dimensions of the student.
+        pairs: file of pairs.
+        vocabulary: folder with tokenizer.json, of the conventions of Marian checkpoints.
+        weights: how often pairs go in, by tag.
+        augment: shares of augmented copies.
+        seed: the recipe's.
+        force: begin anew.
+        report: receives a line now and then.
+
+    Returns:
+        The stage's result; its summary is that of :func:`~mobilenmt.compression.train.train`.
+
+    Raises:
+        TrainingError: see :func:`~mobilenmt.compression.train.train`.
+        CheckpointError: ``initial`` or ``teacher`` is no checkpoint.
+        CorpusError, VocabularyError: pairs or vocabulary do not do.
+        StageError: the folder belongs to something else, or the configuration changed since it was begun.
+    """
+    return _stage("distill", settings, folder, shape, pairs, vocabulary, weights, augment, seed, force, report)
+
+
+def run_teacher_model(
+    settings: TeacherModelSettings,
+    folder: Path,
+    *,
+    pairs: Path,
+    vocabulary: Path,
+    weights: Mapping[str, float] | None = None,
+    augment: AugmentSettings | None = None,
+    seed: int = 1,
+    force: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> StageResult:
+    """Train a teacher from text, of any size, as :func:`run` trains a student."""
+    shape = settings.shape
+    return _stage("teacher_model", settings, folder, shape, pairs, vocabulary, weights, augment, seed, force, report)
+
+
+def _stage(
+    name: str,
+    settings: TrainSettings,
+    folder: Path,
+    shape: StudentShape,
+    pairs: Path,
+    vocabulary: Path,
+    weights: Mapping[str, float] | None,
+    augment: AugmentSettings | None,
+    seed: int,
+    force: bool,
+    report: Callable[[str], None],
+) -> StageResult:
+    described: dict[str, Any] = {
+        **{key: value for key, value in _fields(settings).items() if key not in _NO_RESULT},
+        "student": shape,
+        "weights": dict(weights or {}),
+        "augment": augment,
+    }
+    inputs: dict[str, Path | str] = {"pairs": pairs, "vocabulary": vocabulary, "seed": str(seed)}
+    inputs |= {f"dev {path.name}": path for path in settings.dev}
+    for key in ("initial", "teacher"):
+        path = getattr(settings, key, None)
+        if path is not None:
+            inputs[key] = path
+    # Before the folder remembers these settings: a mistake in them can then be mended without --force.
+    if (force or not check_stage(folder, name=name, settings=described, inputs=inputs)) and pairs.exists():
+        _check(settings, shape, vocabulary)
+    accelerator = _accelerator(settings)
+
+    def work(stage: Path) -> Mapping[str, Any]:
+        return _work(settings, stage, shape, pairs, vocabulary, weights, augment, seed, accelerator, report)
+
+    def stage(work: Callable[[Path], Mapping[str, Any]]) -> StageResult:
+        return run_stage(
+            folder,
+            name=name,
+            settings=described,
+            inputs=inputs,
+            work=work,
+            force=force,
+            scratch=("dataset", "soft", "last"),
+        )
+
+    return stage(work) if accelerator.num_processes == 1 else _together(name, folder, accelerator, stage, work)
+
+
+def _fields(settings: object) -> dict[str, Any]:
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
+
+
+def _accelerator(settings: TrainSettings) -> Accelerator:
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    return Accelerator(
+        cpu=settings.device == "cpu",
+        mixed_precision="no",  # the loss decides it, from the settings
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENT)],
+    )
+
+
+def _check(settings: TrainSettings, shape: StudentShape, vocabulary: Path) -> None:
+    """Find out in seconds what would stop the run after hours."""
+    from mobilenmt.compression.devset import read_dev_sets
+    from mobilenmt.compression.student import load_weights, make_student
+    from mobilenmt.compression.train import check_lengths
+    from mobilenmt.compression.vocabulary import Vocabulary
+
+    known = Vocabulary.load(vocabulary)
+    check_lengths(settings, shape)
+    read_dev_sets(settings.dev, settings.dev_lines)
+    if settings.initial is not None:
+        load_weights(make_student(shape, known, seed=0), settings.initial, known)
+    if isinstance(settings, DistillSettings) and settings.word_level and settings.teacher is not None:
+        from mobilenmt.compression.soften import check_soft_teacher
+
+        check_soft_teacher(settings.teacher, known, settings.max_tokens)
+
+
+def _work(
+    settings: TrainSettings,
+    folder: Path,
+    shape: StudentShape,
+    pairs: Path,
+    vocabulary: Path,
+    weights: Mapping[str, float] | None,
+    augment: AugmentSettings | None,
+    seed: int,
+    accelerator: Accelerator,
+    report: Callable[[str], None],
+) -> Mapping[str, Any]:
+    from mobilenmt.compression.dataset import PackedDataset, build_dataset
+    from mobilenmt.compression.loss import LossWeights
+    from mobilenmt.compression.train import Extras, train
+    from mobilenmt.compression.vocabulary import Vocabulary
+
+    known = Vocabulary.load(vocabulary)
+    if accelerator.is_main_process:
+        build_dataset(
+            pairs,
+            vocabulary,
+            folder / "dataset",
+            weights=weights or {},
+            augment=augment,
+            seed=seed,
+            max_tokens=settings.max_tokens,
+        )
+    accelerator.wait_for_everyone()
+    dataset = PackedDataset.open(folder / "dataset")
+    extras = None
+    if isinstance(settings, DistillSettings) and settings.word_level:
+        from mobilenmt.compression.soften import StoredTargets, live_targets, store_targets, stored_targets
+
+        loss = LossWeights(settings.label_smoothing, settings.word_level, settings.temperature)
+        if settings.soft_targets == "live":
+            extras = Extras(loss, targets=live_targets(settings, known))
+        else:
+            soft, rank, world = folder / "soft", accelerator.process_index, accelerator.num_processes
+            store_targets(settings, dataset, known, soft, accelerator.device, rank, world)
+            accelerator.wait_for_everyone()
+            stored = StoredTargets(soft, dataset, known, settings.top_k)
+            extras = Extras(loss, stored, stored_targets(settings.temperature))
+    return train(
+        shape,
+        settings,
+        dataset=dataset,
+        vocabulary=known,
+        folder=folder,
+        seed=seed,
+        extras=extras,
+        accelerator=accelerator,
+        report=report,
+    )
+
+
+def _together(
+    name: str,
+    folder: Path,
+    accelerator: Accelerator,
+    stage: Callable[[Callable[[Path], Mapping[str, Any]]], StageResult],
+    work: Callable[[Path], Mapping[str, Any]],
+) -> StageResult:
+    """The first process keeps the folder, and tells the others whether there is work for all."""
+    from accelerate.utils import broadcast_object_list
+
+    def tell(message: Any) -> Any:
+        box = [message]
+        broadcast_object_list(box, from_process=0)
+        return box[0]
+
+    if not accelerator.is_main_process:
+        message = tell(None)
+        if message == "work":
+            summary = to_mapping(work(folder))
+            return StageResult(name, folder, skipped=False, summary=summary)
+        if isinstance(message, str):
+            raise TrainingError(f"the first process stopped: {message}")
+        return StageResult(name, folder, skipped=True, summary=message)
+    told = False
+
+    def work_together(stage_folder: Path) -> Mapping[str, Any]:
+        nonlocal told
+        told = True
+        tell("work")
+        return work(stage_folder)
+
+    try:
+        result = stage(work_together)
+    except BaseException as error:
+        if not told:
+            tell(str(error) or type(error).__name__)
+        raise
+    if not told:
+        tell(dict(result.summary))
+    return result
