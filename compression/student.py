@@ -101,7 +101,7 @@ def make_student(
         torch.manual_seed(seed)
         model = MarianMTModel(config)
         bias: Any = model.final_logits_bias
-            with torch.no_grad():
+        with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if not parameter.requires_grad:
                     continue  # sinusoidal positions

@@ -12,8 +12,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 _WORDS = (
-    "the:der a:die one:das two:ein where:zwei is:wo train:ist station:Bahnhof house:Haus dog:Hund cat:Katze small:klein "
-    "big:gross runs:rennt sleeps:schläft sees:sieht and:und or:oder not:nicht here:hier"
+    "the:der a:die one:das two:ein where:zwei is:wo train:ist station:Bahnhof house:Haus dog:Hund cat:Katze "
+    "small:klein big:gross runs:rennt sleeps:schläft sees:sieht and:und or:oder not:nicht here:hier"
 )
 SOURCE, TARGET = zip(*(word.split(":") for word in _WORDS.split()), strict=True)
 
