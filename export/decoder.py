@@ -7,14 +7,19 @@ from dataclasses import dataclass
 
 from mobilenmt.export.encoder import Encoded, rename
 from mobilenmt.export.graph import FLOAT, INT32, INT64, Graph
-from mobilenmt.export.layers import ModelWriter, attention, dimension, join
+from mobilenmt.export.layers import ModelWriter, attention, dimension
+from mobilenmt.export.precision import Use
+from mobilenmt.export.shortlist import CANDIDATE_VALUES, Candidates, write_candidates, write_logits
+
+
+_GROUPED_HEAD_SIZE = 16  # GroupQueryAttention takes multiples of it
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step yields: ``logits`` [B, K, V], and the caches with this step's keys and values appended."""
+    """What one step yields: ``state`` [B, K, d_model], and the caches with this step's keys and values appended."""
 
-    logits: str
+    state: str
     keys: list[str]
     values: list[str]
 
@@ -27,57 +32,71 @@ def write_step(
     past_keys: Sequence[str],
     past_values: Sequence[str],
     encoded: Encoded,
-    grouped: str,
+    use: Use,
+    *,
+    ancestry: str = "",
+    lengths: tuple[str, str] | None = None,
 ) -> Step:
     """Emit one decoder step.
 
     Args:
-        tokens: int64 [B * K, 1], the last token of each of the K hypotheses of each of B sentences.
-        position: fp32 [1, d_model], the position vector of this step.
-        past_keys, past_values: one [B * K, heads, steps so far, head size] a layer.
+        tokens: int64 [B, K], the last token of each of the K hypotheses of each of B sentences.
+        position: fp32 [d_model] or [1, d_model], the position vector of this step.
+        past_keys, past_values: one [B, heads, K * steps so far, head size] a layer, those of a step side by side.
         encoded: the encoder's result for B sentences. The K hypotheses of a sentence attend to it together, as K
             queries of one sentence, so that its keys and values are neither copied nor read K times.
-        grouped: 1-D int64 shape [B, K, d_model].
+        use: which kernels suit the number of rows.
+        ancestry: fp32 [B, 1, K, K * (steps so far + 1)], 0 where a hypothesis continues what was cached there, else
+            -inf; empty if K is 1. So a beam that changes places moves a few numbers instead of its keys and values.
+        lengths: if K is 1, int32 [B] with the number of steps before this one, and int32 scalar one more: where the
+            head size allows it they let a leaner kernel take the three projections as they come.
     """
     config = writer.checkpoint.config
     heads = config.decoder_attention_heads
     x = writer.embed(graph, tokens, "decoder", position)
-    flat = graph.i64(-1, 1, config.d_model)
     keys: list[str] = []
     values: list[str] = []
     for index in range(config.decoder_layers):
         prefix = f"model.decoder.layers.{index}"
         names = [f"{prefix}.self_attn.{part}_proj" for part in "qkv"]
-        query, key, value = graph.ops("Split", writer.linear(graph, x, *names), outputs=3, axis=-1, num_outputs=3)
-        past = ("", "", "", past_keys[index], past_values[index])
-        attended, key, value = attention(graph, heads, query, key, value, *past, outputs=3)
+        projected = writer.linear(graph, x, *names, use=use)
+        past = (past_keys[index], past_values[index])
+        if lengths and config.d_model // heads % _GROUPED_HEAD_SIZE == 0:
+            kinds = {"num_heads": heads, "kv_num_heads": heads}
+            attended, key, value = graph.ops(
+                "GroupQueryAttention", projected, "", "", *past, *lengths, outputs=3, **kinds
+            )
+        else:
+            query, key, value = graph.ops("Split", projected, outputs=3, axis=-1, num_outputs=3)
+            attended, key, value = attention(graph, heads, query, key, value, "", "", ancestry, *past, outputs=3)
         keys.append(key)
         values.append(value)
-        x = writer.residual(graph, x, attended, f"{prefix}.self_attn.out_proj", f"{prefix}.self_attn_layer_norm")
-        query = graph.op("Reshape", writer.linear(graph, x, f"{prefix}.encoder_attn.q_proj"), grouped)
+        x = writer.residual(graph, x, attended, f"{prefix}.self_attn.out_proj", f"{prefix}.self_attn_layer_norm", use)
+        query = writer.linear(graph, x, f"{prefix}.encoder_attn.q_proj", use=use)
         (attended,) = attention(graph, heads, query, encoded.keys[index], encoded.values[index], "", encoded.mask)
-        attended = graph.op("Reshape", attended, flat)
-        x = writer.residual(graph, x, attended, f"{prefix}.encoder_attn.out_proj", f"{prefix}.encoder_attn_layer_norm")
-        x = writer.feed_forward(graph, x, prefix)
-    x = graph.op("Reshape", x, grouped)
-    return Step(writer.logits(graph, x), keys, values)
+        norm = f"{prefix}.encoder_attn_layer_norm"
+        x = writer.residual(graph, x, attended, f"{prefix}.encoder_attn.out_proj", norm, use)
+        x = writer.feed_forward(graph, x, prefix, use)
+    return Step(x, keys, values)
 
 
 def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
     """decoder.onnx, one step for streaming, constraints and phones.
 
-    Inputs: ``input_ids`` int64 [B, K], the last tokens; ``position`` int64 [1], the number of steps before;
+    Inputs: ``input_ids`` int64 [B, 1], the last tokens; ``position`` int64 [1], the number of steps before;
     ``source_mask``, ``cross_key.N``, ``cross_value.N`` from encoder.onnx; ``past_key.N``, ``past_value.N``
-    [B * K, heads, position, head size]. Outputs: ``logits`` [B, K, V]; ``present_key.N``, ``present_value.N``.
+    [B, heads, position, head size]; with a shortlist also what encoder.onnx gives of the output
+    layer (``CANDIDATE_VALUES``). Outputs: ``logits`` [B, 1, V], with a shortlist one for each candidate; ``present_key.N``,
+    ``present_value.N``.
     """
     config = writer.checkpoint.config
     heads, layers = config.decoder_attention_heads, range(config.decoder_layers)
     size = config.d_model // heads
-    ids = graph.input("input_ids", INT64, ["batch", "beams"])
+    ids = graph.input("input_ids", INT64, ["batch", 1])
     position = graph.input("position", INT64, [1])
     mask = graph.input("source_mask", INT32, ["batch", "source"])
     cross: list[int | str] = ["batch", heads, "source", size]
-    past: list[int | str] = ["rows", heads, "past", size]
+    past: list[int | str] = ["batch", heads, "past", size]
     cross_keys = [graph.input(f"cross_key.{index}", FLOAT, cross) for index in layers]
     cross_values = [graph.input(f"cross_value.{index}", FLOAT, cross) for index in layers]
     past_keys = [graph.input(f"past_key.{index}", FLOAT, past) for index in layers]
@@ -85,12 +104,26 @@ def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
     after = graph.op("Add", position, graph.i64(1))
     table = writer.positions(graph, "decoder", after)
     row = graph.op("Slice", table, position, after, graph.i64(0))
-    grouped = join(graph, dimension(graph, ids, 0), dimension(graph, ids, 1), graph.i64(config.d_model))
-    tokens = graph.op("Reshape", ids, graph.i64(-1, 1))
+    before = graph.op("Cast", position, to=INT32)
+    lengths = (graph.op("Expand", before, dimension(graph, ids, 0)), graph.op("Squeeze", graph.op("Cast", after, to=INT32)))
     encoded = Encoded("", mask, cross_keys, cross_values)
-    step = write_step(writer, graph, tokens, row, past_keys, past_values, encoded, grouped)
-    rename(graph, step.logits, "logits", FLOAT, ["batch", "beams", config.decoder_vocab_size])
-    present: list[int | str] = ["rows", heads, "present", size]
+    step = write_step(writer, graph, ids, row, past_keys, past_values, encoded, Use.STEP, lengths=lengths)
+    if writer.shortlist is None:
+        count: int | str = config.decoder_vocab_size
+        candidates = write_candidates(writer, graph, "")
+    else:
+        count = "candidates"
+        names = writer.precision.operands
+        if writer.output_bias is not None:
+            names = (*names, "candidate_bias")
+        for name in names:
+            kind, shape = CANDIDATE_VALUES[name]
+            graph.input(name, kind, [config.d_model if size == "width" else size for size in shape])
+        bias = None if writer.output_bias is None else "candidate_bias"
+        candidates = Candidates("", "", operands={name: name for name in writer.precision.operands}, bias=bias)
+    logits = write_logits(writer, graph, step.state, candidates)
+    rename(graph, logits, "logits", FLOAT, ["batch", 1, count])
+    present: list[int | str] = ["batch", heads, "present", size]
     for index in layers:
         rename(graph, step.keys[index], f"present_key.{index}", FLOAT, present)
         rename(graph, step.values[index], f"present_value.{index}", FLOAT, present)

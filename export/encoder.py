@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from mobilenmt.export.graph import FLOAT, INT32, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, attention, dimension, length_mask, split_heads
+from mobilenmt.export.precision import Use
+from mobilenmt.export.shortlist import CANDIDATE_VALUES, write_candidates
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ def write_encoder(writer: ModelWriter, graph: Graph, ids: str, lengths: str) -> 
     for index in range(config.encoder_layers):
         prefix = f"model.encoder.layers.{index}"
         names = [f"{prefix}.self_attn.{part}_proj" for part in "qkv"]
-        query, key, value = graph.ops("Split", writer.linear(graph, x, *names), outputs=3, axis=-1, num_outputs=3)
+        query, key, value = graph.ops("Split", writer.linear(graph, x, *names, use=Use.ENCODER), outputs=3, axis=-1, num_outputs=3)
         heads = config.encoder_attention_heads
         (attended,) = attention(graph, heads, query, key, value, "", mask)
-        x = writer.residual(graph, x, attended, f"{prefix}.self_attn.out_proj", f"{prefix}.self_attn_layer_norm")
-        x = writer.feed_forward(graph, x, prefix)
+        x = writer.residual(graph, x, attended, f"{prefix}.self_attn.out_proj", f"{prefix}.self_attn_layer_norm", Use.ENCODER)
+        x = writer.feed_forward(graph, x, prefix, Use.ENCODER)
     keys: list[str] = []
     values: list[str] = []
     if config.decoder_layers:
@@ -48,7 +50,7 @@ def write_encoder(writer: ModelWriter, graph: Graph, ids: str, lengths: str) -> 
             for part in "kv"
         ]
         count = len(names)
-        projected = graph.ops("Split", writer.linear(graph, x, *names), outputs=count, axis=-1, num_outputs=count)
+        projected = graph.ops("Split", writer.linear(graph, x, *names, use=Use.ENCODER), outputs=count, axis=-1, num_outputs=count)
         heads = config.decoder_attention_heads
         split = [split_heads(graph, part, heads, config.d_model // heads) for part in projected]
         keys, values = split[0::2], split[1::2]
@@ -56,7 +58,11 @@ def write_encoder(writer: ModelWriter, graph: Graph, ids: str, lengths: str) -> 
 
 
 def build_encoder(writer: ModelWriter, graph: Graph) -> Graph:
-    """encoder.onnx: inputs ``input_ids`` [B, S] and ``lengths`` [B]; outputs as in :class:`Encoded`."""
+    """encoder.onnx: inputs ``input_ids`` [B, S] and ``lengths`` [B]; outputs as in :class:`Encoded`.
+
+    With a shortlist also ``candidates`` int64 [n], the tokens that the logits of decoder.onnx stand for, and what
+    decoder.onnx reads of the output layer (``CANDIDATE_VALUES``).
+    """
     ids = graph.input("input_ids", INT64, ["batch", "source"])
     lengths = graph.input("lengths", INT64, ["batch"])
     encoded = write_encoder(writer, graph, ids, lengths)
@@ -68,6 +74,13 @@ def build_encoder(writer: ModelWriter, graph: Graph) -> Graph:
     for index, (key, value) in enumerate(zip(encoded.keys, encoded.values, strict=True)):
         rename(graph, key, f"cross_key.{index}", FLOAT, cross)
         rename(graph, value, f"cross_value.{index}", FLOAT, cross)
+    if writer.shortlist is not None:
+        candidates = write_candidates(writer, graph, ids)
+        values = {"candidates": candidates.ids, **candidates.operands, "candidate_bias": candidates.bias}
+        for name, value in values.items():
+            if value is not None:
+                kind, shape = CANDIDATE_VALUES[name]
+                rename(graph, value, name, kind, [config.d_model if size == "width" else size for size in shape])
     return graph
 
 

@@ -7,13 +7,16 @@ import re
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from mobilenmt.export.activations import check_activation
 from mobilenmt.export.checkpoint import Checkpoint, load_checkpoint, read_json
 from mobilenmt.export.writer import PackWriter
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.pack import GenerationDefaults, ModelInfo, Pack, PackManifest, TokenIds
+
+if TYPE_CHECKING:
+    from mobilenmt.export.shortlist import Shortlist
 
 _LANGUAGES = re.compile(r"([a-z]{2,3})-([a-z]{2,3})")
 
@@ -28,6 +31,7 @@ def export(
     source_language: str | None = None,
     target_language: str | None = None,
     card: dict[str, Any] | None = None,
+    shortlist: Shortlist | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Pack:
     """Write a Hugging Face Marian checkpoint folder as a pack, and verify it before it gets its name.
@@ -41,6 +45,7 @@ def export(
         name: the pack's name; by default that of ``out``.
         source_language, target_language: codes; by default from the tokenizer's configuration or a name like ``en-de``.
         card: what people should know: ``description``, ``licence``, ``training_data``, ``scores``, ``notes``.
+        shortlist: candidates for the output layer; None for what lies beside the checkpoint (int8), or all tokens.
         report: receives a line about each step.
 
     Raises:
@@ -49,6 +54,8 @@ def export(
         InputError: an argument makes no sense.
     """
     from mobilenmt.export.precision import PRECISIONS
+    from mobilenmt.export.shortlist import FILE_NAME as SHORTLIST
+    from mobilenmt.export.shortlist import Shortlist
 
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(sorted(PRECISIONS))}, not {precision!r}")
@@ -56,10 +63,14 @@ def export(
         raise InputError(f"card must be a JSON object, not {type(card).__name__}")
     loaded = load_checkpoint(Path(checkpoint))
     check_activation(loaded.config.activation_function)
+    if shortlist is None and precision == "int8" and (loaded.path / SHORTLIST).is_file():
+        shortlist = Shortlist.load(loaded.path / SHORTLIST)
+    if shortlist is not None:
+        shortlist.check(loaded.config, loaded.generation.bad_token_ids, loaded.generation.forced_eos_token_id)
     with PackWriter(out, force=force) as writer:
         unk = _write_tokenizer(loaded, writer)
         report(f"writing {precision} graphs and weights")
-        _write_graphs(loaded, precision, writer)
+        _write_graphs(loaded, precision, shortlist, writer)
         pack_name = name or Path(os.path.abspath(out)).name.removesuffix(".zip")  # noqa: PTH100
         source, target = _languages(loaded.path, pack_name, source_language, target_language)
         manifest = PackManifest(
@@ -86,18 +97,20 @@ def export(
     return Pack.open(path)
 
 
-def _write_graphs(checkpoint: Checkpoint, precision: str, writer: PackWriter) -> None:
+def _write_graphs(checkpoint: Checkpoint, precision: str, shortlist: Shortlist | None, writer: PackWriter) -> None:
     from mobilenmt.export.decoder import build_decoder
     from mobilenmt.export.encoder import build_encoder
     from mobilenmt.export.graph import Graph
+    from mobilenmt.export.greedy import build_greedy
     from mobilenmt.export.layers import ModelWriter
     from mobilenmt.export.loop import build_translator
     from mobilenmt.export.precision import PRECISIONS
     from mobilenmt.export.weights import WEIGHTS_FILE, WeightStore
 
     store = WeightStore()
-    model = ModelWriter(checkpoint, PRECISIONS[precision]())
-    for stem, build in (("translator", build_translator), ("encoder", build_encoder), ("decoder", build_decoder)):
+    model = ModelWriter(checkpoint, PRECISIONS[precision](), shortlist)
+    builders = {"greedy": build_greedy, "translator": build_translator, "encoder": build_encoder, "decoder": build_decoder}
+    for stem, build in builders.items():
         proto = build(model, Graph(stem, store)).to_model(_tools()["mobilenmt"])
         writer.path(f"{stem}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
     writer.reserve(store.nbytes)

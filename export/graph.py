@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ OPSET = 21
 IR_VERSION = 10
 MICROSOFT = "com.microsoft"
 FLOAT, INT64, INT32, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL
+INT8, UINT8 = TensorProto.INT8, TensorProto.UINT8
 
 # Operators of ONNX Runtime beyond the ONNX standard that our graphs use.
 _MICROSOFT_OPS = frozenset(
@@ -23,10 +24,10 @@ _MICROSOFT_OPS = frozenset(
         "DynamicQuantizeMatMul",
         "FusedMatMul",
         "GatherBlockQuantized",
+        "GroupQueryAttention",
         "MatMulNBits",
         "MultiHeadAttention",
         "QuickGelu",
-        "SkipLayerNormalization",
     }
 )
 
@@ -44,6 +45,8 @@ class Graph:
         self._constants: dict[tuple[Any, ...], onnx.TensorProto] = {}
         self._weights: dict[str, onnx.TensorProto] = {}
         self._counter = 0
+        self.derived: dict[str, str] = {}
+        """Values computed from weights alone, by the weight's name: in the outermost graph, once."""
 
     # -- values ---------------------------------------------------------------------------------------------------
 
@@ -79,6 +82,12 @@ class Graph:
             self.root._weights[name] = self.store.add(name, array).proto()
         return name
 
+    def weight_rows(self, name: str, of: str, count: int) -> str:
+        """An initializer that is the first ``count`` rows of the weight ``of``, stored once."""
+        if name not in self.root._weights:
+            self.root._weights[name] = self.store.rows(name, of, count).proto()
+        return name
+
     # -- nodes ----------------------------------------------------------------------------------------------------
 
     def fresh(self, hint: str) -> str:
@@ -112,7 +121,8 @@ class Graph:
 
     def to_graph(self) -> onnx.GraphProto:
         """The finished GraphProto."""
-        initializers = [*self._constants.values(), *self._weights.values()]
+        used = {name for node in self._nodes for name in _inputs(node)}
+        initializers = [item for item in (*self._constants.values(), *self._weights.values()) if item.name in used]
         return helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, initializers)
 
     def to_model(self, producer_version: str) -> onnx.ModelProto:
@@ -124,3 +134,13 @@ class Graph:
             producer_name="mobilenmt",
             producer_version=producer_version,
         )
+
+
+def _inputs(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that a node reads, those of the bodies inside it included."""
+    yield from node.input
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield from (item.name for item in attribute.g.output)
+            for inner in attribute.g.node:
+                yield from _inputs(inner)

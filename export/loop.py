@@ -8,7 +8,9 @@ from mobilenmt.export.decoder import write_step
 from mobilenmt.export.encoder import rename, write_encoder
 from mobilenmt.export.graph import BOOL, FLOAT, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, dimension, join
-from mobilenmt.export.search import STATE_TYPES, Limits, SearchWriter, State
+from mobilenmt.export.precision import Use
+from mobilenmt.export.search import STATE_TYPES, Limits, SearchWriter, State, write_sequences
+from mobilenmt.export.shortlist import write_candidates, write_logits
 
 
 def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
@@ -33,29 +35,44 @@ def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
     encoded = write_encoder(writer, graph, ids, lengths)
     steps = graph.op("Sub", graph.op("ReduceMax", max_length, keepdims=1), graph.i64(1))
     positions = writer.positions(graph, "decoder", steps)
+    candidates = write_candidates(writer, graph, ids)
     batch = dimension(graph, ids, 0)
-    grouped = join(graph, batch, beams, graph.i64(config.d_model))
     use_beams = graph.op("Squeeze", graph.op("Greater", beams, graph.i64(1)))
     initial = _initial_state(graph, config.decoder_start_token_id, batch, beams)
-    rows = graph.op("Mul", batch, beams)
     heads = config.decoder_attention_heads
-    empty_shape = join(graph, rows, graph.i64(heads, 0, config.d_model // heads))
+    empty_shape = join(graph, batch, graph.i64(heads, 0, config.d_model // heads))
     empty = graph.op("ConstantOfShape", empty_shape, value=_scalar_tensor(0.0))
     caches = [empty for _ in layers for _ in "kv"]
+    ancestry = graph.op(
+        "ConstantOfShape", join(graph, batch, graph.i64(1), beams, graph.i64(0)), value=_scalar_tensor(0.0)
+    )
+    own = _own_entries(graph, batch, beams)
+
+    double = graph.op("Mul", beams, graph.i64(2))
+    zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
+    first = graph.op("Less", graph.op("Range", zero, graph.op("Squeeze", double), one), beams)
+    first = graph.op("Unsqueeze", first, graph.i64(0))
 
     body = graph.body("step")
     iteration = body.input("iteration", INT64, [])
     body.input("go_on", BOOL, [])
     state = State(*(body.input(f"state_{name}", kind) for name, kind in zip(_names(), STATE_TYPES, strict=True)))
+    ancestors = body.input("ancestors", FLOAT)
     past = [body.input(f"past_{part}.{index}", FLOAT) for index in layers for part in ("key", "value")]
-    tokens = body.op("Reshape", state.tokens, body.i64(-1, 1))
-    position = body.op("Gather", positions, body.op("Unsqueeze", iteration, body.i64(0)))
-    step = write_step(writer, body, tokens, position, past[0::2], past[1::2], encoded, grouped)
+    position = body.op("Gather", positions, iteration)
+    ancestors = body.op("Concat", ancestors, own, axis=3)
+    keys, values = past[0::2], past[1::2]
+    step = write_step(
+        writer, body, state.tokens, position, keys, values, encoded, Use.STEPS, ancestry=ancestors
+    )
+    logits = write_logits(writer, body, step.state, candidates)
+    limits = Limits(max_length, min_length, beams, penalty, body.op("Add", iteration, one), first)
+    search = SearchWriter(writer.checkpoint, candidates)
+    chosen = _choose(search, body, use_beams, state, limits, logits, ancestors)
+    going, after, parents, moved = chosen[0], chosen[1:-2], chosen[-2], chosen[-1]
     present = [value for pair in zip(step.keys, step.values, strict=True) for value in pair]
-    length = body.op("Add", iteration, body.constant(1, np.int64))
-    limits = Limits(max_length, min_length, beams, penalty, length)
-    results = _choose(writer, body, use_beams, state, limits, step.logits, present)
-    kinds = (BOOL, *STATE_TYPES, *(FLOAT for _ in present))
+    results = [going, *after, moved, *present, body.op("Identity", after[0]), parents]
+    kinds = (BOOL, *STATE_TYPES, FLOAT, *(FLOAT for _ in present), INT64, INT64)
     for value, kind in zip(results, kinds, strict=True):
         body.output(value, kind)
 
@@ -64,51 +81,62 @@ def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
         graph.op("Squeeze", steps),
         graph.constant(True, np.bool_),
         *initial.names(),
+        ancestry,
         *caches,
-        outputs=len(STATE_TYPES) + len(caches),
+        outputs=len(results) - 1,
         body=body.to_graph(),
     )
     last = State(*final[: len(STATE_TYPES)])
-    sequences = graph.op("Slice", last.finished, graph.i64(1), graph.i64(2**31), graph.i64(2))
+    sequences = write_sequences(writer.checkpoint, graph, last.ended, final[-2], final[-1], beams)
     rename(graph, sequences, "sequences", INT64, ["batch", "beams", "target"])
-    rename(graph, last.finished_scores, "scores", FLOAT, ["batch", "beams"])
+    rename(graph, last.ended_scores, "scores", FLOAT, ["batch", "beams"])
     return graph
 
 
 def _choose(
-    writer: ModelWriter, body: Graph, use_beams: str, state: State, limits: Limits, logits: str, present: list[str]
+    search: SearchWriter, body: Graph, use_beams: str, state: State, limits: Limits, logits: str, ancestors: str
 ) -> list[str]:
-    """Emit If(beams > 1): beam step, else greedy step. Returns "go on", the next state and the caches."""
-    search = SearchWriter(writer.checkpoint)
-    kinds = (BOOL, *STATE_TYPES, *(FLOAT for _ in present))
+    """Emit If(beams > 1): beam step, else greedy step. Returns "go on", the next state, its parents and ancestry."""
+    kinds = (BOOL, *STATE_TYPES, INT64, FLOAT)
+    branches = []
+    for name in ("beam", "greedy"):
+        branch = body.body(f"{name}_step")
+        choice = search.beam(branch, state, limits, logits) if name == "beam" else search.greedy(branch, state, limits, logits)
+        moved = _move(branch, ancestors, choice.parents) if name == "beam" else branch.op("Identity", ancestors)
+        values = (choice.going, *choice.state.names(), choice.parents, moved)
+        for value, kind in zip(values, kinds, strict=True):
+            branch.output(value, kind)
+        branches.append(branch.to_graph())
+    return body.ops("If", use_beams, outputs=len(kinds), then_branch=branches[0], else_branch=branches[1])
 
-    beam = body.body("beam_step")
-    after, rows, going = search.beam(beam, state, limits, logits)
-    caches = [beam.op("Gather", cache, rows) for cache in present]
-    for value, kind in zip((going, *after.names(), *caches), kinds, strict=True):
-        beam.output(value, kind)
 
-    greedy = body.body("greedy_step")
-    after, going = search.greedy(greedy, state, limits, logits)
-    caches = [greedy.op("Identity", cache) for cache in present]
-    for value, kind in zip((going, *after.names(), *caches), kinds, strict=True):
-        greedy.output(value, kind)
-    return body.ops("If", use_beams, outputs=len(kinds), then_branch=beam.to_graph(), else_branch=greedy.to_graph())
+def _move(graph: Graph, ancestors: str, parents: str) -> str:
+    """The ancestry [B, 1, K, n] of the hypotheses that continue ``parents`` [B, K]."""
+    shape = graph.op("Shape", ancestors)
+    index = graph.op("Expand", graph.op("Unsqueeze", parents, graph.i64(1, 3)), shape)
+    return graph.op("GatherElements", ancestors, index, axis=2)
 
 
 def _initial_state(graph: Graph, start: int, batch: str, beams: str) -> State:
     """Every hypothesis is the start token; only the first of each sentence has a score above -1e9."""
     shape = join(graph, batch, beams)
-    longer = join(graph, shape, graph.i64(1))
     tokens = graph.op("Expand", graph.constant(start, np.int64), shape)
-    running = graph.op("Expand", graph.constant(start, np.int64), longer)
     counter = graph.op("Range", graph.constant(0, np.int64), graph.op("Squeeze", beams), graph.constant(1, np.int64))
     first = graph.op("Where", graph.op("Equal", counter, graph.i64(0)), graph.f32(0), graph.f32(-1.0e9))
     scores = graph.op("Expand", first, shape)
-    finished_scores = graph.op("Expand", graph.f32(-1.0e9), shape)
+    ended = graph.op("Expand", graph.constant(0, np.int64), shape)
+    ended_scores = graph.op("Expand", graph.f32(-1.0e9), shape)
     no = graph.op("Expand", graph.constant(False, np.bool_), shape)
     active = graph.op("Expand", graph.constant(True, np.bool_), batch)
-    return State(tokens, running, scores, running, finished_scores, no, active)
+    return State(tokens, scores, ended, ended_scores, no, active)
+
+
+def _own_entries(graph: Graph, batch: str, beams: str) -> str:
+    """What a step adds to the ancestry, [B, 1, K, K]: each hypothesis continues its own entry of this step."""
+    zero = graph.op("ConstantOfShape", join(graph, beams, beams), value=_scalar_tensor(0.0))
+    own = graph.op("Greater", graph.op("EyeLike", zero), graph.f32(0.5))
+    square = graph.op("Where", own, graph.f32(0), graph.f32(float("-inf")))
+    return graph.op("Expand", square, join(graph, batch, graph.i64(1), beams, beams))
 
 
 def _names() -> list[str]:

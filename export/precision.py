@@ -1,24 +1,41 @@
-"""How a pack stores and multiplies its matrices: fp32 as the reference, INT8 in blocks for phones."""
+"""How a pack stores and multiplies its matrices: fp32 as the reference, INT8 for phones."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import Enum
 from typing import Protocol
 
 import numpy as np
 
-from mobilenmt.export.graph import FLOAT, Graph
+from mobilenmt.export.graph import FLOAT, INT8, INT32, Graph
 from mobilenmt.export.weights import Array
 
 _BLOCKS = (128, 64, 32, 16)  # 128 is the fastest in ONNX Runtime's kernels; 16 the smallest they take
 _ZERO_POINT = 128
+LAYER_LEVELS = 63
+"""Largest stored magnitude of the matrices of layers. Kernels of processors without VNNI add pairs of products of an
+8-bit activation and a weight in 16 bits: 2 * 255 * 63 fits, 2 * 255 * 127 overflows and gives wrong results silently."""
+TABLE_LEVELS = 127
+"""Likewise of embeddings: no kernel that reads them adds in 16 bits."""
+
+
+class Use(Enum):
+    """Which kernel suits a matrix: how many rows of activations it meets at a time."""
+
+    ENCODER = "a whole sentence"
+    STEP = "the last token of one sentence, or of a few"
+    STEPS = "the last tokens of a beam or of a batch; shares the bytes that STEP stores"
 
 
 class Precision(Protocol):
     """Emits the nodes that read a matrix, and stores it."""
 
     name: str
+    operands: tuple[str, ...]
+    """Names of what :meth:`choose` gives."""
 
-    def linear(self, graph: Graph, x: str, name: str, weight: Array, bias: Array | None = None) -> str:
+    def linear(self, graph: Graph, x: str, name: str, weight: Array, bias: Array | None, use: Use) -> str:
         """x [..., K] times ``weight`` [N, K] transposed, plus ``bias`` [N] -> [..., N]."""
         ...
 
@@ -26,54 +43,138 @@ class Precision(Protocol):
         """Rows of ``table`` [V, D] for int64 ``ids`` [...] -> fp32 [..., D]."""
         ...
 
+    def choose(self, graph: Graph, ids: str, name: str, table: Array) -> dict[str, str]:
+        """Rows of ``table`` [V, D] for int64 ``ids`` [n], as :meth:`score` reads them: name of an operand -> value."""
+        ...
+
+    def score(self, graph: Graph, x: str, chosen: Mapping[str, str], bias: str | None) -> str:
+        """x [..., D] times the chosen rows transposed, plus ``bias`` fp32 [n] -> [..., n]."""
+        ...
+
+    def project(self, graph: Graph, x: str, name: str, table: Array, rows: int, bias: Array | None) -> str:
+        """x [..., D] times the first ``rows`` rows of ``table`` [V, D] transposed, plus ``bias`` -> [..., rows]."""
+        ...
+
 
 class Float32(Precision):
     """Plain matrices, each stored as the checkpoint has it: [out, in]."""
 
     name = "fp32"
+    operands = ("candidate_rows",)
 
-    def linear(self, graph: Graph, x: str, name: str, weight: Array, bias: Array | None = None) -> str:
+    def linear(self, graph: Graph, x: str, name: str, weight: Array, bias: Array | None, use: Use) -> str:
         y = graph.op("FusedMatMul", x, graph.weight(name, weight), transB=1)
         return y if bias is None else graph.op("Add", y, graph.weight(f"{name}.bias", bias))
 
     def embed(self, graph: Graph, ids: str, name: str, table: Array) -> str:
         return graph.op("Gather", graph.weight(name, table), ids)
 
+    def choose(self, graph: Graph, ids: str, name: str, table: Array) -> dict[str, str]:
+        return {"candidate_rows": self.embed(graph, ids, name, table)}
 
-class Int8Blocks(Precision):
-    """Symmetric INT8, one fp32 scale for each block of up to 128 inputs of an output row.
+    def score(self, graph: Graph, x: str, chosen: Mapping[str, str], bias: str | None) -> str:
+        y = graph.op("FusedMatMul", x, chosen["candidate_rows"], transB=1)
+        return y if bias is None else graph.op("Add", y, bias)
 
-    ``MatMulNBits`` at accuracy level 4 quantizes activations to INT8 by row and block, so no row of a batch, of a
-    beam or of padding influences another, and it does not saturate on processors without VNNI. The table of the tied
-    embedding serves ``GatherBlockQuantized`` and ``MatMulNBits`` from the same bytes.
+    def project(self, graph: Graph, x: str, name: str, table: Array, rows: int, bias: Array | None) -> str:
+        graph.weight(name, table)
+        y = graph.op("FusedMatMul", x, graph.weight_rows(f"{name}.{rows}", name, rows), transB=1)
+        return y if bias is None else graph.op("Add", y, graph.weight(f"{name}.bias.{rows}", bias[:rows]))
+
+
+class Int8(Precision):
+    """Symmetric INT8, one fp32 scale for each output of a matrix and for each row of an embedding.
+
+    A sentence goes through the encoder at once: ``DynamicQuantizeMatMul``, from 16 rows on two to three times as fast as
+    the alternative. The decoder sees one row at a time: ``MatMulNBits``, which was up to twice as fast there. A beam or a
+    batch is in between, and takes the first kernel with the second one's bytes, turned round when the graph is opened.
+    Every layer's integers are the same for all of them.
     """
 
     name = "int8"
+    operands = ("candidate_columns", "candidate_scale", "candidate_zero")
 
-    def linear(self, graph: Graph, x: str, name: str, weight: Array, bias: Array | None = None) -> str:
+    def linear(self, graph: Graph, x: str, name: str, weight: Array, bias: Array | None, use: Use) -> str:
         rows, columns = weight.shape
-        blocks, scales = quantize_blocks(weight)
-        inputs = [x, graph.weight(f"{name}.int8", blocks), graph.weight(f"{name}.scale", scales)]
-        if bias is not None:
-            inputs += ["", "", graph.weight(f"{name}.bias", bias)]
-        size = blocks.shape[2]
-        return graph.op("MatMulNBits", *inputs, K=columns, N=rows, bits=8, block_size=size, accuracy_level=4)
+        values, scales = quantize_rows(weight, LAYER_LEVELS)
+        offset = "" if bias is None else graph.weight(f"{name}.bias", bias)
+        if use is Use.ENCODER:
+            data = graph.weight(f"{name}.int8", np.ascontiguousarray(values.T))
+            return self._wide(graph, x, data, graph.weight(f"{name}.scale", scales), offset)
+        stored, size = _blocks(values)
+        blocks = graph.weight(f"{name}.int8.rows", stored)
+        if use is Use.STEP:
+            repeated = graph.weight(f"{name}.scale.blocks", _repeat(scales, stored.shape[1]))
+            return _blockwise(graph, x, blocks, repeated, offset, columns, rows, size)
+        return self._wide(
+            graph, x, _turned(graph, blocks, rows, columns), graph.weight(f"{name}.scale", scales), offset
+        )
 
     def embed(self, graph: Graph, ids: str, name: str, table: Array) -> str:
-        rows, columns = table.shape
-        blocks, scales = quantize_blocks(table)
-        count, size = blocks.shape[1:]
-        if count * size == columns:
-            data = graph.weight(f"{name}.int8.rows", blocks.reshape(rows, columns))
-            scale = graph.weight(f"{name}.scale", scales)
+        columns = table.shape[1]
+        values, scales = quantize_rows(table, TABLE_LEVELS)
+        blocks, size = _blocks(values)
+        if blocks.shape[1] * size == columns:
+            data = graph.weight(f"{name}.int8.table", blocks.reshape(table.shape))
+            scale = graph.weight(f"{name}.scale.blocks", _repeat(scales, blocks.shape[1]))
             return graph.op("GatherBlockQuantized", data, ids, scale, bits=8, block_size=size, quantize_axis=1)
         # The kernel wants a width that its blocks divide; other widths take the same bytes through standard nodes.
-        chosen = graph.op("Gather", graph.weight(f"{name}.int8", blocks), ids)
+        chosen = graph.op("Gather", graph.weight(f"{name}.int8.rows", blocks), ids)
         value = graph.op("Sub", graph.op("Cast", chosen, to=FLOAT), graph.f32(_ZERO_POINT))
+        shape = graph.op("Concat", graph.op("Shape", ids), graph.i64(blocks.shape[1] * size), axis=0)
+        value = graph.op("Slice", graph.op("Reshape", value, shape), graph.i64(0), graph.i64(columns), graph.i64(-1))
         scale = graph.op("Gather", graph.weight(f"{name}.scale", scales), ids)
-        value = graph.op("Mul", value, graph.op("Unsqueeze", scale, graph.i64(-1)))
-        value = graph.op("Reshape", value, graph.i64(0, 0, count * size))
-        return graph.op("Slice", value, graph.i64(0), graph.i64(columns), graph.i64(-1))
+        return graph.op("Mul", value, graph.op("Unsqueeze", scale, graph.i64(-1)))
+
+    def choose(self, graph: Graph, ids: str, name: str, table: Array) -> dict[str, str]:
+        values, scales = quantize_rows(table, TABLE_LEVELS)
+        blocks, size = _blocks(values)
+        if blocks.shape[1] * size == table.shape[1]:  # as embed has it
+            stored = graph.weight(f"{name}.int8.table", blocks.reshape(table.shape))
+            rows = graph.op("Gather", stored, ids)
+        else:
+            rows = graph.op("Gather", graph.weight(f"{name}.int8.rows", blocks), ids)
+            rows = graph.op("Reshape", rows, graph.i64(0, -1))
+            rows = graph.op("Slice", rows, graph.i64(0), graph.i64(table.shape[1]), graph.i64(1))
+        # uint8 with a zero point, as it is stored: nothing to convert, and no kernel adds its products in 16 bits.
+        columns = graph.op("Transpose", rows, perm=[1, 0])
+        scale = graph.op("Gather", graph.weight(f"{name}.scale", scales), ids)
+        zero = graph.op("Expand", graph.constant(_ZERO_POINT, np.uint8), graph.op("Shape", ids))
+        return dict(zip(self.operands, (columns, scale, zero), strict=True))
+
+    def score(self, graph: Graph, x: str, chosen: Mapping[str, str], bias: str | None) -> str:
+        return graph.op("DynamicQuantizeMatMul", x, *chosen.values(), *([bias] if bias else []))
+
+    def project(self, graph: Graph, x: str, name: str, table: Array, rows: int, bias: Array | None) -> str:
+        values, scales = quantize_rows(table, TABLE_LEVELS)
+        blocks, size = _blocks(values)
+        stored, scale = f"{name}.int8.rows", f"{name}.scale.blocks"
+        graph.weight(stored, blocks)
+        graph.weight(scale, _repeat(scales, blocks.shape[1]))
+        stored, scale = (graph.weight_rows(f"{item}.{rows}", item, rows) for item in (stored, scale))
+        offset = "" if bias is None else graph.weight(f"{name}.bias.{rows}", bias[:rows])
+        return _blockwise(graph, x, stored, scale, offset, table.shape[1], rows, size)
+
+    def _wide(self, graph: Graph, x: str, data: str, scale: str, bias: str) -> str:
+        inputs = [x, data, scale] + (["", bias] if bias else [])
+        return graph.op("DynamicQuantizeMatMul", *inputs)
+
+
+def _blockwise(graph: Graph, x: str, data: str, scale: str, bias: str, columns: int, rows: int, size: int) -> str:
+    inputs = [x, data, scale] + (["", "", bias] if bias else [])
+    return graph.op("MatMulNBits", *inputs, K=columns, N=rows, bits=8, block_size=size, accuracy_level=4)
+
+
+def _turned(graph: Graph, blocks: str, rows: int, columns: int) -> str:
+    """int8 [columns, rows] of uint8 ``blocks`` [rows, n, size]: constant, so ONNX Runtime computes it once at opening."""
+    root = graph.root
+    known = root.derived.get(blocks)
+    if known is None:
+        values = root.op("Sub", root.op("Cast", blocks, to=INT32), root.constant(_ZERO_POINT, np.int32))
+        values = root.op("Reshape", root.op("Cast", values, to=INT8), root.i64(rows, -1))
+        values = root.op("Slice", values, root.i64(0), root.i64(columns), root.i64(1))
+        known = root.derived[blocks] = root.op("Transpose", values, perm=[1, 0])
+    return known
 
 
 def block_size(columns: int) -> int:
@@ -81,20 +182,32 @@ def block_size(columns: int) -> int:
     return next((size for size in _BLOCKS if columns % size == 0), _BLOCKS[-1])
 
 
-def quantize_blocks(weight: Array) -> tuple[Array, Array]:
-    """Symmetric INT8: ``weight`` [N, K] -> uint8 [N, blocks, size] with zero point 128, fp32 scales [N, blocks].
+def quantize_rows(weight: Array, levels: int) -> tuple[Array, Array]:
+    """Symmetric: ``weight`` [N, K] -> int8 [N, K] from -levels to levels, and fp32 scales [N]."""
+    scales = np.abs(weight).max(axis=1) / levels
+    values = np.rint(weight / _divisor(scales)[:, None])
+    return values.astype(np.int8), scales.astype(np.float32)
 
-    A value is ``(stored - 128) * scale``; the largest magnitude of a block maps to 127. A last block that K does not
-    fill is padded with zeros.
+
+def _blocks(values: Array) -> tuple[Array, int]:
+    """int8 [N, K] as the kernels want it: uint8 [N, blocks, size] with zero point 128, and the size.
+
+    A last block that K does not fill is padded with zeros.
     """
-    rows, columns = weight.shape
-    size = block_size(columns)
-    padded = np.pad(weight, ((0, 0), (0, -columns % size))).reshape(rows, -1, size)
-    scales = np.abs(padded).max(axis=2) / 127
-    # A scale that has no reciprocal in fp32 belongs to a block of (nearly) zeros: it stores zeros.
-    divisor = np.where(scales > 1e-30, scales, np.inf)
-    blocks = np.rint(padded / divisor[:, :, None]) + _ZERO_POINT
-    return blocks.astype(np.uint8), scales.astype(np.float32)
+    size = block_size(values.shape[1])
+    padded = np.pad(values, ((0, 0), (0, -values.shape[1] % size))).reshape(len(values), -1, size)
+    return (padded.astype(np.int16) + _ZERO_POINT).astype(np.uint8), size
 
 
-PRECISIONS: dict[str, type[Precision]] = {Float32.name: Float32, Int8Blocks.name: Int8Blocks}
+def _repeat(scales: Array, blocks: int) -> Array:
+    """The kernels take a scale for each block of a row: [N] -> [N, blocks]."""
+    return np.repeat(scales[:, None], blocks, axis=1)
+
+
+def _divisor(scales: Array) -> Array:
+    # A scale that has no reciprocal in fp32 belongs to (nearly) zeros: they are stored as zeros.
+    divisor: Array = np.where(scales > 1e-30, scales, np.inf)
+    return divisor
+
+
+PRECISIONS: dict[str, type[Precision]] = {Float32.name: Float32, Int8.name: Int8}

@@ -9,6 +9,7 @@ import numpy as np
 from mobilenmt.export.checkpoint import Checkpoint
 from mobilenmt.export.graph import BOOL, FLOAT, INT32, INT64, Graph
 from mobilenmt.export.layers import dimension, join
+from mobilenmt.export.shortlist import Candidates
 
 _DEAD = -1.0e9  # what transformers adds to the score of a hypothesis that may not be chosen
 _NEVER = float("-inf")
@@ -16,19 +17,18 @@ _NEVER = float("-inf")
 
 @dataclass(frozen=True)
 class State:
-    """What a step hands to the next: B sentences, K hypotheses each, ``length`` tokens so far (the start counted).
+    """What a step hands to the next: B sentences, K hypotheses each.
 
-    ``tokens`` int64 [B, K], the last tokens; ``running`` int64 [B, K, length] with ``running_scores`` fp32 [B, K], sums
-    of log-probabilities; ``finished`` int64 [B, K, length] with ``finished_scores`` fp32 [B, K], length-normalized, and
-    ``is_finished`` bool [B, K]; ``active`` bool [B], false where nothing can improve any more.
+    ``tokens`` int64 [B, K], the last tokens; ``running_scores`` fp32 [B, K], sums of log-probabilities; ``ended`` int64
+    [B, K], where finished hypotheses ended (:meth:`SearchWriter._code`), with ``ended_scores`` fp32 [B, K], length-normalized,
+    and ``is_ended`` bool [B, K]; ``active`` bool [B], false where nothing can improve any more.
     """
 
     tokens: str
-    running: str
     running_scores: str
-    finished: str
-    finished_scores: str
-    is_finished: str
+    ended: str
+    ended_scores: str
+    is_ended: str
     active: str
 
     def names(self) -> list[str]:
@@ -36,7 +36,17 @@ class State:
         return [getattr(self, item.name) for item in fields(self)]
 
 
-STATE_TYPES = (INT64, INT64, FLOAT, INT64, FLOAT, BOOL, BOOL)
+STATE_TYPES = (INT64, FLOAT, INT64, FLOAT, BOOL, BOOL)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a step decides: the next ``state``, the hypotheses ``parents`` int64 [B, K] (of the K of the sentence) that
+    its hypotheses continue, and the scalar bool ``going``, whether the search goes on."""
+
+    state: State
+    parents: str
+    going: str
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class Limits:
     """Names of what steers a search.
 
     int64 [B] ``max_length`` and ``min_length`` (start token counted), int64 [1] ``beams``, fp32 [1] ``length_penalty``;
-    and ``length``, int64 scalar: tokens before this step.
+    and ``length``, int64 scalar: tokens before this step; ``first`` bool [1, 2K], true for the first K.
     """
 
     max_length: str
@@ -52,6 +62,7 @@ class Limits:
     beams: str
     length_penalty: str
     length: str
+    first: str
 
 
 @dataclass(frozen=True)
@@ -59,15 +70,16 @@ class SearchWriter:
     """Emits search steps for the generation defaults of one checkpoint."""
 
     checkpoint: Checkpoint
+    candidates: Candidates
 
-    def greedy(self, graph: Graph, state: State, limits: Limits, logits: str) -> tuple[State, str]:
-        """Most probable token for each row; returns the next state and the scalar bool "go on".
+    def greedy(self, graph: Graph, state: State, limits: Limits, logits: str) -> Choice:
+        """Most probable token for each row.
 
         The score is that of ``compute_transition_scores(normalize_logits=True)``, summed and length-normalized.
         """
         eos = graph.constant(self.checkpoint.config.eos_token_id, np.int64)
         allowed = self._ban(graph, logits, limits)
-        token = graph.op("ArgMax", allowed, axis=-1, keepdims=0)
+        token = self.candidates.token(graph, graph.op("ArgMax", allowed, axis=-1, keepdims=0))
         score = graph.op("ReduceMax", graph.op("LogSoftmax", allowed, axis=-1), graph.i64(-1), keepdims=0)
         forced = self._forced(graph, limits)
         if forced:
@@ -77,57 +89,45 @@ class SearchWriter:
         pad = graph.constant(self.checkpoint.config.pad_token_id, np.int64)
         token = graph.op("Where", active, token, pad)
         total = graph.op("Add", state.running_scores, graph.op("Where", active, score, graph.f32(0)))
-        running = graph.op("Concat", state.running, graph.op("Unsqueeze", token, graph.i64(2)), axis=2)
         ends = graph.op("Or", graph.op("Equal", token, eos), self._at_limit(graph, limits))
         going = graph.op("And", active, graph.op("Not", ends))
         mean = graph.op("Div", total, self._normalizer(graph, limits))
-        finished_scores = graph.op("Where", active, mean, state.finished_scores)
+        parents = graph.op("Mul", token, graph.constant(0, np.int64))
+        code = self._code(graph, limits, parents, token)
         after = State(
             token,
-            running,
             total,
-            graph.op("Identity", running),
-            finished_scores,
+            graph.op("Where", active, code, state.ended),
+            graph.op("Where", active, mean, state.ended_scores),
             graph.op("Not", going),
             graph.op("Squeeze", going, graph.i64(1)),
         )
-        return after, _any(graph, going)
+        return Choice(after, parents, _any(graph, going))
 
-    def beam(self, graph: Graph, state: State, limits: Limits, logits: str) -> tuple[State, str, str]:
-        """One step of ``GenerationMixin._beam_search``.
-
-        Returns the next state, the rows [B * K] of the caches that its hypotheses continue, and the bool "go on".
-        """
+    def beam(self, graph: Graph, state: State, limits: Limits, logits: str) -> Choice:
+        """One step of ``GenerationMixin._beam_search``."""
         eos = graph.constant(self.checkpoint.config.eos_token_id, np.int64)
         scores, beams, tokens = self._candidates(graph, state, limits, logits)
-        length = graph.op("Unsqueeze", limits.length, graph.i64(0))
-        batch = dimension(graph, state.running, 0)
-        first_row = graph.op("Mul", _counter(graph, batch), limits.beams)
-        rows = graph.op("Add", beams, graph.op("Unsqueeze", first_row, graph.i64(1)))
-        histories = graph.op("Reshape", state.running, join(graph, graph.i64(-1), length))
-        candidates = graph.op("Gather", histories, rows)
-        candidates = graph.op("Concat", candidates, graph.op("Unsqueeze", tokens, graph.i64(2)), axis=2)
         ends = graph.op("Or", graph.op("Equal", tokens, eos), self._at_limit(graph, limits))
 
         alive = graph.op("Add", scores, _penalty(graph, ends))
         running_scores, chosen = graph.ops("TopK", alive, limits.beams, outputs=2, axis=1)
-        next_rows = graph.op("GatherElements", rows, chosen, axis=1)
-        running = self._gather_beams(graph, candidates, chosen)
+        parents = graph.op("GatherElements", beams, chosen, axis=1)
         next_tokens = graph.op("GatherElements", tokens, chosen, axis=1)
 
-        finished, finished_scores, is_finished = self._finish(graph, state, limits, scores, candidates, ends)
-        active = self._improvable(graph, state, limits, running_scores, finished_scores, is_finished)
+        ended, ended_scores, is_ended = self._finish(graph, state, limits, scores, beams, tokens, ends)
+        active = self._improvable(graph, state, limits, running_scores, ended_scores, is_ended)
         going = graph.op("And", _any(graph, active), graph.op("Not", _all(graph, ends)))
         if self.checkpoint.generation.early_stopping is True:
-            going = graph.op("And", going, graph.op("Not", _all(graph, is_finished)))
-        after = State(next_tokens, running, running_scores, finished, finished_scores, is_finished, active)
-        return after, graph.op("Reshape", next_rows, graph.i64(-1)), going
+            going = graph.op("And", going, graph.op("Not", _all(graph, is_ended)))
+        after = State(next_tokens, running_scores, ended, ended_scores, is_ended, active)
+        return Choice(after, parents, going)
 
     # -- parts of a beam step -------------------------------------------------------------------------------------
 
     def _candidates(self, graph: Graph, state: State, limits: Limits, logits: str) -> tuple[str, str, str]:
         """The 2K best continuations of each sentence: scores, hypotheses and tokens, each [B, 2K]."""
-        vocabulary = self.checkpoint.config.decoder_vocab_size
+        size = graph.op("Squeeze", self.candidates.count)
         scores = self._ban(graph, graph.op("LogSoftmax", logits, axis=-1), limits)
         if self.checkpoint.generation.renormalize_logits:
             scores = graph.op("LogSoftmax", scores, axis=-1)
@@ -141,41 +141,36 @@ class SearchWriter:
             shape = graph.op("Shape", state.running_scores)
             none = graph.op("Expand", graph.f32(_NEVER), shape)
             only = graph.op("Concat", state.running_scores, none, axis=1)
-            start = graph.op("Mul", _counter(graph, double), graph.i64(vocabulary))
-            start = graph.op("Mod", start, graph.op("Mul", limits.beams, graph.i64(vocabulary)))
-            only_index = graph.op("Add", start, self._forced_token(graph))
+            start = graph.op("Mul", _counter(graph, double), size)
+            start = graph.op("Mod", start, graph.op("Mul", limits.beams, size))
+            only_index = graph.op("Add", start, self._forced_candidate(graph))
             scores = graph.op("Where", forced, only, scores)
             index = graph.op("Where", forced, only_index, index)
-        size = graph.constant(vocabulary, np.int64)
-        return scores, graph.op("Div", index, size), graph.op("Mod", index, size)
+        return scores, graph.op("Div", index, size), self.candidates.token(graph, graph.op("Mod", index, size))
 
     def _finish(
-        self, graph: Graph, state: State, limits: Limits, scores: str, candidates: str, ends: str
+        self, graph: Graph, state: State, limits: Limits, scores: str, beams: str, tokens: str, ends: str
     ) -> tuple[str, str, str]:
         """Merge candidates that just ended into the K best finished hypotheses (``_update_finished_beams``)."""
-        double = graph.op("Mul", limits.beams, graph.i64(2))
-        counter = graph.op("Unsqueeze", _counter(graph, double), graph.i64(0))
-        ended = graph.op("And", ends, graph.op("Less", counter, limits.beams))
+        ended = graph.op("And", ends, limits.first)
         scores = graph.op("Div", scores, self._normalizer(graph, limits))
         if self.checkpoint.generation.early_stopping is True:
-            full = graph.op("ReduceMin", graph.op("Cast", state.is_finished, to=INT32), graph.i64(1))
+            full = graph.op("ReduceMin", graph.op("Cast", state.is_ended, to=INT32), graph.i64(1))
             scores = graph.op("Add", scores, graph.op("Mul", graph.op("Cast", full, to=FLOAT), graph.f32(_DEAD)))
-        closed = graph.op("Unsqueeze", graph.op("Not", state.active), graph.i64(1))
-        scores = graph.op("Add", scores, _penalty(graph, closed))
-        scores = graph.op("Add", scores, _penalty(graph, graph.op("Not", ended)))
-        merged = graph.op("Concat", state.finished_scores, scores, axis=1)
-        finished_scores, chosen = graph.ops("TopK", merged, limits.beams, outputs=2, axis=1)
-        flags = graph.op("Concat", state.is_finished, ended, axis=1)
-        flags = graph.op("GatherElements", flags, chosen, axis=1)
-        pad = graph.constant([[[self.checkpoint.config.pad_token_id]]], np.int64)
-        shape = join(graph, graph.op("Shape", state.running_scores), graph.i64(1))
-        column = graph.op("Expand", pad, shape)
-        longer = graph.op("Concat", state.finished, column, axis=2)
-        sequences = graph.op("Concat", longer, candidates, axis=1)
-        return self._gather_beams(graph, sequences, chosen), finished_scores, flags
+        open_ = graph.op("And", ended, graph.op("Unsqueeze", state.active, graph.i64(1)))
+        scores = graph.op("Add", scores, _penalty(graph, graph.op("Not", open_)))
+        merged = graph.op("Concat", state.ended_scores, scores, axis=1)
+        ended_scores, chosen = graph.ops("TopK", merged, limits.beams, outputs=2, axis=1)
+        flags = graph.op("Concat", state.is_ended, ended, axis=1)
+        codes = graph.op("Concat", state.ended, self._code(graph, limits, beams, tokens), axis=1)
+        return (
+            graph.op("GatherElements", codes, chosen, axis=1),
+            ended_scores,
+            graph.op("GatherElements", flags, chosen, axis=1),
+        )
 
     def _improvable(
-        self, graph: Graph, state: State, limits: Limits, running: str, finished: str, is_finished: str
+        self, graph: Graph, state: State, limits: Limits, running: str, finished: str, is_ended: str
     ) -> str:
         """bool [B]: could a running hypothesis still beat a finished one? (``_check_early_stop_heuristic``)"""
         length = graph.op("Cast", limits.length, to=FLOAT)
@@ -186,7 +181,7 @@ class SearchWriter:
         best = graph.op("Slice", running, graph.i64(0), graph.i64(1), graph.i64(1))
         best = graph.op("Div", best, graph.op("Pow", length, limits.length_penalty))
         worst = graph.op("ReduceMin", finished, graph.i64(1))
-        worst = graph.op("Where", is_finished, worst, graph.f32(_DEAD))
+        worst = graph.op("Where", is_ended, worst, graph.f32(_DEAD))
         better = graph.op("Cast", graph.op("Greater", best, worst), to=INT32)
         possible = graph.op("Cast", graph.op("ReduceMax", better, graph.i64(1), keepdims=0), to=BOOL)
         return graph.op("And", state.active, possible)
@@ -197,6 +192,15 @@ class SearchWriter:
         """-inf for the tokens that may never be generated, and for the end while a row is shorter than min_length."""
         bad = self.checkpoint.generation.bad_token_ids
         end = self.checkpoint.config.eos_token_id
+        if self.candidates.ids is not None:  # bad tokens are no candidates
+            early = graph.op("Less", limits.length, limits.min_length)
+            penalty = graph.op("Where", early, graph.f32(_NEVER), graph.f32(0))
+            penalty = graph.op("Unsqueeze", penalty, graph.i64(1, 2))
+            shape = join(graph, graph.op("Shape", scores, end=2), graph.i64(1))
+            index = graph.op("Expand", self.candidates.end, shape)
+            return graph.op(
+                "ScatterElements", scores, index, graph.op("Expand", penalty, shape), axis=2, reduction="add"
+            )
         if end in bad:
             columns, penalty = list(bad), graph.constant([[[_NEVER] * len(bad)]], np.float32)
         else:
@@ -224,6 +228,11 @@ class SearchWriter:
     def _forced_token(self, graph: Graph) -> str:
         return graph.constant(self.checkpoint.generation.forced_eos_token_id, np.int64)
 
+    def _forced_candidate(self, graph: Graph) -> str:
+        """int64 [1]: the forced token among the candidates; with a shortlist it is the end token."""
+        token = self.checkpoint.generation.forced_eos_token_id
+        return graph.i64(token or 0) if self.candidates.ids is None else self.candidates.end
+
     def _at_limit(self, graph: Graph, limits: Limits) -> str:
         """bool [B, 1]: the token of this step is the last that max_length allows."""
         longer = graph.op("Add", limits.length, graph.constant(1, np.int64))
@@ -234,13 +243,44 @@ class SearchWriter:
         """(generated tokens)^length_penalty after this step; the start token is not generated."""
         return graph.op("Pow", graph.op("Cast", limits.length, to=FLOAT), limits.length_penalty)
 
-    def _gather_beams(self, graph: Graph, sequences: str, chosen: str) -> str:
-        """``sequences`` [B, n, length], ``chosen`` int64 [B, m] below n -> [B, m, length]."""
-        count = dimension(graph, sequences, 1)
-        batch = dimension(graph, sequences, 0)
-        first = graph.op("Unsqueeze", graph.op("Mul", _counter(graph, batch), count), graph.i64(1))
-        flat = graph.op("Reshape", sequences, join(graph, graph.i64(-1), dimension(graph, sequences, 2)))
-        return graph.op("Gather", flat, graph.op("Add", chosen, first))
+    def _code(self, graph: Graph, limits: Limits, parents: str, tokens: str) -> str:
+        """One number for "``tokens`` after hypothesis ``parents`` at this step"; :func:`write_sequences` reads it."""
+        size = graph.constant(self.checkpoint.config.decoder_vocab_size, np.int64)
+        before = graph.op("Sub", limits.length, graph.constant(1, np.int64))
+        rows = graph.op("Add", parents, graph.op("Mul", before, limits.beams))
+        return graph.op("Add", graph.op("Mul", rows, size), tokens)
+
+
+def write_sequences(checkpoint: Checkpoint, graph: Graph, codes: str, tokens: str, parents: str, beams: str) -> str:
+    """Follow finished hypotheses back to their start: int64 [B, K, T], filled up with the pad token.
+
+    ``codes`` [B, K] as in :class:`State`, ``tokens`` and ``parents`` [T, B, K] of every step. So no step has to carry,
+    reorder and compare whole sequences.
+    """
+    size = graph.constant(checkpoint.config.decoder_vocab_size, np.int64)
+    pad = graph.constant(checkpoint.config.pad_token_id, np.int64)
+    last, place = graph.op("Mod", codes, size), graph.op("Div", codes, size)
+    step, parent = graph.op("Div", place, beams), graph.op("Mod", place, beams)
+    count = graph.op("Squeeze", dimension(graph, tokens, 0))
+    body = graph.body("back")
+    iteration = body.input("back_iteration", INT64, [])
+    go_on = body.input("back_go_on", BOOL, [])
+    current = body.input("current", INT64)
+    one = body.constant(1, np.int64)
+    index = body.op("Sub", body.op("Sub", count, one), iteration)
+    inside = body.op("Less", index, step)
+    found = body.op("GatherElements", body.op("Gather", tokens, index), current, axis=1)
+    found = body.op("Where", inside, found, pad)
+    found = body.op("Where", body.op("Equal", index, step), last, found)
+    before = body.op("GatherElements", body.op("Gather", parents, index), current, axis=1)
+    body.output(body.op("Identity", go_on), BOOL)
+    body.output(body.op("Where", inside, before, current), INT64)
+    body.output(found, INT64)
+    inputs = [count, graph.constant(True, np.bool_), parent]
+    _, backwards = graph.ops("Loop", *inputs, outputs=2, body=body.to_graph())
+    turned = graph.op("Transpose", backwards, perm=[1, 2, 0])
+    ends = (graph.i64(-1), graph.i64(-(2**31)), graph.i64(2), graph.i64(-1))
+    return graph.op("Slice", turned, *ends)
 
 
 def _penalty(graph: Graph, condition: str) -> str:

@@ -45,7 +45,10 @@ class StepRunner:
         return dict(zip(names, self.encoder.run(names, {"input_ids": ids, "lengths": lengths}), strict=True))
 
     def logits(self, ids: Array, lengths: Array, targets: Array) -> Array:
-        """Logits [B, T, V] of every step, for given decoder inputs ``targets`` int64 [B, T]."""
+        """Logits [B, T, V] of every step, for given decoder inputs ``targets`` int64 [B, T].
+
+        With a shortlist [B, T, n], one for each of the ``candidates`` that encode gives for these sources.
+        """
         encoded = self.encode(ids, lengths)
         model = self.pack.manifest.model
         size = model.d_model // model.decoder_attention_heads
@@ -55,7 +58,7 @@ class StepRunner:
             for index in range(model.decoder_layers)
             for part in ("key", "value")
         }
-        fixed = {name: value for name, value in encoded.items() if name != "encoder_state"}
+        fixed = {name: value for name, value in encoded.items() if name not in ("encoder_state", "candidates")}
         outputs = ["logits", *(name.replace("past", "present") for name in past)]
         steps = []
         for position in range(targets.shape[1]):
@@ -77,7 +80,7 @@ def verify_against_torch(folder: Path, checkpoint: Checkpoint) -> str:
     from transformers import MarianMTModel
 
     pack = Pack.open(folder)
-    for name in ("translator.onnx", "encoder.onnx", "decoder.onnx"):
+    for name in ("greedy.onnx", "translator.onnx", "encoder.onnx", "decoder.onnx"):
         try:
             onnx.checker.check_model(str(pack.file(name)))
         except onnx.checker.ValidationError as error:
@@ -93,7 +96,11 @@ def verify_against_torch(folder: Path, checkpoint: Checkpoint) -> str:
         greedy = model.generate(torch.from_numpy(ids), num_beams=1, do_sample=False, max_length=limit)[0].tolist()
         targets = np.array([greedy[:-1]], np.int64)
         wanted = model(input_ids=torch.from_numpy(ids), decoder_input_ids=torch.from_numpy(targets)).logits.numpy()
-    found = StepRunner(pack).logits(ids, np.array([ids.shape[1]]), targets)
+    runner, lengths = StepRunner(pack), np.array([ids.shape[1]])
+    found = runner.logits(ids, lengths, targets)
+    candidates = runner.encode(ids, lengths).get("candidates")
+    if candidates is not None:
+        wanted = wanted[..., candidates]
     distance = float(np.sqrt(np.square(found - wanted).mean()) / max(float(wanted.std()), 1e-6))
     if not distance <= TOLERANCE[manifest.precision]:
         raise ExportError(

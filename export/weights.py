@@ -72,6 +72,14 @@ class WeightStore:
         self._tensors[name] = stored
         return stored
 
+    def rows(self, name: str, of: str, count: int) -> StoredTensor:
+        """Name the first ``count`` rows of the tensor ``of``: other graphs may want fewer of the same bytes."""
+        whole = self._tensors[of]
+        part = StoredTensor(
+            name, (count, *whole.shape[1:]), whole.dtype, whole.offset, whole.nbytes // whole.shape[0] * count
+        )
+        return self._tensors.setdefault(name, part)
+
     @property
     def nbytes(self) -> int:
         """Size of weights.bin."""

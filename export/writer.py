@@ -35,6 +35,7 @@ _STANDARD_FILES = {
     "encoder.onnx",
     "decoder.onnx",
     "translator.onnx",
+    "greedy.onnx",
 }
 _LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file managers leave these behind on their own
 

@@ -21,6 +21,8 @@ MAX_BEAMS = 64
 # larger batches are hardly faster and only take memory.
 _ROWS = 64
 _TOKENS = 4096
+# Sentences from which on translator.onnx, made for many rows, is faster than greedy.onnx, run for one after the other.
+_MANY_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class Hypothesis:
 class Engine:
     """Runs the graphs of one pack. Safe to use from several threads at once.
 
-    translator.onnx is opened at once; encoder.onnx and decoder.onnx only when :meth:`steps` is first used, since every
-    open graph holds its own packed copy of the weights.
+    greedy.onnx is opened at once; translator.onnx at the first beam or larger batch, encoder.onnx and decoder.onnx when
+    :meth:`steps` is first used, since every open graph holds its own packed copy of the weights. A pack of format 1 has
+    no greedy.onnx; its translator.onnx does everything.
     """
 
     def __init__(self, pack: Pack, config: SessionConfig | None = None) -> None:
@@ -51,7 +54,12 @@ class Engine:
         self._defaults = pack.manifest.generation
         self._lock = threading.Lock()
         self._stepper: tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession] | None = None
-        self._translator = open_session(pack.file("translator.onnx"), self._config)
+        self._greedy: onnxruntime.InferenceSession | None = None
+        self._translator: onnxruntime.InferenceSession | None = None
+        if "greedy.onnx" in pack.manifest.files:
+            self._greedy = open_session(pack.file("greedy.onnx"), self._config)
+        else:
+            self._translator = open_session(pack.file("translator.onnx"), self._config)
 
     @property
     def max_length(self) -> int:
@@ -85,7 +93,10 @@ class Engine:
         self._check(sources, max_lengths, min_length, beam_size, n_best)
         penalty = self._defaults.length_penalty if length_penalty is None else length_penalty
         results: list[list[Hypothesis]] = [[] for _ in sources]
-        for group in _groups([len(source) + 1 for source in sources], max(1, _ROWS // beam_size)):
+        rows = max(1, _ROWS // beam_size)
+        if beam_size == 1 and self._greedy is not None and len(sources) < _MANY_ROWS:
+            rows = 1
+        for group in _groups([len(source) + 1 for source in sources], rows):
             limits = [max_lengths[index] for index in group]
             rows = [sources[index] for index in group]
             found = self._run(rows, limits, min_length, beam_size, n_best, penalty)
@@ -105,6 +116,7 @@ class Engine:
         ids, lengths = self._pad([source])
         names = [output.name for output in encoder.get_outputs() if output.name != "encoder_state"]
         fixed = dict(zip(names, _call(encoder, names, {"input_ids": ids, "lengths": lengths}), strict=True))
+        candidates = fixed.pop("candidates", None)  # without a shortlist logit i is that of token i
         heads = self._model.decoder_attention_heads
         empty = np.zeros((1, heads, 0, self._model.d_model // heads), np.float32)
         layers = range(self._model.decoder_layers)
@@ -121,8 +133,9 @@ class Engine:
             logits, *present = _call(decoder, outputs, feed)
             past = dict(zip(past, present, strict=True))
             scores = logits[0, 0]
-            scores[list(self._defaults.bad_token_ids)] = -np.inf
-            token = int(scores.argmax())
+            if candidates is None:
+                scores[list(self._defaults.bad_token_ids)] = -np.inf
+            token = int(scores.argmax()) if candidates is None else int(candidates[scores.argmax()])
             forced = self._defaults.forced_eos_token_id
             if position == max_length - 2 and forced is not None:
                 token = forced
@@ -147,10 +160,14 @@ class Engine:
             "lengths": lengths,
             "max_length": np.array(max_lengths, np.int64),
             "min_length": np.full(len(sources), min_length, np.int64),
-            "beam_size": np.array([beam_size], np.int64),
             "length_penalty": np.array([penalty], np.float32),
         }
-        sequences, scores = _call(self._translator, ["sequences", "scores"], feed)
+        if beam_size == 1 and self._greedy is not None and len(sources) == 1:
+            session = self._greedy
+        else:
+            session = self._open_translator()
+            feed["beam_size"] = np.array([beam_size], np.int64)
+        sequences, scores = _call(session, ["sequences", "scores"], feed)
         return [
             [
                 self._hypothesis(sequences[row, beam].tolist(), float(scores[row, beam]), max_lengths[row])
@@ -180,6 +197,12 @@ class Engine:
             row[: len(source)] = source
             row[len(source)] = self._tokens.eos
         return ids, lengths
+
+    def _open_translator(self) -> onnxruntime.InferenceSession:
+        with self._lock:
+            if self._translator is None:
+                self._translator = open_session(self._pack.file("translator.onnx"), self._config, fold=True)
+            return self._translator
 
     def _open_stepper(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
         with self._lock:

@@ -16,7 +16,7 @@ from mobilenmt.runtime.checks import integer, json_object, parse_json, shown, te
 from mobilenmt.runtime.errors import PackError
 
 FORMAT = "mobilenmt-pack"
-FORMAT_VERSION = (1, 0)
+FORMAT_VERSION = (2, 0)
 """Version written. A reader refuses a newer first number; a newer second one only adds keys, which it ignores."""
 
 MANIFEST_NAME = "pack.json"

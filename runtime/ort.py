@@ -65,8 +65,10 @@ class SessionConfig:
         return cls(threads=threads, providers=tuple(providers), arena=arena)
 
 
-def open_session(path: Path, config: SessionConfig) -> onnxruntime.InferenceSession:
+def open_session(path: Path, config: SessionConfig, *, fold: bool = False) -> onnxruntime.InferenceSession:
     """Open a graph whose weights lie in a file beside it, to be memory-mapped.
+
+    ``fold`` computes what follows from weights alone once, now, instead of at every run.
 
     Raises:
         InputError: a provider that this onnxruntime does not have.
@@ -81,8 +83,9 @@ def open_session(path: Path, config: SessionConfig) -> onnxruntime.InferenceSess
     options.intra_op_num_threads = config.threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    # The graphs are written in the fused form already: optimizers find nothing of use and cost start-up time.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # The graphs are written in the fused form already: optimizers find nothing else of use and cost start-up time.
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_BASIC if fold else level.ORT_DISABLE_ALL
     options.enable_cpu_mem_arena = config.arena
     options.enable_mem_pattern = False  # plans for fixed shapes; ours change with every sentence and step
     options.log_severity_level = 3

@@ -42,8 +42,8 @@ __all__ = [
     "read_manifest",
 ]
 
-REQUIRED_FILES = ("tokenizer.json", "weights.bin", "translator.onnx")
-"""Files without which a pack cannot translate."""
+REQUIRED_FILES = ("tokenizer.json", "weights.bin", "greedy.onnx", "translator.onnx")
+"""Files without which a pack cannot translate; format 1 had no greedy.onnx."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ class Pack:
     @classmethod
     def _open_folder(cls, path: Path, verify: bool) -> Pack:
         pack = cls(path, read_manifest(path))
-        missing = [name for name in REQUIRED_FILES if name not in pack.manifest.files]
+        older = pack.manifest.format_version < (2, 0)
+        required = [name for name in REQUIRED_FILES if not (older and name == "greedy.onnx")]
+        missing = [name for name in required if name not in pack.manifest.files]
         if missing:
             raise PackError(f"{path / MANIFEST_NAME}: files: {', '.join(missing)} not listed")
         pack._check(content=verify)

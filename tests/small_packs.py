@@ -14,6 +14,7 @@ CONTENT = {
     "weights.bin": bytes(range(256)) * 16,
     "encoder.onnx": b"encoder",
     "decoder.onnx": b"decoder",
+    "greedy.onnx": b"greedy",
     "translator.onnx": b"translator",
 }
 

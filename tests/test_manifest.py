@@ -37,7 +37,7 @@ def test_manifest_survives_json() -> None:
 def test_manifest_has_the_documented_keys() -> None:
     data = manifest().to_dict()
     assert data["format"] == "mobilenmt-pack"
-    assert data["format_version"] == "1.0"
+    assert data["format_version"] == "2.0"
     assert data["tokens"] == {"start": 7998, "eos": 0, "pad": 7998, "unk": 1}
     assert data["generation"] == {
         "num_beams": 1,
@@ -219,7 +219,7 @@ def test_newer_minor_version_is_read_and_its_new_keys_are_ignored(folder: Path) 
         data["files"]["weights.bin"]["added"] = None
 
     edit(folder, change)
-    assert Pack.open(folder).manifest.format_version == (1, 7)
+    assert Pack.open(folder).manifest.format_version == (2, 7)
 
 
 def test_values_are_checked_when_made_in_python_too() -> None:

@@ -1,0 +1,164 @@
+"""Learn a lexical shortlist from what a model translates: which target tokens each source token brings along.
+
+Alignments come from IBM model 1 (Brown et al. 1993) between subword ids. A token of a translation that is not common is
+charged to the source token it is aligned with; each source token keeps those it is charged with most often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mobilenmt.compression.errors import VocabularyError
+from mobilenmt.export.shortlist import Shortlist
+from mobilenmt.runtime.errors import InputError
+
+Ids = npt.NDArray[np.int64]
+_ITERATIONS = 4
+_LONGEST = 100  # tokens of a side; longer pairs align badly and cost their square
+
+
+@dataclass(frozen=True)
+class ShortlistSettings:
+    """How many candidates a sentence gets."""
+
+    common: int = 500
+    """Most frequent target tokens, candidates of every sentence."""
+    per_token: int = 16
+    """Further candidates for each source token, itself included (names and numbers are copied)."""
+    links: int = 40_000_000
+    """Most pairs of a source and a target token to align; bounds memory at about 40 bytes each."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("common", 1), ("per_token", 2), ("links", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name} must be an integer of at least {least}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How well a shortlist covers translations that it was not learned from."""
+
+    tokens: float
+    """Share of target tokens that are candidates."""
+    sentences: float
+    """Share of translations whose tokens all are."""
+    candidates: float
+    """Candidates a sentence, in the mean."""
+
+
+def learn_shortlist(
+    pairs: Iterable[tuple[Sequence[int], Sequence[int]]],
+    *,
+    source_vocab_size: int,
+    target_vocab_size: int,
+    eos: int,
+    banned: Sequence[int] = (),
+    shared: bool = True,
+    settings: ShortlistSettings | None = None,
+) -> Shortlist:
+    """Learn from pairs of source and target ids, best the model's own greedy translations of varied text.
+
+    Args:
+        pairs: ids of a source and of its translation, special tokens not included.
+        source_vocab_size, target_vocab_size: rows of the embeddings.
+        eos: the end token, always a candidate.
+        banned: tokens that are never generated, never candidates.
+        shared: source and target have one vocabulary, so that each token is a candidate for itself.
+        settings: sizes; None for the defaults.
+
+    Raises:
+        VocabularyError: no pairs, or ids outside the vocabularies.
+    """
+    settings = settings or ShortlistSettings()
+    sources, targets = _collect(pairs, settings.links)
+    if not sources:
+        raise VocabularyError("a shortlist needs pairs of a source and its translation; there are none")
+    flat_source, flat_target = np.concatenate(sources), np.concatenate(targets)
+    if flat_source.max() >= source_vocab_size or flat_target.max() >= target_vocab_size:
+        raise VocabularyError("the pairs for the shortlist hold ids outside the model's vocabulary; encode them with its tokenizer")
+    allowed = np.ones(target_vocab_size, bool)
+    allowed[list(banned)] = False
+    frequency = np.bincount(flat_target, minlength=target_vocab_size) * allowed
+    common = np.argsort(-frequency, kind="stable")[: settings.common]
+    common = np.union1d(common[frequency[common] > 0], [eos])
+    charged = _charges(sources, targets, target_vocab_size)
+    charged = (charged[0][allowed[charged[0] % target_vocab_size]], charged[1][allowed[charged[0] % target_vocab_size]])
+    is_common = np.zeros(target_vocab_size, bool)
+    is_common[common] = True
+    lexical = _best(charged, source_vocab_size, target_vocab_size, is_common, settings.per_token, eos)
+    if shared:
+        lexical[:, -1] = np.where(allowed[: len(lexical)], np.arange(len(lexical)), eos)
+    return Shortlist(common.astype(np.int32), lexical.astype(np.int32))
+
+
+def measure_coverage(shortlist: Shortlist, pairs: Iterable[tuple[Sequence[int], Sequence[int]]]) -> Coverage:
+    """Coverage on other pairs; at least one."""
+    tokens = covered = sentences = whole = candidates = 0
+    for source, target in pairs:
+        found = shortlist.candidates(np.asarray(source, np.int64))
+        inside = int(np.isin(target, found).sum())
+        tokens, covered = tokens + len(target), covered + inside
+        sentences, whole = sentences + 1, whole + (inside == len(target))
+        candidates += len(found)
+    if not tokens:
+        raise VocabularyError("coverage of a shortlist needs at least one translation to measure")
+    return Coverage(covered / tokens, whole / sentences, candidates / sentences)
+
+
+def _collect(pairs: Iterable[tuple[Sequence[int], Sequence[int]]], links: int) -> tuple[list[Ids], list[Ids]]:
+    sources: list[Ids] = []
+    targets: list[Ids] = []
+    total = 0
+    for source, target in pairs:
+        if not 0 < len(source) <= _LONGEST or not 0 < len(target) <= _LONGEST:
+            continue
+        total += len(source) * len(target)
+        if total > links:
+            break
+        sources.append(np.asarray(source, np.int64))
+        targets.append(np.asarray(target, np.int64))
+    return sources, targets
+
+
+def _charges(sources: list[Ids], targets: list[Ids], width: int) -> tuple[Ids, npt.NDArray[np.float64]]:
+    """Codes ``source * width + target`` of linked tokens, and how often the target is aligned with the source."""
+    source_lengths = np.array([len(item) for item in sources])
+    target_lengths = np.array([len(item) for item in targets])
+    # Links in the order of target positions, each with all tokens of its source: one segment a target position.
+    segments = np.repeat(source_lengths, target_lengths)
+    target = np.repeat(np.concatenate(targets), segments)
+    source = np.concatenate([np.tile(s, len(t)) for s, t in zip(sources, targets, strict=True)])
+    codes, link = np.unique(source * width + target, return_inverse=True)
+    del source, target
+    starts = np.concatenate([[0], np.cumsum(segments)[:-1]])
+    owner = codes // width
+    theta = np.full(len(codes), 1.0)
+    counts = theta
+    for _ in range(_ITERATIONS):
+        weights = theta[link]
+        weights /= np.repeat(np.add.reduceat(weights, starts), segments)
+        counts = np.bincount(link, weights, minlength=len(codes))
+        theta = counts / np.bincount(owner, counts)[owner]
+    return codes, counts
+
+
+def _best(
+    charged: tuple[Ids, npt.NDArray[np.float64]], rows: int, width: int, is_common: npt.NDArray[np.bool_], n: int, eos: int
+) -> npt.NDArray[np.int64]:
+    """int64 [rows, n]: for each source token the targets it is charged with most, common ones aside."""
+    codes, counts = charged
+    keep = ~is_common[codes % width] & (counts > 0.01)
+    codes, counts = codes[keep], counts[keep]
+    order = np.lexsort((codes, -counts, codes // width))
+    owner = codes[order] // width
+    first = np.searchsorted(owner, owner)
+    rank = np.arange(len(order)) - first
+    best = rank < n - 1  # the last column is for the token itself
+    table = np.full((rows, n), eos, np.int64)
+    table[owner[best], rank[best]] = codes[order][best] % width
+    return table
