@@ -53,6 +53,9 @@ def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
     first = graph.op("Less", graph.op("Range", zero, graph.op("Squeeze", double), one), beams)
     first = graph.op("Unsqueeze", first, graph.i64(0))
 
+    search = SearchWriter(writer.checkpoint, candidates)
+    early, only, only_scores = search.prepare(graph, batch, beams, min_length, steps)
+
     body = graph.body("step")
     iteration = body.input("iteration", INT64, [])
     body.input("go_on", BOOL, [])
@@ -66,8 +69,9 @@ def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
         writer, body, state.tokens, position, keys, values, encoded, Use.STEPS, ancestry=ancestors
     )
     logits = write_logits(writer, body, step.state, candidates)
-    limits = Limits(max_length, min_length, beams, penalty, body.op("Add", iteration, one), first)
-    search = SearchWriter(writer.checkpoint, candidates)
+    length = body.op("Add", iteration, one)
+    early = early and body.op("Gather", early, iteration)
+    limits = Limits(max_length, min_length, beams, penalty, length, first, early, only, only_scores)
     chosen = _choose(search, body, use_beams, state, limits, logits, ancestors)
     going, after, parents, moved = chosen[0], chosen[1:-2], chosen[-2], chosen[-1]
     present = [value for pair in zip(step.keys, step.values, strict=True) for value in pair]

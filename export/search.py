@@ -55,6 +55,8 @@ class Limits:
 
     int64 [B] ``max_length`` and ``min_length`` (start token counted), int64 [1] ``beams``, fp32 [1] ``length_penalty``;
     and ``length``, int64 scalar: tokens before this step; ``first`` bool [1, 2K], true for the first K.
+    Where there is a shortlist, ``early`` fp32 [B, K, 1], -inf while the end is too early, else 0. Where a token is forced
+    at the limit, ``only`` int64 [2K], that token after each hypothesis as a candidate, and ``only_scores`` fp32 [B, K], -inf.
     """
 
     max_length: str
@@ -63,6 +65,9 @@ class Limits:
     length_penalty: str
     length: str
     first: str
+    early: str = ""
+    only: str = ""
+    only_scores: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ class SearchWriter:
 
     def _candidates(self, graph: Graph, state: State, limits: Limits, logits: str) -> tuple[str, str, str]:
         """The 2K best continuations of each sentence: scores, hypotheses and tokens, each [B, 2K]."""
-        size = graph.op("Squeeze", self.candidates.count)
+        size = self.candidates.count
         scores = self._ban(graph, graph.op("LogSoftmax", logits, axis=-1), limits)
         if self.checkpoint.generation.renormalize_logits:
             scores = graph.op("LogSoftmax", scores, axis=-1)
@@ -138,14 +143,9 @@ class SearchWriter:
         forced = self._forced(graph, limits)
         if forced:
             # All tokens but one have probability 0, and that one 1: each hypothesis goes on with it, in its order.
-            shape = graph.op("Shape", state.running_scores)
-            none = graph.op("Expand", graph.f32(_NEVER), shape)
-            only = graph.op("Concat", state.running_scores, none, axis=1)
-            start = graph.op("Mul", _counter(graph, double), size)
-            start = graph.op("Mod", start, graph.op("Mul", limits.beams, size))
-            only_index = graph.op("Add", start, self._forced_candidate(graph))
+            only = graph.op("Concat", state.running_scores, limits.only_scores, axis=1)
             scores = graph.op("Where", forced, only, scores)
-            index = graph.op("Where", forced, only_index, index)
+            index = graph.op("Where", forced, limits.only, index)
         return scores, graph.op("Div", index, size), self.candidates.token(graph, graph.op("Mod", index, size))
 
     def _finish(
@@ -192,15 +192,9 @@ class SearchWriter:
         """-inf for the tokens that may never be generated, and for the end while a row is shorter than min_length."""
         bad = self.checkpoint.generation.bad_token_ids
         end = self.checkpoint.config.eos_token_id
-        if self.candidates.ids is not None:  # bad tokens are no candidates
-            early = graph.op("Less", limits.length, limits.min_length)
-            penalty = graph.op("Where", early, graph.f32(_NEVER), graph.f32(0))
-            penalty = graph.op("Unsqueeze", penalty, graph.i64(1, 2))
-            shape = join(graph, graph.op("Shape", scores, end=2), graph.i64(1))
-            index = graph.op("Expand", self.candidates.end, shape)
-            return graph.op(
-                "ScatterElements", scores, index, graph.op("Expand", penalty, shape), axis=2, reduction="add"
-            )
+        if limits.early:  # bad tokens are no candidates
+            index = graph.op("Expand", self.candidates.end, graph.op("Shape", limits.early))
+            return graph.op("ScatterElements", scores, index, limits.early, axis=2, reduction="add")
         if end in bad:
             columns, penalty = list(bad), graph.constant([[[_NEVER] * len(bad)]], np.float32)
         else:
@@ -228,10 +222,25 @@ class SearchWriter:
     def _forced_token(self, graph: Graph) -> str:
         return graph.constant(self.checkpoint.generation.forced_eos_token_id, np.int64)
 
-    def _forced_candidate(self, graph: Graph) -> str:
-        """int64 [1]: the forced token among the candidates; with a shortlist it is the end token."""
+    def prepare(self, graph: Graph, batch: str, beams: str, min_length: str, steps: str) -> tuple[str, str, str]:
+        """Emit what no step needs to compute again: ``early`` for all ``steps`` [T, B, K, 1], and ``only``,
+        ``only_scores`` of :class:`Limits`; each empty where it is not needed."""
+        early = only = only_scores = ""
+        if self.candidates.ids is not None:
+            one = graph.constant(1, np.int64)
+            lengths = graph.op("Range", one, graph.op("Add", graph.op("Squeeze", steps), one), one)
+            too_early = graph.op("Less", graph.op("Unsqueeze", lengths, graph.i64(1)), min_length)
+            early = graph.op("Where", too_early, graph.f32(_NEVER), graph.f32(0))
+            early = graph.op("Unsqueeze", early, graph.i64(2, 3))
+            early = graph.op("Expand", early, join(graph, steps, batch, beams, graph.i64(1)))
         token = self.checkpoint.generation.forced_eos_token_id
-        return graph.i64(token or 0) if self.candidates.ids is None else self.candidates.end
+        if token is not None:  # with a shortlist it is the end token
+            forced = graph.i64(token) if self.candidates.ids is None else self.candidates.end
+            size = graph.op("Squeeze", self.candidates.count)
+            start = graph.op("Mul", _counter(graph, graph.op("Mul", beams, graph.i64(2))), size)
+            only = graph.op("Add", graph.op("Mod", start, graph.op("Mul", beams, size)), forced)
+            only_scores = graph.op("Expand", graph.f32(_NEVER), join(graph, batch, beams))
+        return early, only, only_scores
 
     def _at_limit(self, graph: Graph, limits: Limits) -> str:
         """bool [B, 1]: the token of this step is the last that max_length allows."""

@@ -91,14 +91,21 @@ def verify_against_torch(folder: Path, checkpoint: Checkpoint) -> str:
     source = tokenizer.encode(SENTENCE)[: manifest.model.max_positions - 1]
     ids = np.array([[*source, manifest.tokens.eos]], np.int64)
     limit = min(STEPS, manifest.model.max_positions)
+    runner, lengths = StepRunner(pack), np.array([ids.shape[1]])
+    candidates = runner.encode(ids, lengths).get("candidates")
+    allowed = None if candidates is None else candidates.tolist()
     model = MarianMTModel.from_pretrained(checkpoint.path).eval()
     with torch.no_grad():
-        greedy = model.generate(torch.from_numpy(ids), num_beams=1, do_sample=False, max_length=limit)[0].tolist()
+        greedy = model.generate(
+            torch.from_numpy(ids),
+            num_beams=1,
+            do_sample=False,
+            max_length=limit,
+            prefix_allowed_tokens_fn=None if allowed is None else lambda batch, tokens: allowed,
+        )[0].tolist()
         targets = np.array([greedy[:-1]], np.int64)
         wanted = model(input_ids=torch.from_numpy(ids), decoder_input_ids=torch.from_numpy(targets)).logits.numpy()
-    runner, lengths = StepRunner(pack), np.array([ids.shape[1]])
     found = runner.logits(ids, lengths, targets)
-    candidates = runner.encode(ids, lengths).get("candidates")
     if candidates is not None:
         wanted = wanted[..., candidates]
     distance = float(np.sqrt(np.square(found - wanted).mean()) / max(float(wanted.std()), 1e-6))

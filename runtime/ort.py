@@ -65,10 +65,13 @@ class SessionConfig:
         return cls(threads=threads, providers=tuple(providers), arena=arena)
 
 
-def open_session(path: Path, config: SessionConfig, *, fold: bool = False) -> onnxruntime.InferenceSession:
+def open_session(
+    path: Path, config: SessionConfig, *, fold: bool = False, arena: bool | None = None
+) -> onnxruntime.InferenceSession:
     """Open a graph whose weights lie in a file beside it, to be memory-mapped.
 
-    ``fold`` computes what follows from weights alone once, now, instead of at every run.
+    ``fold`` computes what follows from weights alone once, now, instead of at every run. ``arena`` overrides the
+    configuration's.
 
     Raises:
         InputError: a provider that this onnxruntime does not have.
@@ -86,7 +89,7 @@ def open_session(path: Path, config: SessionConfig, *, fold: bool = False) -> on
     # The graphs are written in the fused form already: optimizers find nothing else of use and cost start-up time.
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_BASIC if fold else level.ORT_DISABLE_ALL
-    options.enable_cpu_mem_arena = config.arena
+    options.enable_cpu_mem_arena = config.arena if arena is None else arena
     options.enable_mem_pattern = False  # plans for fixed shapes; ours change with every sentence and step
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -97,6 +100,13 @@ def open_session(path: Path, config: SessionConfig, *, fold: bool = False) -> on
         raise EngineError(
             f"{path}: ONNX Runtime {ort.__version__} cannot open this graph: {first_line(error)}"
         ) from error
+
+
+def shrinking() -> onnxruntime.RunOptions:
+    """Options of a run that gives what its arena took back to the system at the end."""
+    options = load_onnxruntime().RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def first_line(error: Exception) -> str:

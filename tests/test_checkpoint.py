@@ -194,13 +194,13 @@ def test_verification_catches_a_wrong_pack(
     """A fault in the exporter does not become a pack."""
     from mobilenmt.export import precision
 
-    real = precision.quantize_blocks
+    real = precision.quantize_rows
 
-    def wrong(weight: Any) -> Any:
-        blocks, scales = real(weight)
-        return blocks, scales * 1.5
+    def wrong(weight: Any, levels: int) -> Any:
+        values, scales = real(weight, levels)
+        return values, scales * 1.5
 
-    monkeypatch.setattr(precision, "quantize_blocks", wrong)
+    monkeypatch.setattr(precision, "quantize_rows", wrong)
     with pytest.raises(ExportError, match="something else"):
         export(tiny_checkpoint, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
