@@ -61,8 +61,6 @@ def translate_on_ray(spec: TeacherSpec, plan: ShardPlan, pending: Sequence[int])
     from mobilenmt.compression.pairs import Pair
 
     with connected(spec.settings) as ray:
-        import ray.data
-
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # ours counts sentences, and those of earlier runs
         rows = [{"number": number, "request": request} for number, request in plan.requests(pending)]
@@ -125,9 +123,10 @@ def _import_ray() -> Any:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
+        import ray.data
     except ImportError as error:
         raise TeacherError(f"engine = 'ray' needs Ray with its data part: pip install 'ray[data]' ({error})") from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # after its import, which sets it
     return ray
 
 
