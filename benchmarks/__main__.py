@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure mobilenmt beside other engines.")
     commands = parser.add_subparsers(dest="command", required=True)
     _run_parser(commands.add_parser("run", help="measure all engines and write results.json, results.md and plots"))
-    report = commands.add_parser("report", help="write results.md again from a results.json")
+    report = commands.add_parser("report", help="write results.md and the plots again from a results.json")
     report.set_defaults(function=_report)
     report.add_argument("results", type=Path, nargs="?", default=RESULTS / "results.json")
     options = parser.parse_args(arguments)
@@ -90,8 +90,11 @@ def _run(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from benchmarks.report import markdown
     from benchmarks.results import read, write_atomically
+    from benchmarks.run import draw
 
-    write_atomically(options.results.with_suffix(".md"), markdown(read(options.results)))
+    content = read(options.results)
+    write_atomically(options.results.with_suffix(".md"), markdown(content))
+    draw(content, options.results.parent)
 
 
 if __name__ == "__main__":

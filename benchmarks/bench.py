@@ -27,7 +27,12 @@ class Bench:
     @cached_property
     def corpus(self) -> Corpus:
         """The sentences, encoded by the checkpoint's tokenizer."""
-        return read_corpus(self.settings.sentences, self.settings.checkpoint / "tokenizer.json")
+        return read_corpus(self.settings.sentences, self.tokenizer_json)
+
+    @property
+    def tokenizer_json(self) -> Path:
+        """The checkpoint's tokenizer."""
+        return self.settings.checkpoint / "tokenizer.json"
 
     def paths(self, names: Sequence[str]) -> dict[str, Path]:
         """The models of the wanted engines that this run measures, made if needed."""
@@ -40,6 +45,11 @@ class Bench:
         if not found:
             raise BenchmarkError(f"this part needs the engine {name}")
         return found[name]
+
+    def expect(self, condition: bool, otherwise: str) -> None:
+        """BenchmarkError with what went wrong, unless the condition holds."""
+        if not condition:
+            raise BenchmarkError(otherwise)
 
     def progress(self, items: Iterable[T], what: str) -> Iterator[T]:
         """Items with a bar on standard error."""

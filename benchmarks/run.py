@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from benchmarks.agreement import quality, words
 from benchmarks.bench import Bench
+from benchmarks.breakdown import breakdown
 from benchmarks.errors import BenchmarkError
+from benchmarks.footprint import cold, size
+from benchmarks.memory import memory
+from benchmarks.plots import plots
 from benchmarks.report import markdown
 from benchmarks.results import Results, write_atomically
+from benchmarks.roofline import roofline
 from benchmarks.settings import Settings
-from benchmarks.speed import latency, throughput
+from benchmarks.speed import endtoend, latency, throughput
 
 Part = Callable[[Bench], dict[str, Any]]
-PARTS: dict[str, Part] = {"latency": latency, "throughput": throughput}
+PARTS: dict[str, Part] = {
+    "size": size,
+    "memory": memory,
+    "cold": cold,
+    "latency": latency,
+    "throughput": throughput,
+    "endtoend": endtoend,
+    "breakdown": breakdown,
+    "roofline": roofline,
+    "words": words,
+    "quality": quality,
+}
 """In the order in which they are run."""
 
 
@@ -27,11 +46,20 @@ def run(settings: Settings, only: Sequence[str] = (), resume: bool = False) -> R
     bench = Bench(settings)
     bench.paths(settings.engines)  # before the first measurement, since converters keep the machine busy
     results = Results.start(settings, resume)
-    for name in only or PARTS:
+    for name in only or [name for name in PARTS if name != "quality" or settings.dev]:
         if results.has(name):
             print(f"{name}: done before", file=sys.stderr)
             continue
         started = time.time()
         results.add(name, PARTS[name](bench), started)
         write_atomically(results.path.with_suffix(".md"), markdown(results.content))
+    draw(results.content, results.path.parent)
     return results
+
+
+def draw(content: dict[str, Any], folder: Path) -> None:
+    """Draw the plots, where matplotlib is installed; the tables do not need it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no plots: matplotlib is not installed", file=sys.stderr)
+        return
+    plots(content, folder)

@@ -47,7 +47,7 @@ class Settings:
     """Folder of converted models; made once."""
     engines: tuple[str, ...] = field(default_factory=_all_engines)
     """Names of the engines to compare."""
-    lengths: tuple[int, ...] = (5, 10, 20, 30, 50, 75, 100)
+    lengths: tuple[int, ...] = (5, 10, 20, 25, 30, 50, 75, 100)
     """Source and target tokens of the latency part, the end token counted."""
     beams: tuple[int, ...] = (1, 4)
     """Beam sizes."""

@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from benchmarks.bench import Bench
-from benchmarks.engines.base import Ids
+from benchmarks.engines.base import INT8, Ids
+from benchmarks.engines.textual import natural_limit
 from benchmarks.worker import Worker
 
 _MOST_CALLS = 5
@@ -15,11 +16,13 @@ _WARM_TURNS = 1
 
 
 @contextmanager
-def workers(bench: Bench, names: Sequence[str], threads: int) -> Iterator[dict[str, Worker]]:
-    """A process for each engine, pinned to the same cores."""
+def workers(bench: Bench, names: Sequence[str], threads: int, text: bool = False) -> Iterator[dict[str, Worker]]:
+    """A process for each engine, pinned to the same cores; with ``text`` they translate texts instead of ids."""
+    tokenizer = str(bench.tokenizer_json) if text else ""
+    cores = bench.settings.pinned(threads)
     with ExitStack() as stack:
         yield {
-            name: stack.enter_context(Worker(name, str(path), threads, bench.settings.pinned(threads)))
+            name: stack.enter_context(Worker(name, str(path), threads, cores, tokenizer))
             for name, path in bench.paths(names).items()
         }
 
@@ -65,6 +68,24 @@ def _latency(bench: Bench, engines: dict[str, Worker], threads: int, beam: int, 
 
 def _calls(budget: float, one: float) -> int:
     return max(1, min(_MOST_CALLS, int(budget / one)))
+
+
+def endtoend(bench: Bench) -> dict[str, Any]:
+    """Text in, text out, one sentence after another, greedy, at natural lengths: milliseconds of each sentence.
+
+    Ours is ``Translator.translate``; peers are their engine with the tokenizers package.
+    """
+    names = [name for name in bench.settings.engines if name in (*INT8, "optimum-fp32", "torch-fp32")]
+    chosen = bench.corpus.lines[:: max(1, len(bench.corpus.lines) // (4 * bench.settings.turns))]
+    seconds: dict[str, list[list[float]]] = {name: [] for name in names}
+    with workers(bench, names, 1, text=True) as engines:
+        for index, line in enumerate(bench.progress([chosen[0], *chosen], "text to text")):
+            for name, engine in engines.items():
+                found = engine.translate(line, warm=1, calls=1)
+                if index:
+                    seconds[name].append(found)
+    rows = [{"engine": name, "seconds": found} for name, found in seconds.items()]
+    return {"rows": rows, "sentences": len(chosen)}
 
 
 def throughput(bench: Bench) -> dict[str, Any]:
@@ -124,8 +145,3 @@ def translate_file(
         seconds += sum(answer.seconds)
         generated += sum(answer.steps)
     return seconds, generated
-
-
-def natural_limit(longest: int) -> int:
-    """Length limit that all engines get where the model itself ends a sentence; one for a batch, as peers take one."""
-    return min(2 * longest + 10, 250)

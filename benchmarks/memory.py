@@ -1,0 +1,142 @@
+"""Memory added while translating to an idle process that has the libraries loaded and a trivial session open.
+
+Added is anonymous memory (private to the process) plus resident pages of the model's own files (mapped, so that
+several processes share them). Read from outside, so that the measurement does not count itself.
+"""
+
+from __future__ import annotations
+
+import select
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import Bench
+from benchmarks.engines.base import SPECS
+from benchmarks.environments import environment_for
+from benchmarks.worker import environment, pinning
+
+_INTERVAL = 0.005
+_SECONDS = 5.0
+_SENTENCES = 40
+
+
+@dataclass(frozen=True)
+class Resident:
+    """Bytes of a process that are in memory."""
+
+    anonymous: int
+    own: int
+    """Pages of the model's files."""
+    rss: int
+    private: int
+    """Pages that no other process maps."""
+
+    def __sub__(self, other: Resident) -> Resident:
+        pairs = zip(asdict(self).values(), asdict(other).values(), strict=True)
+        return Resident(*(a - b for a, b in pairs))
+
+    @property
+    def counted(self) -> int:
+        """What the budget counts."""
+        return self.anonymous + self.own
+
+
+def memory(bench: Bench) -> dict[str, Any]:
+    """Every engine: steady and peak, private and shared, in bytes above the idle process."""
+    rows = []
+    for name, path in bench.progress(bench.paths(tuple(SPECS)).items(), "memory"):
+        mode = "ids" if name.startswith("big") else "text"
+        rows.append({"engine": name, **measure(bench, name, path, mode)})
+    return {"rows": rows, "seconds": _seconds(bench)}
+
+
+def _seconds(bench: Bench) -> float:
+    return _SECONDS if bench.settings.turns > 5 else 1.0
+
+
+def measure(bench: Bench, name: str, path: Path, mode: str) -> dict[str, Any]:
+    """Memory of one engine at work on a sample of the sentences, from the shortest to the longest."""
+    settings = bench.settings
+    ordered = sorted(bench.corpus.lines, key=len)
+    sample = ordered[:: max(1, len(ordered) // _SENTENCES)] + ordered[-1:]
+    with tempfile.TemporaryDirectory() as folder:
+        sentences = Path(folder) / "sentences.txt"
+        sentences.write_text("\n".join(sample), encoding="utf-8")
+        command = [str(environment_for(name, settings.build).python), "-m", "benchmarks.memory_child", mode, name]
+        command += [str(path), str(bench.tokenizer_json), str(sentences), str(_seconds(bench))]
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment(1),
+            preexec_fn=pinning(settings.pinned(1)),
+        ) as child:
+            found = _watch(bench, child, path.resolve())
+    bench.expect(child.returncode == 0, f"the process of {name} ended with status {child.returncode}")
+    return found
+
+
+def _watch(bench: Bench, child: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
+    assert child.stdin is not None and child.stdout is not None
+    bench.expect(child.stdout.readline() == "idle\n", "the measured process did not start")
+    with suppress(OSError):  # not everywhere allowed: then VmHWM counts from the start, the imports included
+        Path(f"/proc/{child.pid}/clear_refs").write_text("5")
+    before = resident(child.pid, folder)
+    child.stdin.write("work\n")
+    child.stdin.flush()
+    phases: dict[str, list[Resident]] = {"loading": [], "working": []}
+    for phase, end in (("loading", "loaded\n"), ("working", "done\n")):
+        while not select.select([child.stdout], [], [], 0)[0]:
+            phases[phase].append(resident(child.pid, folder) - before)
+            time.sleep(_INTERVAL)
+        bench.expect(child.stdout.readline() == end, f"the measured process stopped while {phase}")
+    steady = resident(child.pid, folder) - before
+    highest = _status(child.pid, "VmHWM") - before.rss
+    child.stdin.close()
+    peaks = {phase: max((item.counted for item in found), default=0) for phase, found in phases.items()}
+    return {
+        "steady": steady.counted,
+        "peak": max(*peaks.values(), steady.counted),
+        "peak loading": peaks["loading"],
+        "peak working": max(peaks["working"], steady.counted),
+        "steady parts": asdict(steady),
+        "peak RSS": highest,
+        "idle RSS": before.rss,
+        "samples": sum(map(len, phases.values())),
+    }
+
+
+def resident(process: int, folder: Path) -> Resident:
+    """What of a process is in memory, by /proc; ``folder`` holds the model's files."""
+    anonymous = own = rss = private = 0
+    inside = False
+    prefix = f"{folder}/"
+    for line in Path(f"/proc/{process}/smaps").read_text().split("\n"):
+        head, _, tail = line.partition(" ")
+        if head and not head.endswith(":"):
+            inside = prefix in line
+        elif head in ("Rss:", "Anonymous:", "Private_Clean:", "Private_Dirty:"):
+            size = int(tail.split()[0]) * 1024
+            if head == "Rss:":
+                rss += size
+                own += size if inside else 0
+            elif head == "Anonymous:":
+                anonymous += size
+                own -= size if inside else 0
+            else:
+                private += size
+    return Resident(anonymous, own, rss, private)
+
+
+def _status(process: int, key: str) -> int:
+    for line in Path(f"/proc/{process}/status").read_text().split("\n"):
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return 0
