@@ -205,8 +205,8 @@ def plan(
 
 def table(reports: Sequence[Mapping[str, Any]]) -> str:
     """Reports of vocabularies as a Markdown table."""
-    columns = ("model", "pieces", "tokenizer.json", "memory loaded", "tokens a word, source", "target")
-    columns += ("characters in bytes, source", "target")
+    columns = ["model", "pieces", "tokenizer.json", "memory loaded", "tokens a word, source", "target"]
+    columns += ["characters in bytes, source", "target"]
     rows = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for report in reports:
         source, target = report["source"], report["target"]
