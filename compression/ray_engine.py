@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mobilenmt.compression.errors import TeacherError
@@ -26,7 +26,7 @@ _STORE_BYTES = 256 << 20  # of a cluster started here; requests and lines are sm
 _IN_FLIGHT = 2  # shards given to a worker at once, so that it never waits; above 1.75, or Ray's pool would not grow
 
 
-class _Worker:
+class Worker:
     """Translates shards; one process each, made by Ray."""
 
     def __init__(self, spec: TeacherSpec) -> None:
@@ -50,16 +50,23 @@ class _Worker:
         }
 
 
+def from_row(row: Mapping[str, Any]) -> tuple[str, ShardText]:
+    """A request's digest and its translation, from what a worker gave back."""
+    import json
+
+    from mobilenmt.compression.pairs import Pair
+
+    found = json.loads(row["result"])
+    pairs = [Pair(*pair) for pair in found["pairs"]]
+    return row["digest"], ShardText(int(row["number"]), pairs, found["counts"], found["seconds"])
+
+
 def translate_on_ray(spec: TeacherSpec, plan: ShardPlan, pending: Sequence[int]) -> Iterator[tuple[str, ShardText]]:
     """Translate shards on a cluster; yields them in any order, each with its request's digest.
 
     Raises:
         TeacherError: Ray is not installed or not reached, or a worker met an error (its own is quoted).
     """
-    import json
-
-    from mobilenmt.compression.pairs import Pair
-
     with connected(spec.settings) as ray:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # ours counts sentences, and those of earlier runs
@@ -70,14 +77,12 @@ def translate_on_ray(spec: TeacherSpec, plan: ShardPlan, pending: Sequence[int])
         )
         gpus = {"num_gpus": 1} if spec.device.startswith("cuda") else {}
         shards = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            _Worker, fn_constructor_args=(spec,), compute=pool, num_cpus=spec.threads, **gpus
+            Worker, fn_constructor_args=(spec,), compute=pool, num_cpus=spec.threads, **gpus
         )
         del rows
         try:
             for row in shards.iter_rows():
-                found = json.loads(row["result"])
-                pairs = [Pair(*pair) for pair in found["pairs"]]
-                yield row["digest"], ShardText(row["number"], pairs, found["counts"], found["seconds"])
+                yield from_row(row)
         except (ray.exceptions.RayError, RuntimeError) as error:
             raise TeacherError(f"the Ray engine stopped: {_cause(error)}; the finished shards are kept") from error
 
@@ -93,7 +98,9 @@ def connected(settings: TeacherSettings) -> Iterator[Any]:
         if settings.address:
             ray.init(address=settings.address, logging_level=logging.ERROR, log_to_driver=False)
         else:
+            cores = os.cpu_count() or 1
             ray.init(
+                num_cpus=max(cores, settings.workers * max(1, settings.threads)),  # as many workers as were asked for
                 include_dashboard=False,
                 object_store_memory=_STORE_BYTES,
                 logging_level=logging.ERROR,
