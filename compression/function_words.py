@@ -19,12 +19,15 @@ FUNCTION_WORDS: Mapping[str, frozenset[str]] = {
     ),
     "de": _listed(
         "der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch es an ich er sie"
+        " wird bei dass werden sind aus wie nach oder einen einer wenn zur zum wir war haben kann"
     ),
     "en": _listed(
         "the of and to in a is that it for was on are as with his they at be this have from or you he not we"
+        " can will your which when if has by an but what there their do into them our so more about"
     ),
     "es": _listed(
         "de la que el en y a los se del las un por con no una su para es al lo como más pero sus le ya o este"
+        " si porque esta entre cuando muy sin sobre también me hay todo está son fue ha"
     ),
     "et": _listed(
         "ja on ei et see ta oli mis kui aga ka oma ma kes siis ning või seda tema ole nii kõik mida veel pole"
@@ -32,12 +35,14 @@ FUNCTION_WORDS: Mapping[str, frozenset[str]] = {
     "fi": _listed("ja on ei että se hän oli ovat mutta kun joka myös niin tai mitä minä ole hänen sen mukaan jos vain"),
     "fr": _listed(
         "de la le et les des en un du une que est pour qui dans a par plus pas au sur ne se ce il sont avec je"
+        " une ou comme elle nous vous cette mais son sa leur été être aux on si"
     ),
     "hu": _listed(
         "a az és hogy nem is egy ez van volt de csak meg mint már azt el ha vagy aki még amely ki lehet kell"
     ),
     "it": _listed(
         "di e che la il un a per in una non sono le si da con del i è della come più lo ha al nel dei gli ma"
+        " o se questo alla nella dal ci anche io mi era delle sul quando molto chi"
     ),
     "lt": _listed("ir kad į yra su tai iš kaip buvo bet ne jis o apie nuo už dėl po ar tik jo bus savo būti ji taip"),
     "lv": _listed("un ir ka no ar par tas bija kas uz lai arī ne bet pie kā to viņš es vai tikai būs pēc kad viņa gan"),
@@ -49,6 +54,7 @@ FUNCTION_WORDS: Mapping[str, frozenset[str]] = {
     ),
     "pt": _listed(
         "de a o que e do da em um para é com não uma os no se na por mais as dos como mas foi ao ele das tem"
+        " à seu sua ou ser quando muito há nos já está eu também só pelo pela até isso ela entre"
     ),
     "ro": _listed("de și în a la cu că nu pe este din un o care mai se pentru au fost sa ce sau dar prin era lui sunt"),
     "sk": _listed(

@@ -2,8 +2,8 @@
 
 From the beginning of each file it is learned which frequent words mark a side: those that are ten times as frequent
 there as on the other (``the`` and ``und``, not ``Windows``; pairs of characters where a script has no spaces), and
-which scripts a side is written in. A few sentences on the wrong side do no harm to that. A sentence is wrong if it holds
-several marks of the other side and hardly one of its own. A third language is told by its small words
+which scripts a side is written in. A few sentences on the wrong side do no harm to that. A sentence is wrong if it
+holds several marks of the other side and hardly one of its own. A third language is told by its small words
 (:mod:`mobilenmt.compression.function_words`), where it is one that we list.
 
 Words that stand on both sides of a pair count less: names of products and titles stay as they are in good translations.
@@ -137,7 +137,7 @@ class LanguageCheck:
         if len(rest) < 5:
             return False
         language, count = best_match(rest)
-        if language in (self.languages[0][:2], self.languages[1][:2]) or count < 3 or count < 0.25 * len(rest):
+        if language in (self.languages[0][:2], self.languages[1][:2]) or count < 3 or count < 0.2 * len(rest):
             return False
         return sum(word in self._own[side] for word in words) < 0.4 * count
 
