@@ -111,7 +111,7 @@ class Cleaner:
         settings = self._settings
         if not _ANY.search(source) or not _ANY.search(target):
             return "empty"
-        if not (source.isprintable() and target.isprintable()) and (_CONTROL.search(source) or _CONTROL.search(target)):
+        if _has_control(source) or _has_control(target):
             return "control"
         if self._too_long(source) or self._too_long(target):
             return "length"
@@ -135,7 +135,7 @@ class Cleaner:
 
     def _too_long(self, text: str) -> bool:
         settings = self._settings
-        if len(text) <= settings.max_word_characters and len(text) <= settings.max_words:
+        if len(text) <= min(settings.max_word_characters, settings.max_words, settings.max_characters):
             return False
         words = text.split(" ")
         if len(words) > settings.max_words or len(text) > settings.max_characters:
@@ -166,6 +166,12 @@ def tidy(text: str) -> str:
     if text.isprintable() and "  " not in text:
         return text.strip()
     return _SPACES.sub(" ", text).strip().removeprefix("\ufeff").strip()
+
+
+def _has_control(text: str) -> bool:
+    if text.isprintable():  # to Python all of them are unprintable but U+FFFD
+        return "\ufffd" in text
+    return _CONTROL.search(text) is not None
 
 
 def _letter_words(text: str) -> int:

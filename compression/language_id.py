@@ -43,6 +43,9 @@ _SCRIPTS: Sequence[tuple[int, str]] = (
     (0xFB00, "Latin"),
     (0xFB50, "Arabic"),
     (0xFF00, "Han and Kana"),
+    (0x10000, "ancient scripts"),
+    (0x1D000, "signs"),
+    (0x20000, "Han and Kana"),
 )
 _SCRIPT_STARTS = [start for start, _ in _SCRIPTS]
 _MARKS = 250  # the most frequent words of a side, among which its marks are
@@ -110,15 +113,15 @@ class LanguageCheck:
         for side, text in ((0, source), (1, target)):
             foreign = self._foreign[side]
             if foreign is not None:
-                count = len(foreign.findall(text))
-                if count >= 5 and count > 0.6 * sum(map(str.isalpha, text)):
+                found = foreign.findall(text)
+                if len(found) >= 5 and sum(map(str.isalpha, found)) > max(4.0, 0.6 * sum(map(str.isalpha, text))):
                     return True
         words = source.lower().split(), target.lower().split()
         for side in (0, 1):
             # Most sentences hold two marks of their side among what spaces separate, and are done with here.
             own, other = self._marks[side], self._marks[1 - side]
-            found = set(words[side])
-            if (len(found & own) < 2 or len(found & other) > 2) and self._is_wrong((source, target), side):
+            different = set(words[side])
+            if (len(different & own) < 2 or len(different & other) > 2) and self._is_wrong((source, target), side):
                 return True
         return False
 
@@ -167,7 +170,7 @@ def _foreign_letters(letters: Counter[str]) -> re.Pattern[str] | None:
     ranges = [
         f"{chr(start)}-{chr(end - 1)}"
         for (start, script), end in zip(_SCRIPTS, ends, strict=True)
-        if script not in main and start > 0
+        if script not in main and script not in ("Latin", "signs")
     ]
     if "Latin" not in main:
         ranges += ["A-Z", "a-z", "\u00c0-\u024f"]
