@@ -103,7 +103,8 @@ def run(
         {item.name: getattr(source, item.name) for item in fields(source) if item.name != "weight"}
         for source in settings.sources
     ]
-    identity["weights"] = {tag: bool(weight) for tag, weight in settings.weights.items()}
+    if 0.0 in settings.weights.values():
+        identity["left out"] = {tag: weight == 0 for tag, weight in settings.weights.items()}
     return run_stage(folder, name="corpus", settings=identity, inputs=inputs, work=work, force=force)
 
 
