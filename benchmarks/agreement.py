@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.bench import Bench
 from benchmarks.engines.base import FP32, INT8, STUDENT, Ids
 from benchmarks.engines.textual import EOS, natural_limit
+from benchmarks.errors import expect
 from benchmarks.speed import workers
 from benchmarks.text import common_prefix, read_pairs
 from benchmarks.worker import Worker
@@ -18,10 +19,10 @@ _BATCH = 32
 _QUALITY = ("ours-int8", "ours-fp32", "ctranslate2-int8", "ctranslate2-fp32", "optimum-int8")
 
 
-def words(bench: Bench) -> dict[str, Any]:
+def agreement(bench: Bench) -> dict[str, Any]:
     """Greedy outputs of every engine for the sentences, one at a time: which are the same, token by token."""
     outputs: dict[str, list[Ids]] = {}
-    for name in bench.progress(bench.paths(STUDENT), "words"):
+    for name in bench.progress(bench.paths(STUDENT), "agreement"):
         with workers(bench, [name], 1) as engines:  # one at a time: nothing is timed, and memory is spared
             outputs[name] = [greedy(engines[name], [source])[0] for source in bench.corpus.ids]
     pairs = [("ours-fp32", name) for name in FP32 if name != "ours-fp32"]
@@ -33,9 +34,12 @@ def words(bench: Bench) -> dict[str, Any]:
 
 
 def greedy(engine: Worker, sources: Sequence[Ids]) -> list[Ids]:
-    """Greedy outputs of one batch at natural lengths."""
+    """Greedy outputs of one batch at natural lengths.
+
+    The last token before the limit is left out: transformers forces the end token there, CTranslate2 does not.
+    """
     limit = natural_limit(max(map(len, sources)) + 1)
-    return engine.generate(list(sources), max_length=limit).ids
+    return [ids[: limit - 1] for ids in engine.generate(list(sources), max_length=limit).ids]
 
 
 def compare(first: Sequence[Ids], second: Sequence[Ids]) -> dict[str, Any]:
@@ -51,7 +55,7 @@ def quality(bench: Bench) -> dict[str, Any]:
 
     Engines get the same ids and length limits, so that nothing but the engine differs; the mean is over files.
     """
-    bench.expect(bool(bench.settings.dev), "the quality part needs --dev FILE...: source, tab, reference")
+    expect(bool(bench.settings.dev), "the quality part needs --dev FILE...: source, tab, reference")
     import sacrebleu
     from tokenizers import Tokenizer
 

@@ -46,11 +46,6 @@ class Bench:
             raise BenchmarkError(f"this part needs the engine {name}")
         return found[name]
 
-    def expect(self, condition: bool, otherwise: str) -> None:
-        """BenchmarkError with what went wrong, unless the condition holds."""
-        if not condition:
-            raise BenchmarkError(otherwise)
-
     def progress(self, items: Iterable[T], what: str) -> Iterator[T]:
         """Items with a bar on standard error."""
         from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Bench
+from benchmarks.errors import expect
 from benchmarks.worker import environment, pinning
 
 _LENGTH = 30
@@ -40,7 +41,7 @@ def breakdown(bench: Bench) -> dict[str, Any]:
                 preexec_fn=pinning(bench.settings.pinned(1)),
                 check=False,
             )
-            bench.expect(found.returncode == 0, f"profiling failed: {found.stderr.strip()[-300:]}")
+            expect(found.returncode == 0, f"profiling failed: {found.stderr.strip()[-300:]}")
             events = [event for file in Path(folder).glob("*.json") for event in json.loads(file.read_text())]
         rows += [{"beam": beam, **row} for row in by_operator(events, _SENTENCES, _LENGTH)]
     return {"rows": rows, "length": _LENGTH}

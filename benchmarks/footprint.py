@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.engines.base import SPECS, STUDENT
 from benchmarks.environments import environment_for
+from benchmarks.errors import expect
 from benchmarks.worker import environment, pinning
 
 TEXT = "Where is the train station?"
@@ -32,27 +34,34 @@ def cold(bench: Bench) -> dict[str, Any]:
         python = commands["ours-int8"][0]
         commands["python alone"] = [python, "-c", "print()"]
         commands["import onnxruntime"] = [python, "-c", "import onnxruntime; print()"]
+    seconds, outputs = starts(commands, bench.progress(range(settings.turns + 1), "cold start"), settings.pinned(1))
+    rows = [{"engine": name, "output": outputs[name], "seconds": found} for name, found in seconds.items()]
+    return {"text": TEXT, "rows": rows}
+
+
+def starts(
+    commands: dict[str, list[str]], turns: Iterable[int], cores: list[int]
+) -> tuple[dict[str, list[list[float]]], dict[str, str]]:
+    """Seconds from the start of each command to its first line, in alternation, and that line; turn 0 is not kept."""
     seconds: dict[str, list[list[float]]] = {name: [] for name in commands}
     outputs = {}
-    for turn in bench.progress(range(settings.turns + 1), "cold start"):
+    for turn in turns:
         for name, command in commands.items():
             start = time.perf_counter()
             with subprocess.Popen(
                 command,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
                 env=environment(1, harness="benchmarks.once" in command),
-                preexec_fn=pinning(settings.pinned(1)),
+                preexec_fn=pinning(cores),
                 text=True,
             ) as child:
                 assert child.stdout is not None
                 outputs[name] = child.stdout.readline().strip()
                 first = time.perf_counter() - start
-            bench.expect(child.returncode == 0, f"cold start of {name} ended with status {child.returncode}")
+            expect(child.returncode == 0, f"cold start of {name} ended with status {child.returncode} (see above)")
             if turn:
                 seconds[name].append([first])
-    rows = [{"engine": name, "output": outputs[name], "seconds": found} for name, found in seconds.items()]
-    return {"text": TEXT, "rows": rows}
+    return seconds, outputs
 
 
 def size(bench: Bench) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def roofline(part: Row) -> str:
     return f"\nOne thread reads, by size of the data, {speeds}.\n\n{table(header, rows)}"
 
 
-def words(part: Row) -> str:
+def agreement(part: Row) -> str:
     """Which engines choose the same words."""
     rows = [
         [

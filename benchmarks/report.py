@@ -19,7 +19,7 @@ _SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("size", "Bytes", more_tables.size),
     ("breakdown", "Where the time goes", more_tables.breakdown),
     ("roofline", "The floor", more_tables.roofline),
-    ("words", "The same words", more_tables.words),
+    ("agreement", "The same words", more_tables.agreement),
     ("quality", "Quality", more_tables.quality),
 )
 

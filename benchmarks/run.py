@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.agreement import quality, words
+from benchmarks.agreement import agreement, quality
 from benchmarks.bench import Bench
 from benchmarks.breakdown import breakdown
 from benchmarks.errors import BenchmarkError
@@ -32,7 +32,7 @@ PARTS: dict[str, Part] = {
     "endtoend": endtoend,
     "breakdown": breakdown,
     "roofline": roofline,
-    "words": words,
+    "agreement": agreement,
     "quality": quality,
 }
 """In the order in which they are run."""
