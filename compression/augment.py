@@ -23,8 +23,10 @@ from mobilenmt.compression.hashing import Hasher
 from mobilenmt.compression.pairs import Pair
 from mobilenmt.compression.settings import shown
 from mobilenmt.compression.streams import READ_ERRORS, numbered_lines
+from mobilenmt.compression.word_pairs import associated_words, single_words
 
 _WORD_PAIRS = 100_000  # single words kept in memory at most
+_REPEATS = 20  # times that a single word is used, on average
 _MEMORY = 8  # pairs before the current one that it may be joined with
 
 SHARES = (
@@ -67,7 +69,8 @@ class AugmentSettings:
     addresses: float = 0.01
     """URLs and e-mail addresses on both sides."""
     words: float = 0.02
-    """Pairs of single words: those of the corpus, and those of `dictionary`."""
+    """Pairs of single words: those of `dictionary`, and those that the corpus tells
+    (:mod:`mobilenmt.compression.word_pairs`); each at most 20 times."""
     dictionary: Path | None = None
     """Words and their translations, ``word<TAB>translation`` a line; used by `words`."""
     sentences: float = 0.02
@@ -113,10 +116,8 @@ class Augmenter:
         self._before: deque[Pair] = deque(maxlen=_MEMORY)
         self._words: list[Pair] = []
         if settings.words:
-            found = itertools.chain(
-                _dictionary(settings.dictionary) if settings.dictionary else (), word_pairs(pairs() if pairs else ())
-            )
-            self._words = list(dict.fromkeys(itertools.islice(found, _WORD_PAIRS)))
+            self._words = _collect_words(settings.dictionary, pairs)
+        self._words_left = _REPEATS * len(self._words)
         kinds: dict[str, Callable[[Pair, Random], Pair | None]] = {
             "all_caps": self._all_caps,
             "title_case": self._title_case,
@@ -165,8 +166,9 @@ class Augmenter:
         return augment_text.lower_case(pair, self._languages, target_too=self._settings.lower_case_target)
 
     def _word(self, pair: Pair, random: Random) -> Pair | None:
-        if not self._words:
+        if self._words_left <= 0:
             return None
+        self._words_left -= 1
         return random.choice(self._words)._replace(tag=pair.tag)
 
     def _joined(self, pair: Pair, random: Random) -> Pair | None:
@@ -182,14 +184,12 @@ class Augmenter:
         return augment_text.joined(parts[::-1])
 
 
-def word_pairs(pairs: Iterable[Pair]) -> Iterator[Pair]:
-    """Yield the pairs of one word each, without the punctuation around them (and without tags)."""
-    for pair in pairs:
-        if len(pair.source) > 40 or len(pair.target) > 40:
-            continue
-        source, target = pair.source.strip(augment_text.AROUND), pair.target.strip(augment_text.AROUND)
-        if source and target and augment_text.is_word(source) and augment_text.is_word(target):
-            yield Pair(source, target)
+def _collect_words(dictionary: Path | None, pairs: Callable[[], Iterable[Pair]] | None) -> list[Pair]:
+    """Single words with their translations, each pair once."""
+    found = dict.fromkeys(itertools.islice(_dictionary(dictionary) if dictionary else (), _WORD_PAIRS))
+    for more in (single_words(pairs()), associated_words(pairs)) if pairs else ():
+        found |= dict.fromkeys(itertools.islice(more, _WORD_PAIRS))
+    return list(found)
 
 
 def _dictionary(path: Path) -> Iterator[Pair]:
