@@ -132,7 +132,7 @@ def test_cluster_that_is_not_there_is_one_error(tmp_path: Path, tiny_pack: Path)
 @needs_ray
 @pytest.mark.slow
 def test_error_of_a_worker_is_one_error(tmp_path: Path, tiny_pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings: dict[str, Any] = {"checkpoint": str(tiny_pack), "engine": "ray", "workers": 1, "device": "cuda"}
+    settings: dict[str, Any] = {"checkpoint": str(tiny_pack), "engine": "ray", "workers": 1}
     arguments = {"pairs": str(corpus(tmp_path / "p.tsv.zst", 5)), "folder": str(tmp_path / "teacher"), **settings}
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "sitecustomize.py").write_text(
@@ -151,3 +151,66 @@ def test_error_of_a_worker_is_one_error(tmp_path: Path, tiny_pack: Path, monkeyp
         "TeacherError: the Ray engine stopped: " in process.stderr and "no memory left in this test" in process.stderr
     )
     assert "Traceback" not in process.stderr
+
+
+@needs_ray
+@in_proc
+@pytest.mark.slow
+def test_nodes_that_join_and_leave_change_nothing(tmp_path: Path, tiny_pack: Path) -> None:
+    pairs = corpus(tmp_path / "pairs.tsv.zst", 900)
+    settings: dict[str, Any] = {"checkpoint": str(tiny_pack), "shard_size": 15, "threads": 1, "beam_size": 4}
+    translate(TeacherSettings(**settings), pairs, tmp_path / "local")
+    script = tmp_path / "cluster.py"
+    script.write_text(
+        "import os, sys\n"
+        "os.environ.update(RAY_USAGE_STATS_ENABLED='0', RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER='0')\n"
+        "from ray.cluster_utils import Cluster\n"
+        "def head(): return Cluster(initialize_head=True, head_node_args={'num_cpus': 0, 'include_dashboard': False})\n"
+        "cluster, nodes = head(), []\n"
+        "print(cluster.address, flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    if line == 'add\\n': nodes.append(cluster.add_node(num_cpus=1))\n"
+        "    if line == 'remove\\n': cluster.remove_node(nodes.pop(0), allow_graceful=False)\n"
+        "    print('done', flush=True)\n"
+        "cluster.shutdown()\n"
+    )
+    cluster = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert cluster.stdin is not None and cluster.stdout is not None
+
+    def tell(order: str) -> None:
+        assert cluster.stdin is not None and cluster.stdout is not None
+        cluster.stdin.write(order + "\n")
+        cluster.stdin.flush()
+        assert cluster.stdout.readline() == "done\n"
+
+    try:
+        address = cluster.stdout.readline().strip()
+        tell("add")
+        folder = tmp_path / "ray"
+        arguments = {"pairs": str(pairs), "folder": str(folder), "engine": "ray", "address": address, **settings}
+        process = subprocess.Popen(
+            [sys.executable, str(PROCESS), json.dumps(arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        index = folder / "shards" / "index.jsonl"
+
+        def wait_for(shards: int) -> None:
+            while process.poll() is None and not (index.exists() and index.read_bytes().count(b"\n") >= shards):
+                time.sleep(0.02)
+
+        wait_for(3)
+        tell("add")
+        wait_for(8)
+        assert process.poll() is None, "it was done before a node left: the test proves nothing"
+        tell("remove")
+        error = process.communicate(timeout=300)[1].decode()
+    finally:
+        cluster.stdin.close()
+        cluster.wait(60)
+    assert process.returncode == 0, error
+    assert (folder / TEXT).read_bytes() == (tmp_path / "local" / TEXT).read_bytes()
