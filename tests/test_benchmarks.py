@@ -137,7 +137,7 @@ def test_own_sentences_are_many_different_and_of_all_lengths() -> None:
     lines = (ROOT / "benchmarks" / "sentences.en.txt").read_text(encoding="utf-8").splitlines()
     lengths = [len(line.split()) for line in lines]
     assert len(set(lines)) == len(lines) >= 300
-    assert min(lengths) == 3 and max(lengths) >= 60
+    assert min(lengths) == 3 and max(lengths) == 60
     for low in range(3, 60, 10):
         assert sum(low <= length < low + 10 for length in lengths) >= 25, low
 
