@@ -4,8 +4,9 @@ Titles, shouting, chat without capitals, labels without a full stop, emoji, plac
 words and paragraphs are rare in sentence pairs, and a small model mangles what it never saw. Each kind has a share:
 0.01 adds one pair to every hundred. The pairs themselves stay.
 
-Which pair is changed, and how, is decided by a hash of (seed, pair, copy). Where the chosen pair does not lend itself
-to a kind (no number in it, say), the next one that does takes its place, so that shares are met.
+Which pair is changed is decided by a hash of (seed, pair, copy), and how by a hash of (seed, kind, number of those
+made). Where the chosen pair does not lend itself to a kind (no number in it, say), the next one that does takes its
+place, so that shares are met.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ class Augmenter:
         self._makers = {kind: maker for kind, maker in kinds.items() if getattr(settings, kind) > 0}
         self._limits = list(itertools.accumulate(getattr(settings, kind) for kind in self._makers))
         self._owed = dict.fromkeys(self._makers, 0)
+        self._made = dict.fromkeys(self._makers, 0)
 
     def augment(self, pair: Pair, copy: int = 0) -> Iterator[tuple[str, Pair]]:
         """Yield (kind, new pair) for what is due at this pair of the stream: mostly nothing.
@@ -146,9 +148,10 @@ class Augmenter:
             self._owed[kind] += 1
         for kind, owed in self._owed.items():
             if owed:
-                made = self._makers[kind](pair, self._hasher.generator(kind, *key))
+                made = self._makers[kind](pair, self._hasher.generator(kind, str(self._made[kind])))
                 if made is not None:
                     self._owed[kind] -= 1
+                    self._made[kind] += 1
                     yield kind, made
         if copy == 0:
             self._before.append(pair)
