@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _STORE_BYTES = 256 << 20  # of a cluster started here; requests and lines are small, and Ray spills what is more
 _IN_FLIGHT = 2  # shards given to a worker at once, so that it never waits; above 1.75, or Ray's pool would not grow
+
+
+_CONNECT_SECONDS = 10.0
 
 
 class Worker:
@@ -94,6 +98,8 @@ def connected(settings: TeacherSettings) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    if settings.address and settings.address != "auto":
+        _check_address(settings.address)
     try:
         if settings.address:
             ray.init(address=settings.address, logging_level=logging.ERROR, log_to_driver=False)
@@ -119,6 +125,20 @@ def has_gpu(settings: TeacherSettings) -> bool:
     """Whether the cluster has a GPU."""
     with connected(settings) as ray:
         return float(ray.cluster_resources().get("GPU", 0)) > 0
+
+
+def _check_address(address: str) -> None:
+    """Ray itself would try for minutes, deaf to Ctrl-C, to reach a cluster that is not there."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in address:
+        raise TeacherError(f"teacher.address: expected 'host:port' or 'auto', found {address!r}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise TeacherError(
+            f"teacher.address: nothing answers at {address!r} ({getattr(error, 'strerror', None) or error}); "
+            "is the head node up (ray start --head), and the port open to this machine?"
+        ) from error
 
 
 def _import_ray() -> Any:
