@@ -123,6 +123,10 @@ def connected(settings: TeacherSettings) -> Iterator[Any]:
 
 def has_gpu(settings: TeacherSettings) -> bool:
     """Whether the cluster has a GPU."""
+    if not settings.address:  # it will be started on this machine
+        import torch
+
+        return torch.cuda.is_available()
     with connected(settings) as ray:
         return float(ray.cluster_resources().get("GPU", 0)) > 0
 
