@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.engines.base import INT8, SPECS
+from benchmarks.engines.base import SPECS
 from benchmarks.errors import BenchmarkError
 from benchmarks.prepare import artifact
 from benchmarks.settings import Settings
@@ -22,7 +22,6 @@ class Bench:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.throughput_engines = INT8
 
     @cached_property
     def corpus(self) -> Corpus:

@@ -39,21 +39,35 @@ PARTS: dict[str, Part] = {
 
 
 def run(settings: Settings, only: Sequence[str] = (), resume: bool = False) -> Results:
-    """Run all parts, or those named, and write results.json after each."""
+    """Run all parts, or those named, and write results.json after each.
+
+    Raises:
+        BenchmarkError: a part could not be run; raised at the end, when the others are done.
+    """
     unknown = [name for name in only if name not in PARTS]
     if unknown:
         raise BenchmarkError(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     bench = Bench(settings)
     bench.paths(settings.engines)  # before the first measurement, since converters keep the machine busy
     results = Results.start(settings, resume)
+    failed = []
     for name in only or [name for name in PARTS if name != "quality" or settings.dev]:
         if results.has(name):
             print(f"{name}: done before", file=sys.stderr)
             continue
         started = time.time()
-        results.add(name, PARTS[name](bench), started)
+        try:
+            found = PARTS[name](bench)
+        except BenchmarkError as error:  # the other parts do not need it
+            failed.append(f"{name}: {error}")
+            continue
+        results.add(name, found, started)
         write_atomically(results.path.with_suffix(".md"), markdown(results.content))
     draw(results.content, results.path.parent)
+    if failed:
+        raise BenchmarkError(
+            "; ".join(failed) + f" (the other parts are in {results.path}; --resume tries these again)"
+        )
     return results
 
 
