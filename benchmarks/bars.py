@@ -56,7 +56,7 @@ def _median(parts: Parts) -> tuple[float, str] | None:
     if row is None:
         return None
     found = summarize(row["seconds"]).median * 1000
-    return found, f"{found:.1f} ms"
+    return found, f"{found:.2f} ms"
 
 
 def _throughput(threads: int) -> Callable[[Parts], tuple[float, str] | None]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.engines.base import SPECS
 from benchmarks.stats import summarize
 from benchmarks.tables import Row, label, values
 
@@ -29,7 +30,7 @@ def plots(content: dict[str, Any], folder: Path) -> list[Path]:
     for part, (stem, draw) in drawers.items():
         if part not in content["parts"]:
             continue
-        figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+        figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
         if draw(axes, content["parts"][part]):
             partial = folder / f".{stem}.png.partial"
             figure.savefig(partial, format="png", dpi=110)
@@ -38,8 +39,12 @@ def plots(content: dict[str, Any], folder: Path) -> list[Path]:
     return written
 
 
+_COLORS = ("#c1272d", "#f2a0a3", "#1f5fa8", "#8fb8e0", "#2e8b3d", "#9bd0a4", "#8a5a00", "#dcb766", "#555555")
+
+
 def _color(engine: str) -> str | None:
-    return "#c1272d" if engine == "ours-int8" else None
+    """A colour for each engine: one hue for a library, strong for INT8 and pale for fp32."""
+    return dict(zip(SPECS, _COLORS, strict=True)).get(engine)
 
 
 def _latency(axes: Any, part: Row) -> bool:
@@ -56,7 +61,7 @@ def _latency(axes: Any, part: Row) -> bool:
     axes.set(xlabel="source and target tokens", ylabel="ms, median and quartiles", yscale="log")
     axes.set_title("One sentence, greedy, one thread")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return bool(axes.lines)
 
 
@@ -75,7 +80,7 @@ def _throughput(axes: Any, part: Row) -> bool:
     axes.set_xticks(values(part["rows"], "batch"), [str(batch) for batch in values(part["rows"], "batch")])
     axes.set_title("A file of sentences, greedy")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return bool(axes.lines)
 
 
@@ -89,7 +94,7 @@ def _memory(axes: Any, part: Row) -> bool:
             row["peak"] / 1e6 * 1.05, index, f"{row['steady'] / 1e6:,.0f} / {row['peak'] / 1e6:,.0f}", va="center"
         )
     axes.set(xlabel="MB added, steady / peak", xscale="log")
-    axes.set_xlim(right=max(row["peak"] for row in rows) / 1e6 * 4)
+    axes.set_xlim(1, max(row["peak"] for row in rows) / 1e6 * 6)
     axes.set_title("Memory of model and work")
     axes.legend(fontsize=8)
     return bool(rows)
