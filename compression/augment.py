@@ -70,8 +70,8 @@ class AugmentSettings:
     addresses: float = 0.01
     """URLs and e-mail addresses on both sides."""
     words: float = 0.02
-    """Pairs of single words: those of `dictionary`, and those that the corpus tells
-    (:mod:`mobilenmt.compression.word_pairs`); each at most 20 times."""
+    """Pairs of single words, each at most 20 times: those of `dictionary`, pairs of the corpus that are one word each,
+    and words that keep company in it."""
     dictionary: Path | None = None
     """Words and their translations, ``word<TAB>translation`` a line; used by `words`."""
     sentences: float = 0.02

@@ -69,8 +69,11 @@ FUNCTION_WORDS: Mapping[str, frozenset[str]] = {
 
 
 def best_match(words: Iterable[str]) -> tuple[str, int]:
-    """The language whose list has most of these lower-case words, repetitions not counted, and how many."""
-    different = set(words)
+    """The language whose list has most of these lower-case words, repetitions not counted, and how many.
+
+    Single letters do not count: they are what is left of "I've" and "I/O".
+    """
+    different = {word for word in words if len(word) > 1}
     counted = {language: len(different & known) for language, known in FUNCTION_WORDS.items()}
     language = max(counted, key=lambda name: (counted[name], name))
     return language, counted[language]

@@ -72,6 +72,8 @@ def test_a_rule_drops_what_it_is_for(source: str, target: str, rule: str) -> Non
         ("See https://example.com/a-very-long-path/that/goes/on/and/on?x=1&y=2", "Siehe https://example.com/a-very"),
         ("The CEO of The House of the Dragon is here", "Der Chef von The House of the Dragon ist hier"),
         ("Finance and Operations in the house", "Finance and Operations in dem Haus"),
+        ("I've never forgotten Tom's birthday.", "Ich habe Toms Geburtstag nie vergessen."),
+        ("I/O and A/B: do you see o or a?", "E/A und A/B: siehst du o oder a?"),
         ("to be or not to be", "to be or not to be, ist die Frage von dem alten König"),
     ],
 )
