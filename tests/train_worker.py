@@ -20,17 +20,17 @@ from mobilenmt.compression.train_settings import TrainSettings
 from training_data import SHAPE, toy_dataset, toy_pairs, toy_vocabulary, write_dev
 
 SETTINGS: dict[str, Any] = {
-    "steps": 60,
+    "steps": 40,
     "batch_tokens": 300,
     "accumulation": 2,
     "max_tokens": 40,
     "warmup_steps": 10,
     "log_every": 7,
-    "dev_every": 20,
+    "dev_every": 16,
     "average_last": 2,
     "average_every": 15,
     "save_every": 8,
-    "save_seconds": 0.05,
+    "save_seconds": 0.1,
     "threads": 1,
     "device": "cpu",
 }
@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = {
 def run(root: Path, folder: Path, **changes: Any) -> dict[str, Any]:
     """Train in ``folder``; vocabulary and dev set lie in ``root``."""
     vocabulary = toy_vocabulary(root / "vocabulary")
-    dev = write_dev(root / "dev.tsv", 12)
+    dev = write_dev(root / "dev.tsv", 6)
     settings = TrainSettings(**{**SETTINGS, "dev": (dev,), **changes})
     dataset = toy_dataset(vocabulary, toy_pairs(200))
     return train(SHAPE, settings, dataset=dataset, vocabulary=vocabulary, folder=folder, seed=3)
