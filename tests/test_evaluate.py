@@ -16,7 +16,8 @@ from mobilenmt.compression.errors import EvaluationError, RecipeError
 from mobilenmt.compression.evaluate import EvaluateSettings, evaluate
 from mobilenmt.compression.scoring import Scorer, assign_peers, read_test_sets
 from mobilenmt.runtime.translator import Translator
-from tiny_models import WORDS, make_checkpoint
+from tiny_models import WORDS
+from tiny_teachers import make_teacher
 
 sacrebleu = pytest.importorskip("sacrebleu")
 
@@ -173,8 +174,17 @@ def test_wrong_use_of_the_command(tiny_pack: Path, test_set: Path, tmp_path: Pat
     fails(run("evaluate", tiny_pack, "--test", test_set, "--beam", 5000), "beam_size")
 
 
-def test_a_checkpoint_of_another_kind_must_be_told_its_languages(test_set: Path, tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "other")
-    config = json.loads((checkpoint / "config.json").read_text())
-    (checkpoint / "config.json").write_text(json.dumps({**config, "model_type": "m2m_100"}))
+def test_a_checkpoint_of_another_kind_runs_as_a_teacher_does(test_set: Path, tmp_path: Path) -> None:
+    from mobilenmt.compression.teacher import TeacherSettings
+    from mobilenmt.compression.teacher_models import TeacherSpec, check_teacher, find_machine, open_teacher
+
+    checkpoint = make_teacher("m2m_100", tmp_path / "m2m")
     fails(run("evaluate", checkpoint, "--test", test_set), "--source-language")
+    fails(run("evaluate", checkpoint, "--test", test_set, "--source-language", "en", "--target-language", "xx"), "xx")
+    settings = EvaluateSettings(test=(test_set,), beam=2)
+    found = evaluate({"m2m": checkpoint}, settings, source_language="en", target_language="de")
+    teacher = TeacherSettings(checkpoint=str(checkpoint), search="beam", beam_size=2, threads=1)
+    spec = TeacherSpec.of(teacher, check_teacher(teacher, "en", "de"), "de", 0, find_machine(teacher))
+    expected = [candidates[0].text for candidates in open_teacher(spec).translate(SOURCES)]
+    assert [line.strip() for line in found.outputs["m2m"]["set1"]] == [line.strip() for line in expected]
+    assert any(expected) and found.systems[0].kind == "checkpoint" and found.systems[0].sentences_per_second
