@@ -239,6 +239,7 @@ def write_tokenizer(data: Mapping[str, Any], folder: Path, source_language: str,
         "unk_token": UNK,
         "pad_token": PAD,
         "model_max_length": 512,
+        "model_input_names": ["input_ids", "attention_mask"],  # Marian takes no token_type_ids
         "clean_up_tokenization_spaces": False,
         "source_lang": source_language,
         "target_lang": target_language,
