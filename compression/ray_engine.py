@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -148,6 +149,7 @@ def _check_address(address: str) -> None:
 def _import_ray() -> Any:
     """Import ray so that it reports nothing, and, for a cluster of its own, listens on loopback alone."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors come as exceptions; the rest is of no use here
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # of no concern to us; without it a warning
     if "ray" not in sys.modules:
         # What Ray does on Windows and macOS: every server of a local cluster binds to 127.0.0.1.
@@ -157,17 +159,23 @@ def _import_ray() -> Any:
         import ray.data
     except ImportError as error:
         raise TeacherError(f"engine = 'ray' needs Ray with its data part: pip install 'ray[data]' ({error})") from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # after its import, which sets it
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # after its import, which sets it
     return ray
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost message: Ray wraps a worker's error in several of its own."""
-    inner: BaseException = error
-    while True:
-        deeper = getattr(inner, "cause", None) or inner.__cause__
-        if not isinstance(deeper, BaseException):
-            break
-        inner = deeper
-    lines = [line.strip() for line in str(inner).strip().splitlines() if line.strip()]
-    return (lines[-1] if lines else type(inner).__name__)[:300]
+    """What a worker raised, out of the text in which Ray wraps it: its traceback, and Ray's own remarks."""
+    texts = [str(error)]
+    inner: BaseException | None = error
+    while inner is not None:
+        inner = getattr(inner, "cause", None) or inner.__cause__
+        texts.append(str(inner) if isinstance(inner, BaseException) else "")
+        inner = inner if isinstance(inner, BaseException) else None
+    raised = [
+        match[2]
+        for text in texts
+        for match in re.finditer(r"^\s*([\w.]*\w*(?:Error|Exception)): (\S.*)$", text, re.MULTILINE)
+        if not match[1].startswith("ray.")
+    ]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (raised[-1] if raised else lines[-1] if lines else type(error).__name__)[:300]
