@@ -31,6 +31,7 @@ from mobilenmt.compression.weights import weight_of
 
 _LEARN_FROM = 40_000  # pairs of each file that the language check learns from
 _PROGRESS_EVERY = 1024
+_MOST_TAGS = 10_000  # each is counted and weighted: more are numbers of lines or documents, not corpora
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,8 @@ class CorpusSettings(CleanSettings):
     """Test sets (``source<TAB>target`` a line, or patterns of such files): their sentences are left out."""
     weights: dict[str, float] = field(default_factory=dict)
     """How often the pairs of a tag go into training: 3 for three times, 0.5 for half of them, 0 to leave them out. Keys
-    are tags or patterns (``docs*``); the first that fits counts,; where none does, the
-    weight of the source, or 1."""
+    are tags or patterns (``docs*``); the first that fits counts; where none does, the weight
+    of the source, or 1."""
     duplicates: Literal["pair", "source", "target", "none"] = "pair"
     """What counts as a duplicate: equal pairs, equal sources (one translation each), equal targets, or nothing."""
     min_pairs: int = 100
@@ -163,12 +164,14 @@ class _Corpus:
                         self._report.malformed(index, item)
                         continue
                     pair = _tidied(item, part)
-                    rule = None
-                    if self._settings.weights:
-                        if pair.tag not in left_out:
-                            left_out[pair.tag] = weight_of(pair.tag, self._settings.weights) == 0
-                        rule = "weight" if left_out[pair.tag] else None
-                    rule = rule or self._cleaner.drops(pair.source, pair.target)
+                    if pair.tag not in left_out:
+                        left_out[pair.tag] = weight_of(pair.tag, self._settings.weights) == 0
+                        if len(left_out) > _MOST_TAGS:
+                            raise CorpusError(
+                                f"{part.name}: more than {_MOST_TAGS:,} different tags, such as {pair.tag[:60]!r}; is "
+                                "that column a tag? Set a tag for the source"
+                            )
+                    rule = "weight" if left_out[pair.tag] else self._cleaner.drops(pair.source, pair.target)
                     self._report.read(index)
                     if rule is not None:
                         self._report.dropped(rule, index, item.number, pair.source, pair.target)

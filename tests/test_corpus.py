@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from made_up_pairs import make_pairs, write_tsv
-from mobilenmt.compression import dedup
+from mobilenmt.compression import corpus, dedup
 from mobilenmt.compression.corpus import CorpusSettings, run
 from mobilenmt.compression.dedup import Deduplicator
 from mobilenmt.compression.errors import CorpusError, RecipeError, StageError
@@ -159,6 +159,14 @@ def test_too_little_text_is_an_error_that_says_where_it_went(tmp_path: Path) -> 
         make(tmp_path / "out", Source(paths=(path,)))
     assert not (tmp_path / "out/pairs.tsv.zst").exists() and not (tmp_path / "out/manifest.json").exists()
     assert (tmp_path / "out/report.md").exists()
+
+
+def test_a_third_column_that_is_no_tag_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "_MOST_TAGS", 100)
+    path = write_tsv(tmp_path / "x.tsv", [(*pair, f"line {number}") for number, pair in enumerate(PAIRS)])
+    with pytest.raises(CorpusError, match=r"x\.tsv: more than 100 different tags, such as 'line 100'"):
+        make(tmp_path / "out", Source(paths=(path,)))
+    make(tmp_path / "tagged", Source(paths=(path,), tag="x"))
 
 
 def test_swapped_columns_are_refused_at_once(tmp_path: Path) -> None:
