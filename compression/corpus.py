@@ -127,16 +127,15 @@ class _Corpus:
         self._cleaner = Cleaner(settings, language, read_held_out(held_out))
 
     def make(self, folder: Path) -> Mapping[str, Any]:
-        with tempfile.TemporaryDirectory(prefix="scratch.tmp-", dir=folder) as name:
-            scratch = Path(name)
-            try:
-                self._first_pass(scratch)
-                self._second_pass(scratch, folder / "pairs.tsv.zst")
-            except OSError as error:
-                raise CorpusError(f"{folder}: cannot be written: {error.strerror or error}") from error
-        summary = self._report.summary()
-        write_json(folder / "report.json", summary)
-        self._report.write_text(folder, RULES)
+        try:
+            with tempfile.TemporaryDirectory(prefix="scratch.tmp-", dir=folder) as name:
+                self._first_pass(Path(name))
+                self._second_pass(Path(name), folder / "pairs.tsv.zst")
+            summary = self._report.summary()
+            write_json(folder / "report.json", summary)
+            self._report.write_text(folder, RULES)
+        except OSError as error:
+            raise CorpusError(f"{folder}: cannot be written: {error.strerror or error}") from error
         if summary["pairs"] < self._settings.min_pairs:
             (folder / "pairs.tsv.zst").unlink()
             dropped = ", ".join(f"{rule} {count}" for rule, count in summary["dropped"].items()) or "nothing"
