@@ -52,7 +52,8 @@ def run(
         force: begin anew.
 
     Returns:
-        The stage's result. Its summary: ``pack`` (name of the folder in it), ``bytes``, ``parameters``, ``verified``.
+        The stage's result. Its summary: ``pack`` (name of the folder in it), ``bytes``, ``parameters``, ``check``
+        (what was compared with torch).
 
     Raises:
         RecipeError: the card is no JSON object.
@@ -88,7 +89,7 @@ def run(
             "pack": name,
             "bytes": pack.total_bytes,
             "parameters": pack.manifest.model.parameters,
-            "verified": told[-1] if told else "",
+            "check": told[-1] if told else "",
         }
 
     identity = {"precision": settings.precision}  # the card counts by its content, and max_bytes only warns

@@ -251,6 +251,14 @@ def test_a_stage_that_the_recipe_lacks(toy: Path, tmp_path: Path, capsys: pytest
         assert "no" in capsys.readouterr().err
 
 
+def test_the_whole_chain_is_no_command_for_several_processes(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main(["compress", str(toy / "recipe.toml")]) == 2
+    assert "accelerate launch is for mobilenmt distill" in capsys.readouterr().err
+
+
 def test_a_full_disk_is_noticed_beforehand(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

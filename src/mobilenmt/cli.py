@@ -27,7 +27,14 @@ EXIT_TERMINATED = 143  # by SIGTERM; 128 + its number for another signal
 EXIT_BROKEN_PIPE = 141
 
 _EPILOG = "Exit codes: 0 done, 2 an error of input or usage (one line on stderr), 130 Ctrl-C, 1 a fault of mobilenmt."
-_METAVARS = {"set": "KEY=VALUE", "work": "FOLDER", "test": "TSV", "peer": "NAME=FILE", "until": "STAGE"}
+_METAVARS = {
+    "set": "KEY=VALUE",
+    "work": "FOLDER",
+    "out": "FOLDER",
+    "test": "TSV",
+    "peer": "NAME=FILE",
+    "until": "STAGE",
+}
 _STOPPING = ("SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed; Windows has none
 
 
@@ -130,9 +137,10 @@ def _add_argument(parser: argparse.ArgumentParser, parameter: inspect.Parameter,
         hint = next(item for item in typing.get_args(hint) if item is not type(None))
     help_text = help_text.replace("%", "%%")
     flag = f"--{parameter.name.replace('_', '-')}"
-    shown: dict[str, Any] = {"metavar": _METAVARS.get(parameter.name, parameter.name.upper())}
+    shown: dict[str, Any] = {"metavar": parameter.name.upper()}
     if typing.get_origin(hint) is list and parameter.default is None:  # repeatable; files also several at once
         item = typing.get_args(hint)[0]
+        shown["metavar"] = _METAVARS.get(parameter.name, parameter.name.upper())
         shown |= {"nargs": "+", "action": "extend"} if item is Path else {"action": "append"}
         parser.add_argument(flag, type=item, help=help_text, **shown)
     elif typing.get_origin(hint) is list:

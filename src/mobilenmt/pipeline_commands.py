@@ -37,6 +37,10 @@ def compress(
         dry_run: check everything that can be checked, print the plan and its sizes, and do nothing
         force: make stages again whose settings or inputs changed since they were made; without it that is an error
     """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError(
+            "accelerate launch is for mobilenmt distill and mobilenmt teacher --train, not for the whole chain"
+        )
     chain = _chain("compress", recipe, work, set)
     from mobilenmt.compression.compress import compress as run
     from mobilenmt.compression.compress import plan
