@@ -314,6 +314,8 @@ def test_pack_bytes_are_estimated_within_a_few_percent(pack: str, made: Made) ->
     shape = StudentShape(
         **{name: getattr(model, name) for name in StudentShape.__dataclass_fields__ if hasattr(model, name)}
     )
+    found = estimate_pack_bytes(shape, model.source_vocab_size, "int8")
+    assert found == pytest.approx(opened.total_bytes, rel=0.05)
     tokenizer = opened.manifest.files["tokenizer.json"].bytes
     found = estimate_pack_bytes(shape, model.source_vocab_size, "int8", tokenizer_bytes=tokenizer)
     assert found == pytest.approx(opened.total_bytes, rel=0.05)
