@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import figures
 from benchmarks.engines.base import SPECS
 from benchmarks.settings import BUILD, CHECKPOINT, RESULTS, SENTENCES, Settings
 from mobilenmt.runtime.errors import MobileNMTError
@@ -28,9 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure mobilenmt beside other engines.")
     commands = parser.add_subparsers(dest="command", required=True)
     _run_parser(commands.add_parser("run", help="measure all engines and write results.json, results.md and plots"))
-    report = commands.add_parser("report", help="write results.md again from a results.json")
+    report = commands.add_parser("report", help="write results.md and the plots again from a results.json")
     report.set_defaults(function=_report)
     report.add_argument("results", type=Path, nargs="?", default=RESULTS / "results.json")
+    for name, function in figures.COMMANDS.items():
+        described = (function.__doc__ or "").split("\n")[0]
+        command = commands.add_parser(name, help=described[0].lower() + described[1:])
+        command.set_defaults(function=_figures, figures=function)
+        figures.add_options(command, name)
     options = parser.parse_args(arguments)
     try:
         options.function(options)
@@ -87,11 +94,18 @@ def _run(options: argparse.Namespace) -> None:
     print(results.path.with_suffix(".md").read_text(encoding="utf-8"))
 
 
+def _figures(options: argparse.Namespace) -> None:
+    print(json.dumps(options.figures(options), ensure_ascii=False, indent=1))
+
+
 def _report(options: argparse.Namespace) -> None:
     from benchmarks.report import markdown
     from benchmarks.results import read, write_atomically
+    from benchmarks.run import draw
 
-    write_atomically(options.results.with_suffix(".md"), markdown(read(options.results)))
+    content = read(options.results)
+    write_atomically(options.results.with_suffix(".md"), markdown(content))
+    draw(content, options.results.parent)
 
 
 if __name__ == "__main__":

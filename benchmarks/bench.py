@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.engines.base import INT8, SPECS
+from benchmarks.engines.base import SPECS
 from benchmarks.errors import BenchmarkError
 from benchmarks.prepare import artifact
 from benchmarks.settings import Settings
@@ -22,12 +22,16 @@ class Bench:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.throughput_engines = INT8
 
     @cached_property
     def corpus(self) -> Corpus:
         """The sentences, encoded by the checkpoint's tokenizer."""
-        return read_corpus(self.settings.sentences, self.settings.checkpoint / "tokenizer.json")
+        return read_corpus(self.settings.sentences, self.tokenizer_json)
+
+    @property
+    def tokenizer_json(self) -> Path:
+        """The checkpoint's tokenizer."""
+        return self.settings.checkpoint / "tokenizer.json"
 
     def paths(self, names: Sequence[str]) -> dict[str, Path]:
         """The models of the wanted engines that this run measures, made if needed."""

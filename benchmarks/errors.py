@@ -7,3 +7,9 @@ from mobilenmt.runtime.errors import MobileNMTError
 
 class BenchmarkError(MobileNMTError):
     """A benchmark cannot be run: a file, a peer or a setting is missing or wrong."""
+
+
+def expect(condition: bool, otherwise: str) -> None:
+    """BenchmarkError with what went wrong, unless the condition holds."""
+    if not condition:
+        raise BenchmarkError(otherwise)

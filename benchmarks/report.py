@@ -6,22 +6,33 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import tables
+from benchmarks import more_tables, tables
+from benchmarks.bars import bars
 
-_SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "latency": ("Latency of one sentence", tables.latency),
-    "throughput": ("Words a second by batch", tables.throughput),
-}
+_SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
+    ("latency", "Latency of one sentence", tables.latency),
+    ("latency", "Growth with length", more_tables.grows),
+    ("throughput", "Words a second by batch", tables.throughput),
+    ("endtoend", "Text to text", more_tables.endtoend),
+    ("cold", "Cold start", more_tables.cold),
+    ("memory", "Memory", more_tables.memory),
+    ("size", "Bytes", more_tables.size),
+    ("breakdown", "Where the time goes", more_tables.breakdown),
+    ("roofline", "The floor", more_tables.roofline),
+    ("agreement", "The same words", more_tables.agreement),
+    ("quality", "Quality", more_tables.quality),
+)
 
 
 def markdown(content: dict[str, Any]) -> str:
     """The report of a results.json's content."""
+    parts = content["parts"]
     text = "# Results\n\nMade from `results.json` by `python -m benchmarks report`; that file has the raw samples.\n"
-    text += _provenance(content)
-    for name, (title, render) in _SECTIONS.items():
-        part = content["parts"].get(name)
-        if part is not None:
-            text += f"\n## {title}\n{render(part)}{_taken(part['taken'])}"
+    text += f"{_provenance(content)}\n## Bars\n\n{bars(parts)}"
+    for name, title, render in _SECTIONS:
+        body = render(parts[name]) if name in parts else ""
+        if body:
+            text += f"\n## {title}\n{body}{_taken(parts[name]['taken'])}"
     return text
 
 

@@ -2,36 +2,78 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from benchmarks.agreement import agreement, quality
 from benchmarks.bench import Bench
+from benchmarks.breakdown import breakdown
 from benchmarks.errors import BenchmarkError
+from benchmarks.footprint import cold, size
+from benchmarks.memory import memory
+from benchmarks.plots import plots
 from benchmarks.report import markdown
 from benchmarks.results import Results, write_atomically
+from benchmarks.roofline import roofline
 from benchmarks.settings import Settings
-from benchmarks.speed import latency, throughput
+from benchmarks.speed import endtoend, latency, throughput
 
 Part = Callable[[Bench], dict[str, Any]]
-PARTS: dict[str, Part] = {"latency": latency, "throughput": throughput}
+PARTS: dict[str, Part] = {
+    "size": size,
+    "memory": memory,
+    "cold": cold,
+    "latency": latency,
+    "throughput": throughput,
+    "endtoend": endtoend,
+    "breakdown": breakdown,
+    "roofline": roofline,
+    "agreement": agreement,
+    "quality": quality,
+}
 """In the order in which they are run."""
 
 
 def run(settings: Settings, only: Sequence[str] = (), resume: bool = False) -> Results:
-    """Run all parts, or those named, and write results.json after each."""
+    """Run all parts, or those named, and write results.json after each.
+
+    Raises:
+        BenchmarkError: a part could not be run; raised at the end, when the others are done.
+    """
     unknown = [name for name in only if name not in PARTS]
     if unknown:
         raise BenchmarkError(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     bench = Bench(settings)
     bench.paths(settings.engines)  # before the first measurement, since converters keep the machine busy
     results = Results.start(settings, resume)
-    for name in only or PARTS:
+    failed = []
+    for name in only or [name for name in PARTS if name != "quality" or settings.dev]:
         if results.has(name):
             print(f"{name}: done before", file=sys.stderr)
             continue
         started = time.time()
-        results.add(name, PARTS[name](bench), started)
+        try:
+            found = PARTS[name](bench)
+        except BenchmarkError as error:  # the other parts do not need it
+            failed.append(f"{name}: {error}")
+            continue
+        results.add(name, found, started)
         write_atomically(results.path.with_suffix(".md"), markdown(results.content))
+    draw(results.content, results.path.parent)
+    if failed:
+        raise BenchmarkError(
+            "; ".join(failed) + f" (the other parts are in {results.path}; --resume tries these again)"
+        )
     return results
+
+
+def draw(content: dict[str, Any], folder: Path) -> None:
+    """Draw the plots, where matplotlib is installed; the tables do not need it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no plots: matplotlib is not installed", file=sys.stderr)
+        return
+    plots(content, folder)

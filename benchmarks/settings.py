@@ -47,7 +47,7 @@ class Settings:
     """Folder of converted models; made once."""
     engines: tuple[str, ...] = field(default_factory=_all_engines)
     """Names of the engines to compare."""
-    lengths: tuple[int, ...] = (5, 10, 20, 30, 50, 75, 100)
+    lengths: tuple[int, ...] = (5, 10, 20, 25, 30, 50, 75, 100)
     """Source and target tokens of the latency part, the end token counted."""
     beams: tuple[int, ...] = (1, 4)
     """Beam sizes."""
@@ -74,6 +74,11 @@ class Settings:
                 raise BenchmarkError(f"{name} must be whole numbers of at least 1, not {values}")
         if min(self.lengths) < 2:
             raise BenchmarkError("a length counts the end token, so it is 2 at least")
+        if max(self.threads) > len(self.cores):
+            raise BenchmarkError(
+                f"{max(self.threads)} threads need as many cores, and this process may use {len(self.cores)}: "
+                "give it more (taskset), or name fewer: --threads 1"
+            )
         if self.turns < 1 or self.turn_seconds < 0 or self.dev_lines < 1:
             raise BenchmarkError("turns and dev_lines must be at least 1, turn_seconds not negative")
         for path, what in ((self.sentences, "sentences"), *((file, "dev") for file in self.dev)):

@@ -7,19 +7,28 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from benchmarks.bench import Bench
-from benchmarks.engines.base import Ids
+from benchmarks.engines.base import INT8, Ids
+from benchmarks.engines.textual import natural_limit
 from benchmarks.worker import Worker
 
+_CONTENDERS = ("ours-int8", "ctranslate2-int8")
 _MOST_CALLS = 5
 _WARM_TURNS = 1
+# A slow engine takes part in fewer turns: no more once it has worked so many seconds in one setting and taken part in
+# so many turns. Its medians vary least, being sums of many steps.
+_ENOUGH_SECONDS = 20.0
+_FEWEST_TURNS = 3
+_CACHED_SECONDS = 0.3  # an engine that takes longer reads its weights from memory anyway: no call to warm it
 
 
 @contextmanager
-def workers(bench: Bench, names: Sequence[str], threads: int) -> Iterator[dict[str, Worker]]:
-    """A process for each engine, pinned to the same cores."""
+def workers(bench: Bench, names: Sequence[str], threads: int, text: bool = False) -> Iterator[dict[str, Worker]]:
+    """A process for each engine, pinned to the same cores; with ``text`` they translate texts instead of ids."""
+    tokenizer = str(bench.tokenizer_json) if text else ""
+    cores = bench.settings.pinned(threads)
     with ExitStack() as stack:
         yield {
-            name: stack.enter_context(Worker(name, str(path), threads, bench.settings.pinned(threads)))
+            name: stack.enter_context(Worker(name, str(path), threads, cores, tokenizer))
             for name, path in bench.paths(names).items()
         }
 
@@ -44,17 +53,20 @@ def _typical(lengths: Sequence[int]) -> list[int]:
 
 def _latency(bench: Bench, engines: dict[str, Worker], threads: int, beam: int, length: int) -> list[dict[str, Any]]:
     seconds: dict[str, list[list[float]]] = {name: [] for name in engines}
-    calls = dict.fromkeys(engines, 1)
+    calls, warm = dict.fromkeys(engines, 1), dict.fromkeys(engines, 1)
     sources = bench.corpus.slices(length)
     for turn in range(_WARM_TURNS + bench.settings.turns):
         source = next(sources)
         for name, engine in engines.items():
+            if _enough(seconds[name]):
+                continue
             # The call before the measured ones brings weights back into the caches that the engine before it took.
             answer = engine.generate(
-                [source], beam_size=beam, min_length=length, max_length=length, warm=1, calls=calls[name]
+                [source], beam_size=beam, min_length=length, max_length=length, warm=warm[name], calls=calls[name]
             )
             if turn < _WARM_TURNS:
                 calls[name] = _calls(bench.settings.turn_seconds, min(answer.seconds))
+                warm[name] = int(min(answer.seconds) < _CACHED_SECONDS)
             else:
                 seconds[name].append(answer.seconds)
     return [
@@ -63,19 +75,43 @@ def _latency(bench: Bench, engines: dict[str, Worker], threads: int, beam: int, 
     ]
 
 
+def _enough(turns: Sequence[Sequence[float]]) -> bool:
+    return len(turns) >= _FEWEST_TURNS and sum(map(sum, turns)) > _ENOUGH_SECONDS
+
+
 def _calls(budget: float, one: float) -> int:
     return max(1, min(_MOST_CALLS, int(budget / one)))
+
+
+def endtoend(bench: Bench) -> dict[str, Any]:
+    """Text in, text out, one sentence after another, greedy, at natural lengths: milliseconds of each sentence.
+
+    Ours is ``Translator.translate``; peers are their engine with the tokenizers package.
+    """
+    names = [name for name in bench.settings.engines if name in (*INT8, "optimum-fp32", "torch-fp32")]
+    chosen = bench.corpus.lines[:: max(1, len(bench.corpus.lines) // (4 * bench.settings.turns))]
+    seconds: dict[str, list[list[float]]] = {name: [] for name in names}
+    with workers(bench, names, 1, text=True) as engines:
+        for index, line in enumerate(bench.progress([chosen[0], *chosen], "text to text")):
+            for name, engine in engines.items():
+                found = engine.translate(line, warm=1, calls=1)
+                if index:
+                    seconds[name].append(found)
+    rows = [{"engine": name, "seconds": found} for name, found in seconds.items()]
+    return {"rows": rows, "sentences": len(chosen)}
 
 
 def throughput(bench: Bench) -> dict[str, Any]:
     """Seconds for the whole file of sentences, by batch and threads: natural lengths, and forced to the source's."""
     settings = bench.settings
-    names = [name for name in settings.engines if name in bench.throughput_engines]
+    names = [name for name in settings.engines if name in INT8]
+    contenders = [name for name in names if name in _CONTENDERS]  # the rest is far behind: one setting shows it
     turns = max(1, settings.turns // 4)  # each turn is a whole file
     rows = []
     for threads in settings.threads:
-        with workers(bench, names, threads) as engines:
-            for beam in settings.beams:
+        for beam in settings.beams:
+            first = threads == settings.threads[0] and beam == settings.beams[0]
+            with workers(bench, names if first else contenders, threads) as engines:
                 for batch in bench.progress(settings.batches, f"throughput, {threads} thread(s), beam {beam}"):
                     for forced in (True, False):
                         rows += _throughput(bench, engines, threads, beam, batch, forced, turns)
@@ -90,6 +126,8 @@ def _throughput(
     steps = dict.fromkeys(engines, 0)
     for turn in range(1 + turns):
         for name, engine in engines.items():
+            if _enough(seconds[name]):
+                continue
             total, steps[name] = translate_file(bench, engine, beam, batch, forced, warm=turn == 0)
             if turn:
                 seconds[name].append([total])
@@ -124,8 +162,3 @@ def translate_file(
         seconds += sum(answer.seconds)
         generated += sum(answer.steps)
     return seconds, generated
-
-
-def natural_limit(longest: int) -> int:
-    """Length limit that all engines get where the model itself ends a sentence; one for a batch, as peers take one."""
-    return min(2 * longest + 10, 250)

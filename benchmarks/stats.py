@@ -45,14 +45,14 @@ class Ratio:
 
 
 def ratio(slow: Turns, fast: Turns, seed: int = 0) -> Ratio:
-    """Ratio of the medians, ``slow`` over ``fast``.
+    """Ratio of the medians of the turns' medians, ``slow`` over ``fast``.
 
     Where both have the same number of turns they were taken in alternation, so that a turn in which the machine was
     busy is drawn for both at once (paired bootstrap, Efron and Tibshirani 1993, chapter 8); else each is drawn alone.
     """
-    value = summarize(slow).median / summarize(fast).median
     random = np.random.default_rng(seed)
     rows = [np.array([np.median(turn) for turn in turns], float) for turns in (slow, fast)]
+    value = float(np.median(rows[0]) / np.median(rows[1]))
     first = random.integers(0, len(rows[0]), (_RESAMPLES, len(rows[0])))
     second = first if len(rows[0]) == len(rows[1]) else random.integers(0, len(rows[1]), (_RESAMPLES, len(rows[1])))
     drawn = np.median(rows[0][first], axis=1) / np.median(rows[1][second], axis=1)

@@ -12,12 +12,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from benchmarks import ROOT
-from benchmarks.engines.base import SPECS, Ids
+from benchmarks.engines.base import SPECS, Engine, Ids
+from benchmarks.engines.textual import open_text
 from benchmarks.errors import BenchmarkError
 
 _THREAD_VARIABLES = (
@@ -40,16 +42,21 @@ class Answer:
 
 
 class Worker:
-    """One engine in a process of its own, on the given cores."""
+    """One engine in a process of its own, on the given cores; with a tokenizer it translates texts, else ids."""
 
-    def __init__(self, name: str, path: str, threads: int, cores: list[int]) -> None:
+    def __init__(self, name: str, path: str, threads: int, cores: list[int], tokenizer: str = "") -> None:
         self.name = name
         self.threads = threads
-        command = [sys.executable, "-m", "benchmarks.worker", name, path, str(threads), ",".join(map(str, cores))]
+        command = [sys.executable, "-m", "benchmarks.worker", name, path, str(threads), tokenizer]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(threads), cwd=ROOT
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(threads),
+            preexec_fn=pinning(cores),
         )
-        self.versions: dict[str, str] = self._answer()["versions"]
+        self._answer()
 
     def __enter__(self) -> Worker:
         return self
@@ -85,7 +92,7 @@ class Worker:
         Raises:
             BenchmarkError: the engine failed, or did not generate the forced length.
         """
-        request = {
+        request: dict[str, Any] = {
             "sources": sources,
             "beam_size": beam_size,
             "min_length": min_length,
@@ -93,15 +100,26 @@ class Worker:
             "warm": warm,
             "calls": calls,
         }
-        assert self._process.stdin is not None
-        if self.threads > 1:
-            time.sleep(_SETTLE)
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = Answer(**self._answer())
+        answer = Answer(**self._ask(request))
         if min_length == max_length and any(steps != max_length for steps in answer.steps):
             raise BenchmarkError(f"{self.name} generated {answer.steps} tokens where {max_length} were forced")
         return answer
+
+    def translate(self, text: str, *, warm: int = 0, calls: int = 1) -> list[float]:
+        """Translate a text ``warm`` times unmeasured, then ``calls`` times measured; returns the seconds."""
+        seconds: list[float] = self._ask({"text": text, "warm": warm, "calls": calls})["seconds"]
+        return seconds
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        if self.threads > 1:
+            time.sleep(_SETTLE)
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the process has ended: reading its answer says so
+        return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -113,47 +131,64 @@ class Worker:
         return answer
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Environment of a measured process: so many threads for every library, found from anywhere, offline."""
+def environment(threads: int, harness: bool = True) -> dict[str, str]:
+    """Environment of a measured process: so many threads for every library, offline; it finds this harness."""
     variables = dict.fromkeys(_THREAD_VARIABLES, str(threads))
-    path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, **variables, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
+    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH")}
+    if harness:
+        kept["PYTHONPATH"] = str(ROOT)
+    return {**kept, **variables, "TOKENIZERS_PARALLELISM": "false"}
 
 
-def pin(cores: list[int]) -> None:
-    """Keep this process on these cores, where the system can do that."""
-    if hasattr(os, "sched_setaffinity") and cores:
-        os.sched_setaffinity(0, cores)
+def pinning(cores: list[int]) -> Callable[[], None] | None:
+    """For ``preexec_fn``: keeps a child on these cores, where the system can do that."""
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        return None
+    return lambda: os.sched_setaffinity(0, cores)
 
 
-def main(name: str, path: str, threads: str, cores: str) -> None:
+def main(name: str, path: str, threads: str, tokenizer: str) -> None:
     """Serve requests from standard input until it is closed."""
-    pin([int(core) for core in cores.split(",") if core])
     # Libraries print to standard output; answers go to a copy of it, and what libraries print to standard error.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    engine = SPECS[name].load(path, int(threads))
-    print(json.dumps({"versions": _versions(name)}), file=out, flush=True)
+    if tokenizer:
+        serve = _serve_text(open_text(name, path, tokenizer, int(threads)))
+    else:
+        serve = _serve_ids(SPECS[name].load(path, int(threads)))
+    print(json.dumps({"ready": name}), file=out, flush=True)
     for line in sys.stdin:
-        request = json.loads(line)
+        print(json.dumps(serve(json.loads(line))), file=out, flush=True)
+
+
+def _serve_text(translate: Callable[[str], str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def serve(request: dict[str, Any]) -> dict[str, Any]:
+        seconds, _ = _timed(lambda: translate(request["text"]), request)
+        return {"seconds": seconds}
+
+    return serve
+
+
+def _serve_ids(engine: Engine) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def serve(request: dict[str, Any]) -> dict[str, Any]:
         prepared = engine.prepare(request["sources"])
         settings = request["beam_size"], request["min_length"], request["max_length"]
-        for _ in range(request["warm"]):
-            engine.run(prepared, *settings)
-        seconds = []
-        for _ in range(request["calls"]):
-            start = time.perf_counter()
-            result = engine.run(prepared, *settings)
-            seconds.append(time.perf_counter() - start)
-        answer = {"seconds": seconds, "ids": engine.ids(result), "steps": engine.steps(result)}
-        print(json.dumps(answer), file=out, flush=True)
+        seconds, result = _timed(lambda: engine.run(prepared, *settings), request)
+        return {"seconds": seconds, "ids": engine.ids(result), "steps": engine.steps(result)}
+
+    return serve
 
 
-def _versions(name: str) -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {package: version(package) for package in SPECS[name].requirements}
+def _timed(call: Callable[[], Any], request: dict[str, Any]) -> tuple[list[float], Any]:
+    for _ in range(request["warm"]):
+        call()
+    seconds: list[float] = []
+    result = None
+    for _ in range(request["calls"]):
+        start = time.perf_counter()
+        result = call()
+        seconds.append(time.perf_counter() - start)
+    return seconds, result
 
 
 if __name__ == "__main__":

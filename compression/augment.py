@@ -4,8 +4,9 @@ Titles, shouting, chat without capitals, labels without a full stop, emoji, plac
 words and paragraphs are rare in sentence pairs, and a small model mangles what it never saw. Each kind has a share:
 0.01 adds one pair to every hundred. The pairs themselves stay.
 
-Which pair is changed, and how, is decided by a hash of (seed, pair, copy). Where the chosen pair does not lend itself
-to a kind (no number in it, say), the next one that does takes its place, so that shares are met.
+Which pair is changed is decided by a hash of (seed, pair, copy), and how by a hash of (seed, kind, number of those
+made). Where the chosen pair does not lend itself to a kind (no number in it, say), the next one that does takes its
+place, so that shares are met.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from mobilenmt.compression.hashing import Hasher
 from mobilenmt.compression.pairs import Pair
 from mobilenmt.compression.settings import shown
 from mobilenmt.compression.streams import READ_ERRORS, numbered_lines
+from mobilenmt.compression.word_pairs import associated_words, single_words
 
 _WORD_PAIRS = 100_000  # single words kept in memory at most
+_REPEATS = 20  # times that a single word is used, on average
 _MEMORY = 8  # pairs before the current one that it may be joined with
 
 SHARES = (
@@ -67,7 +70,8 @@ class AugmentSettings:
     addresses: float = 0.01
     """URLs and e-mail addresses on both sides."""
     words: float = 0.02
-    """Pairs of single words: those of the corpus, and those of `dictionary`."""
+    """Pairs of single words, each at most 20 times: those of `dictionary`, pairs of the corpus that are one word each,
+    and words that keep company in it."""
     dictionary: Path | None = None
     """Words and their translations, ``word<TAB>translation`` a line; used by `words`."""
     sentences: float = 0.02
@@ -113,10 +117,8 @@ class Augmenter:
         self._before: deque[Pair] = deque(maxlen=_MEMORY)
         self._words: list[Pair] = []
         if settings.words:
-            found = itertools.chain(
-                _dictionary(settings.dictionary) if settings.dictionary else (), word_pairs(pairs() if pairs else ())
-            )
-            self._words = list(dict.fromkeys(itertools.islice(found, _WORD_PAIRS)))
+            self._words = _collect_words(settings.dictionary, pairs)
+        self._words_left = _REPEATS * len(self._words)
         kinds: dict[str, Callable[[Pair, Random], Pair | None]] = {
             "all_caps": self._all_caps,
             "title_case": self._title_case,
@@ -132,6 +134,7 @@ class Augmenter:
         self._makers = {kind: maker for kind, maker in kinds.items() if getattr(settings, kind) > 0}
         self._limits = list(itertools.accumulate(getattr(settings, kind) for kind in self._makers))
         self._owed = dict.fromkeys(self._makers, 0)
+        self._made = dict.fromkeys(self._makers, 0)
 
     def augment(self, pair: Pair, copy: int = 0) -> Iterator[tuple[str, Pair]]:
         """Yield (kind, new pair) for what is due at this pair of the stream: mostly nothing.
@@ -145,9 +148,10 @@ class Augmenter:
             self._owed[kind] += 1
         for kind, owed in self._owed.items():
             if owed:
-                made = self._makers[kind](pair, self._hasher.generator(kind, *key))
+                made = self._makers[kind](pair, self._hasher.generator(kind, str(self._made[kind])))
                 if made is not None:
                     self._owed[kind] -= 1
+                    self._made[kind] += 1
                     yield kind, made
         if copy == 0:
             self._before.append(pair)
@@ -165,8 +169,9 @@ class Augmenter:
         return augment_text.lower_case(pair, self._languages, target_too=self._settings.lower_case_target)
 
     def _word(self, pair: Pair, random: Random) -> Pair | None:
-        if not self._words:
+        if self._words_left <= 0:
             return None
+        self._words_left -= 1
         return random.choice(self._words)._replace(tag=pair.tag)
 
     def _joined(self, pair: Pair, random: Random) -> Pair | None:
@@ -182,14 +187,12 @@ class Augmenter:
         return augment_text.joined(parts[::-1])
 
 
-def word_pairs(pairs: Iterable[Pair]) -> Iterator[Pair]:
-    """Yield the pairs of one word each, without the punctuation around them (and without tags)."""
-    for pair in pairs:
-        if len(pair.source) > 40 or len(pair.target) > 40:
-            continue
-        source, target = pair.source.strip(augment_text.AROUND), pair.target.strip(augment_text.AROUND)
-        if source and target and augment_text.is_word(source) and augment_text.is_word(target):
-            yield Pair(source, target)
+def _collect_words(dictionary: Path | None, pairs: Callable[[], Iterable[Pair]] | None) -> list[Pair]:
+    """Single words with their translations, each pair once."""
+    found = dict.fromkeys(itertools.islice(_dictionary(dictionary) if dictionary else (), _WORD_PAIRS))
+    for more in (single_words(pairs()), associated_words(pairs)) if pairs else ():
+        found |= dict.fromkeys(itertools.islice(more, _WORD_PAIRS))
+    return list(found)
 
 
 def _dictionary(path: Path) -> Iterator[Pair]:

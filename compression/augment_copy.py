@@ -55,8 +55,10 @@ def with_placeholder(pair: Pair, random: Random) -> Pair | None:
     """A placeholder for a shared name or number, or tags around it; else at the beginning, the end, or around all."""
     if COPIED.search(pair.source) or COPIED.search(pair.target):
         return None
-    shared = _shared(pair)
-    if shared and random.random() < 0.8:
+    if random.random() < 0.6:
+        shared = _shared(pair)
+        if not shared:
+            return None
         random.shuffle(shared)
         for token in shared[: random.choice((1, 1, 2))]:
             if random.random() < 0.3:
@@ -65,8 +67,6 @@ def with_placeholder(pair: Pair, random: Random) -> Pair | None:
             else:
                 pair = _replace(pair, token, _placeholder(random))
         return pair
-    if random.random() < 0.5:  # half of the pairs without a shared token: else most would stand at an edge
-        return None
     mark, place = _placeholder(random), random.random()
     if place < 0.3:
         return _both(pair, lambda text: f"{mark}: {text}")

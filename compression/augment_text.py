@@ -10,20 +10,17 @@ from collections.abc import Callable, Sequence
 
 from mobilenmt.compression.pairs import Pair
 
-AROUND = " .,;:!?…¡¿\"'„“”‚‘’«»()[]。、！？"
-"""Marks that may stand around a word."""
-
 COPIED = re.compile(
     r"\{\{[^{}]*\}\}|\$?\{[^{}\s]*\}|%\([^()\s]+\)[sdf]|%\d+\$[sd@]|%[sdifux@](?![^\W_])"
     r"|</?[A-Za-z][^<>]*>|&#?\w+;|(?:https?|ftp)://\S+|www\.\S+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
+    r"|[^\W\d_][\w-]*(?:[._\\/]\w+)+"
 )
-"""What no change may touch: placeholders, tags, entities, addresses."""
+"""What no change may touch: placeholders, tags, entities, addresses, names of files."""
 
 _WORD = re.compile(r"[^\W\d_](?:[\w'’])*")
-_IS_WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 _END = re.compile(r"\s*[.!?…。！？]+$")
 _INSIDE_END = re.compile(r"[.!?…]\s|[。！？]\S")
-_CLOSED = re.compile(r"[.!?…。！？:][\"'“”‘’«»)\]]*$")
+_CLOSED = re.compile(r"[.!?…。！？][\"'“”‘’«»)\]]*$")
 _NO_SPACE = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]$")
 _TURKIC = ("tr", "az")
 
@@ -67,11 +64,6 @@ def joined(pairs: Sequence[Pair]) -> Pair | None:
     if not all(_CLOSED.search(pair.source) and _CLOSED.search(pair.target) for pair in pairs):
         return None
     return Pair(_join([pair.source for pair in pairs]), _join([pair.target for pair in pairs]), pairs[-1].tag)
-
-
-def is_word(text: str) -> bool:
-    """Whether a text is one word: letters, with hyphens and apostrophes inside."""
-    return _IS_WORD.fullmatch(text) is not None
 
 
 def _join(texts: Sequence[str]) -> str:

@@ -194,7 +194,7 @@ def _weighted(
 
 
 def _progress(pairs: Iterator[Pair]) -> Iterator[Pair]:
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     return iter(tqdm(pairs, desc="tokenize", unit=" pairs", unit_scale=True, mininterval=1.0, disable=None))
 

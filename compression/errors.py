@@ -29,5 +29,14 @@ class TrainingError(MobileNMTError):
     """Training cannot start, cannot go on from what lies in its folder, or diverged."""
 
 
+class StoppedError(TrainingError):
+    """A signal asked training to stop, and its state was saved."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        """What the command line ends with: 130 for Ctrl-C, 143 for SIGTERM."""
+
+
 class EvaluationError(MobileNMTError):
     """A model, a test set or a peer's output cannot be scored."""

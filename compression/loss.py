@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 CHUNK_BYTES = 8_000_000
 """fp32 logits held at once on a CPU: about a core's share of the cache."""
 CHUNK_BYTES_GPU = 512_000_000
+_TINY = 1e-38  # a likelihood below it counts as it
 
 
 @dataclass(frozen=True)
@@ -47,61 +49,53 @@ class FusedLoss(torch.autograd.Function):
         offset = bias.view(-1)[:classes].to(torch.float32)
         states = hidden.to(dtype)
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        on_cpu = hidden.device.type == "cpu"
+        rows = max(16, (CHUNK_BYTES if on_cpu else CHUNK_BYTES_GPU) // (4 * classes))
+        has_bias = bool(offset.any()) if on_cpu else True
+        hard, smooth, temperature = 1.0 - weights.word_level, weights.label_smoothing, weights.temperature
+        # What smoothing needs of all logits of a row, their sum, and what it adds to all gradients, a constant, go
+        # through the sum of the table's rows: no pass over the logits.
+        table_sum = weight[:classes].detach().sum(0, dtype=torch.float32)
+        mean = (hidden.float() @ table_sum + offset.sum()) / classes
+        totals = torch.zeros(3, dtype=torch.float64, device=hidden.device)
         hidden_grad = torch.empty_like(states) if wanted else None
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if wanted else None
-        size = CHUNK_BYTES if hidden.device.type == "cpu" else CHUNK_BYTES_GPU
-        rows = max(16, size // (4 * classes))
-        has_bias = bool(offset.any()) if hidden.device.type == "cpu" else True
-        # Sum of all logits of a row without another pass over them.
-        column_sum, offset_sum = weight[:classes].detach().sum(0, dtype=torch.float32), offset.sum()
-        hard, smooth = 1.0 - weights.word_level, weights.label_smoothing
-        totals = torch.zeros(3, dtype=torch.float64, device=hidden.device)
         for start in range(0, len(states), rows):
-            chunk = states[start : start + rows]
-            label = labels[start : start + rows]
-            logits = torch.mm(chunk, table.t()).float()
+            part = slice(start, start + rows)
+            label = labels[part, None]
+            logits = torch.mm(states[part], table.t()).float()
             if has_bias:
                 logits += offset
-            at_label = logits.gather(1, label[:, None]).squeeze(1)
-            mean = (chunk.float() @ column_sum + offset_sum) / classes
-            if soft is None or weights.temperature == 1.0:
-                at_soft = None if soft is None else logits.gather(1, soft[0][start : start + rows])
-                softened = None
-            else:
-                softened = logits / weights.temperature
-                at_soft = softened.gather(1, soft[0][start : start + rows])
-            log_sum = _softmax_(logits)
-            nll = log_sum - at_label
+            gradient = torch.softmax(logits, dim=1)
+            nll = gradient.gather(1, label).clamp_min_(_TINY).log_().neg_().squeeze(1)
+            log_sum = nll + logits.gather(1, label).squeeze(1)
             totals[0] += nll.sum(dtype=torch.float64)
-            totals[1] += ((1 - smooth) * nll + smooth * (log_sum - mean)).sum(dtype=torch.float64)
-            gradient = logits
-            if soft is not None and at_soft is not None:
-                ids, target = soft[0][start : start + rows], soft[1][start : start + rows]
-                soft_sum = log_sum if softened is None else _softmax_(softened)
+            totals[1] += ((1 - smooth) * nll + smooth * (log_sum - mean[part])).sum(dtype=torch.float64)
+            if soft is not None:
+                ids, target = soft[0][part], soft[1][part]
+                at_ids = logits.gather(1, ids) / temperature
+                if temperature != 1.0:
+                    logits /= temperature
+                    log_sum = logits.logsumexp(1)
+                    softened = torch.softmax(logits, dim=1)
+                    gradient.mul_(hard).add_(softened, alpha=weights.word_level * temperature)
                 entropy = torch.special.xlogy(target, target).sum(1)
-                divergence = entropy - (target * at_soft).sum(1) + soft_sum * target.sum(1)
-                totals[2] += weights.temperature**2 * divergence.sum(dtype=torch.float64)
-                if wanted:
-                    scale = weights.word_level * weights.temperature
-                    if softened is None:
-                        gradient = logits  # (hard + word_level) = 1 times the same softmax
-                    else:
-                        gradient = logits.mul_(hard).add_(softened, alpha=scale)
-                    gradient.scatter_add_(1, ids, target * -scale)
-            elif wanted and hard != 1.0:
-                gradient.mul_(hard)
+                divergence = entropy - (target * at_ids).sum(1) + log_sum * target.sum(1)
+                totals[2] += temperature**2 * divergence.sum(dtype=torch.float64)
+                gradient.scatter_add_(1, ids, target * (-weights.word_level * temperature))
             if hidden_grad is None or weight_grad is None:
                 continue
-            if smooth and hard:
-                gradient -= hard * smooth / classes
-            gradient.scatter_add_(1, label[:, None], gradient.new_full((len(label), 1), -hard * (1 - smooth)))
+            gradient.scatter_add_(1, label, gradient.new_full(label.shape, -hard * (1 - smooth)))
             small = gradient.to(dtype)
-            torch.mm(small, table, out=hidden_grad[start : start + rows])
+            torch.mm(small, table, out=hidden_grad[part])
             if dtype == torch.float32:
-                weight_grad[:classes].addmm_(small.t(), chunk)
+                weight_grad[:classes].addmm_(small.t(), states[part])
             else:
-                weight_grad[:classes] += torch.mm(small.t(), chunk)
-        if wanted:
+                weight_grad[:classes] += torch.mm(small.t(), states[part])
+        if hidden_grad is not None and weight_grad is not None:
+            if smooth and hard:
+                hidden_grad -= table_sum * (hard * smooth / classes)
+                weight_grad[:classes] -= hidden.sum(0, dtype=torch.float32) * (hard * smooth / classes)
             ctx.save_for_backward(hidden_grad, weight_grad)
             ctx.hidden_dtype = hidden.dtype
         loss = hard * totals[1] + weights.word_level * totals[2]
@@ -152,13 +146,42 @@ def soften(logprobs: torch.Tensor, temperature: float) -> torch.Tensor:
     return torch.softmax(logprobs.float() / temperature, dim=-1)
 
 
-def _softmax_(logits: torch.Tensor) -> torch.Tensor:
-    """Turn logits [N, V] into probabilities in place; returns the logarithm of the sum of exponentials, [N]."""
-    largest = logits.amax(1, keepdim=True)
-    logits.sub_(largest).exp_()
-    total = logits.sum(1, keepdim=True)
-    logits.div_(total)
-    return (total.log() + largest).squeeze(1)
+class _Dropout(torch.autograd.Function):
+    """Dropout from 16 random bits an element, four elements a draw: torch draws twice 32 bits for each."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, p: float) -> torch.Tensor:
+        count = values.numel()
+        limit = round(p * 65536)
+        bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        keep = (bits[:count].view(values.shape) >= limit - 32768).to(values.dtype).mul_(65536 / (65536 - limit))
+        ctx.save_for_backward(keep)
+        return values * keep
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> Any:
+        (keep,) = ctx.saved_tensors
+        return upstream[0] * keep, None
+
+
+class FastDropout(TorchFunctionMode):
+    """Within the block ``torch.nn.functional.dropout`` on a CPU draws as :class:`_Dropout` does (half the time)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.functional.dropout:
+            values, p, training = _dropout_arguments(*args, **kwargs)
+            if not training or p == 0:
+                return values
+            if values.device.type == "cpu":
+                return _Dropout.apply(values, p)  # type: ignore[no-untyped-call]
+        return func(*args, **kwargs)
+
+
+def _dropout_arguments(
+    input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> tuple[torch.Tensor, float, bool]:
+    return input, p, training
 
 
 class TrainingModule(nn.Module):
@@ -180,7 +203,7 @@ class TrainingModule(nn.Module):
         soft: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss and sums of a batch, see :func:`fused_loss`; shapes as in ``batches.Batch``."""
-        with torch.autocast(source.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+        with FastDropout(), torch.autocast(source.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             hidden = self.student.model(
                 input_ids=source, attention_mask=source_mask, decoder_input_ids=decoder_input, use_cache=False
             ).last_hidden_state

@@ -18,7 +18,6 @@ from mobilenmt.compression.errors import CorpusError
 from mobilenmt.compression.streams import READ_ERRORS, open_bytes
 
 _LAYOUT = re.compile("[\t\n\r]+")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Pair(NamedTuple):
@@ -44,7 +43,7 @@ class PairWriter:
         self._temporary = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
         self._level = level
         self._raw: IO[bytes] | None = None
-        self._text: io.TextIOWrapper | None = None
+        self._out: io.BufferedWriter | None = None
 
     def __enter__(self) -> PairWriter:
         import zstandard
@@ -55,15 +54,21 @@ class PairWriter:
             raise CorpusError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True)
         stream = compressor.stream_writer(self._raw, closefd=False)
-        self._text = io.TextIOWrapper(io.BufferedWriter(stream, 1 << 18), encoding="utf-8", newline="\n")  # type: ignore[type-var]
+        self._out = io.BufferedWriter(stream, 1 << 18)  # type: ignore[arg-type]
         return self
 
     def write(self, pair: Pair) -> None:
         """Append one pair."""
-        assert self._text is not None, "used outside its with block"
-        line = "\t".join(_one_line(field) for field in pair)
+        assert self._out is not None, "used outside its with block"
+        line = "\t".join(pair)
+        if line.count("\t") != 2 or "\n" in line or "\r" in line:
+            line = "\t".join(_LAYOUT.sub(" ", field) for field in pair)
         try:
-            self._text.write(line + "\n")
+            data = line.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair
+            data = line.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+        try:
+            self._out.write(data + b"\n")
         except OSError as error:
             raise CorpusError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         self.count += 1
@@ -71,10 +76,10 @@ class PairWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._text is not None and self._raw is not None
+        assert self._out is not None and self._raw is not None
         try:
             if kind is None:
-                self._text.close()  # flushes, and ends the zstd frame
+                self._out.close()  # flushes, and ends the zstd frame
                 self._raw.flush()
                 os.fsync(self._raw.fileno())
                 self._raw.close()
@@ -104,10 +109,3 @@ def read_pairs(path: Path) -> Iterator[Pair]:
         raise CorpusError(f"{path}: no such file") from None
     except (*READ_ERRORS, UnicodeDecodeError) as error:
         raise CorpusError(f"{path}: cannot be read behind line {number}: {error}; make the file anew") from error
-
-
-def _one_line(text: str) -> str:
-    text = _LAYOUT.sub(" ", text) if _LAYOUT.search(text) else text
-    if not text.isascii() and _SURROGATE.search(text):
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text

@@ -25,7 +25,7 @@ SECTIONS: Mapping[str, str] = {
     "student": "mobilenmt.compression.student:StudentShape",
     "distill": "mobilenmt.compression.train_settings:DistillSettings",
     "evaluate": "mobilenmt.compression.evaluate:EvaluateSettings",
-    "export": "mobilenmt.compression.compress:ExportSettings",
+    "export": "mobilenmt.compression.export_stage:ExportSettings",
 }
 """Where the class of each section stands."""
 

@@ -22,7 +22,7 @@ def total_steps(settings: TrainSettings, updates_per_epoch: int) -> int:
 
 def learning_rate(settings: TrainSettings, step: int, total: int) -> float:
     """Rate of update ``step`` (the first is 1) of ``total``."""
-    peak, warmup = settings.learning_rate, min(settings.warmup_steps, total)
+    peak, warmup = settings.learning_rate, settings.warmup_steps
     if step <= warmup:
         rate = peak * step / warmup
     elif settings.schedule == "inverse_sqrt":

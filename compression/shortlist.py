@@ -6,8 +6,11 @@ charged to the source token it is aligned with; each source token keeps those it
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +19,13 @@ from mobilenmt.compression.errors import VocabularyError
 from mobilenmt.export.shortlist import Shortlist
 from mobilenmt.runtime.errors import InputError
 
+if TYPE_CHECKING:
+    from mobilenmt.runtime.engine import Engine
+
 Ids = npt.NDArray[np.int64]
 _ITERATIONS = 4
+_BATCH = 64  # sentences
+_FEWEST = 20
 _LONGEST = 100  # tokens of a side; longer pairs align badly and cost their square
 
 
@@ -94,6 +102,69 @@ def learn_shortlist(
     if shared:
         lexical[:, -1] = np.where(allowed[: len(lexical)], np.arange(len(lexical)), eos)
     return Shortlist(common.astype(np.int32), lexical.astype(np.int32))
+
+
+def make_shortlist(
+    checkpoint: Path, texts: Sequence[str], *, settings: ShortlistSettings | None = None, progress: bool = False
+) -> tuple[Shortlist, Coverage]:
+    """Translate ``texts`` with a checkpoint, as an INT8 pack with all tokens, and learn its shortlist from that.
+
+    Args:
+        checkpoint: a Marian checkpoint folder, as :func:`mobilenmt.export.export.export` reads it.
+        texts: source sentences, tens of thousands of the kind that the model is meant for. The last twentieth is left
+            out of the learning and measured.
+        settings: sizes; None for the defaults.
+        progress: show a bar on standard error.
+
+    Raises:
+        VocabularyError: fewer than 20 texts that are not empty.
+        CheckpointError, ExportError: see the exporter.
+    """
+    from mobilenmt.export.export import export
+    from mobilenmt.runtime.engine import Engine
+    from mobilenmt.runtime.tokenizer import Tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        pack = export(checkpoint, Path(folder) / "pack", name="pack", shortlist=False)
+        manifest = pack.manifest
+        shared = "tokenizer.target.json" not in manifest.files
+        tokenizer = Tokenizer(pack.file("tokenizer.json"), manifest.tokens, manifest.model.source_vocab_size)
+        longest = min(_LONGEST, manifest.model.max_positions - 1)
+        sources = [ids for text in texts if 0 < len(ids := tokenizer.encode(text)) <= longest]
+        if len(sources) < _FEWEST:
+            raise VocabularyError(f"a shortlist is learned from at least {_FEWEST} sentences, better 50,000; found {len(sources)}")
+        pairs = _translations(Engine(pack), sources, manifest.tokens.eos, progress)
+        tokens, generation = manifest.tokens, manifest.generation
+    held = max(1, len(pairs) // 20)
+    shortlist = learn_shortlist(
+        pairs[:-held],
+        source_vocab_size=manifest.model.source_vocab_size,
+        target_vocab_size=manifest.model.target_vocab_size,
+        eos=tokens.eos,
+        banned=generation.bad_token_ids,
+        shared=shared,
+        settings=settings,
+    )
+    return shortlist, measure_coverage(shortlist, pairs[-held:])
+
+
+def _translations(
+    engine: Engine, sources: list[list[int]], eos: int, progress: bool
+) -> list[tuple[Sequence[int], Sequence[int]]]:
+    """Pairs of a source, its end token included as the engine reads it, and its greedy translation; in order."""
+    from tqdm import tqdm
+
+    order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
+    found: list[Sequence[int]] = [()] * len(sources)
+    with tqdm(total=len(sources), unit=" sentences", disable=not progress) as bar:
+        for start in range(0, len(order), _BATCH):
+            group = order[start : start + _BATCH]
+            limits = [min(2 * len(sources[index]) + 10, engine.max_length) for index in group]
+            results = engine.generate([sources[index] for index in group], max_lengths=limits)
+            for index, (best,) in zip(group, results, strict=True):
+                found[index] = best.ids
+            bar.update(len(group))
+    return [([*source, eos], target) for source, target in zip(sources, found, strict=True)]
 
 
 def measure_coverage(shortlist: Shortlist, pairs: Iterable[tuple[Sequence[int], Sequence[int]]]) -> Coverage:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,22 @@ class _ZstdReader(io.RawIOBase):
         return count
 
 
+class Meter:
+    """How far the files that are being read have come."""
+
+    def __init__(self) -> None:
+        self._share: dict[Path, float] = {}
+
+    def set(self, path: Path, share: float) -> None:
+        """Note the share of a file, 0 to 1, that was read."""
+        self._share[path] = share
+
+    @property
+    def share(self) -> float:
+        """Mean share of the files noted so far."""
+        return sum(self._share.values()) / len(self._share) if self._share else 0.0
+
+
 def open_bytes(path: Path) -> IO[bytes]:
     """Open a file for reading its decompressed bytes.
 
@@ -69,7 +86,10 @@ def open_bytes(path: Path) -> IO[bytes]:
 
     :raises OSError: no such file, or it cannot be read.
     """
-    raw = path.open("rb")
+    return _decompressed(path.open("rb"))
+
+
+def _decompressed(raw: IO[bytes]) -> IO[bytes]:
     head = raw.read(6)
     raw.seek(0)
     if head.startswith(b"\x1f\x8b"):
@@ -119,12 +139,15 @@ def count_lines(path: Path) -> int:
     return count + (last != b"\n")
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(path: Path, meter: Meter | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield (line number from 1, line without its line end). Lines end at LF or CR LF. Raises as reading does."""
-    with open_bytes(path) as stream:
+    with path.open("rb") as raw, _decompressed(raw) as stream:
+        size = max(1, os.fstat(raw.fileno()).st_size)
         for number, line in enumerate(stream, 1):
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark is no text
+            if meter is not None and number % 1024 == 0:
+                meter.set(path, raw.tell() / size)
             if line.endswith(b"\r\n"):
                 yield number, line[:-2]
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mobilenmt.compression.errors import TeacherError
@@ -161,6 +161,7 @@ class TransformersTeacher:
                 batch.to(self._spec.device),
                 attention_mask=mask.to(self._spec.device),
                 generation_config=generation,
+                use_model_defaults=False,  # or what we set to a default, such as no sampling, would count as unset
                 **extra,
             )
         found = [self._cut(row) for row in output[:, self._prompt_length(batch) :].tolist()]
@@ -210,11 +211,15 @@ class TransformersTeacher:
                 f"{name}: {len(missing)} weights are missing, such as {missing[0]}; the download is incomplete, or the "
                 "checkpoint is of another architecture than its config.json says"
             )
+        if self._spec.family != "t5":  # mT5's tokenizers name more extra ids than the model has
+            self._check_ids(self._tokenizer.get_vocab().values())
+
+    def _check_ids(self, ids: Iterable[int]) -> None:
         rows = self._model.get_input_embeddings().weight.shape[0]
-        largest = max(self._tokenizer.get_vocab().values(), default=0)
-        if largest >= rows and self._spec.family != "t5":
+        largest = max(ids, default=0)
+        if largest >= rows:
             raise TeacherError(
-                f"{name}: the tokenizer has ids up to {largest}, the model {rows} embeddings; "
+                f"{self._settings.checkpoint}: the tokenizer has ids up to {largest}, the model {rows} embeddings; "
                 "they do not belong together"
             )
 
@@ -243,6 +248,7 @@ class Seq2SeqTeacher(TransformersTeacher):
                 self._start = {"decoder_start_token_id": target}  # mBART-25 begins with the language itself
             else:
                 self._generation.forced_bos_token_id = target
+            self._check_ids([target, *self._encode(["a"])[0]])
 
     def _encode(self, sources: Sequence[str]) -> list[list[int]]:
         found: list[list[int]] = self._tokenizer([self._prefix + source for source in sources], verbose=False)[
@@ -264,6 +270,12 @@ class Seq2SeqTeacher(TransformersTeacher):
 
     def _prompt_length(self, batch: torch.Tensor) -> int:
         return 1
+
+    def _text(self, ids: Sequence[int], source: str) -> str:
+        forced = self._generation.forced_bos_token_id
+        if forced is not None and ids[:1] == [forced]:
+            ids = ids[1:]  # the language, which not every tokenizer knows as a special token
+        return super()._text(ids, source)
 
     def _extra(self) -> dict[str, Any]:
         return dict(self._start)

@@ -48,7 +48,7 @@ def find_code(wanted: str, codes: Iterable[str], key: str, model: str) -> str:
         return same[0]
     base = language(wanted)
     three = _THREE.get(base, base)
-    found = [code for code in known if language(code) in (base, three)]
+    found = [code for code in known if language(code) in (base, three) and not _differ(wanted, code)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -82,6 +82,12 @@ def language_name(code: str) -> str:
 
     name: str | None = LANGUAGES.get(language(code))
     return name.title() if name is not None else code
+
+
+def _differ(wanted: str, code: str) -> bool:
+    """Whether the two name different scripts (``srp_Cyrl``, ``sr-Latn``); a region (``pt-BR``) is passed over."""
+    scripts = [{part.lower() for part in re.split("[-_]", bare(item))[1:] if len(part) > 3} for item in (wanted, code)]
+    return bool(scripts[0]) and scripts[0] != scripts[1]
 
 
 def _plain(code: str) -> str:

@@ -32,7 +32,7 @@ import torch
 from mobilenmt.compression.averaging import Snapshots, swapped
 from mobilenmt.compression.batches import Batch, Pairs, derive_seed, make_batch, plan_epoch, prefetch, share
 from mobilenmt.compression.devset import DevEvaluator, mean_score, read_dev_sets, to_json
-from mobilenmt.compression.errors import TrainingError
+from mobilenmt.compression.errors import StoppedError, TrainingError
 from mobilenmt.compression.interrupt import StopRequest
 from mobilenmt.compression.loss import LossWeights
 from mobilenmt.compression.resume import keep_latest, load_state, save_state
@@ -280,9 +280,10 @@ class _Run:
                 if due or stopping:
                     self.save()
                 if stopping:
-                    raise TrainingError(
+                    raise StoppedError(
                         f"stopped by {stop.name} after update {self.step:,} of {self.total:,}; the state is saved in "
-                        f"{self.folder / 'last'}: run the same command again to go on"
+                        f"{self.folder / 'last'}: run the same command again to go on",
+                        130 if stop.name == "Ctrl-C" else 143,
                     )
 
     def account(self, sums: torch.Tensor, norm: float, tokens: int) -> None:

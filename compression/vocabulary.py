@@ -39,7 +39,7 @@ class VocabularySettings:
     """Number of pieces, the special and the 256 byte pieces included; the embedding has as many rows."""
     model: Literal["bpe", "unigram"] = "bpe"
     """BPE needs half the memory of Unigram once loaded."""
-    sample: int = 500_000
+    sample: int = 200_000
     """Pairs to learn from at most, drawn from all by hash, tags by their weights. Bounds time and memory."""
     character_coverage: float = 0.9997
     """Share of the characters of the sample that get pieces, the most frequent first; others are spelled by bytes."""
@@ -155,12 +155,15 @@ def run(
     from mobilenmt.compression.vocabulary_report import measure
 
     def work(folder: Path) -> Mapping[str, Any]:
-        with tempfile.TemporaryDirectory(prefix="sample.tmp-", dir=folder) as scratch:
-            sample = draw_sample(pairs, Path(scratch), size=settings.sample, weights=weights or {}, seed=seed)
-            data = train_on(sample, settings)
-            write_tokenizer(data, folder, source_language, target_language)
-            report = measure(folder, sample.held_back)
-        write_json(folder / "report.json", report)
+        try:
+            with tempfile.TemporaryDirectory(prefix="sample.tmp-", dir=folder) as scratch:
+                sample = draw_sample(pairs, Path(scratch), size=settings.sample, weights=weights or {}, seed=seed)
+                data = train_on(sample, settings)
+                write_tokenizer(data, folder, source_language, target_language)
+                report = measure(folder, sample.held_back)
+            write_json(folder / "report.json", report)
+        except OSError as error:
+            raise VocabularyError(f"{folder}: cannot be written: {error.strerror or error}") from error
         return report
 
     inputs: dict[str, Path | str] = {
@@ -205,8 +208,8 @@ def plan(
 
 def table(reports: Sequence[Mapping[str, Any]]) -> str:
     """Reports of vocabularies as a Markdown table."""
-    columns = ("model", "pieces", "tokenizer.json", "memory loaded", "tokens a word, source", "target")
-    columns += ("characters in bytes, source", "target")
+    columns = ["model", "pieces", "tokenizer.json", "memory loaded", "tokens a word, source", "target"]
+    columns += ["characters in bytes, source", "target"]
     rows = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for report in reports:
         source, target = report["source"], report["target"]
@@ -239,6 +242,7 @@ def write_tokenizer(data: Mapping[str, Any], folder: Path, source_language: str,
         "unk_token": UNK,
         "pad_token": PAD,
         "model_max_length": 512,
+        "model_input_names": ["input_ids", "attention_mask"],  # Marian takes no token_type_ids
         "clean_up_tokenization_spaces": False,
         "source_lang": source_language,
         "target_lang": target_language,

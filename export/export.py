@@ -31,7 +31,7 @@ def export(
     source_language: str | None = None,
     target_language: str | None = None,
     card: dict[str, Any] | None = None,
-    shortlist: Shortlist | None = None,
+    shortlist: Shortlist | bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> Pack:
     """Write a Hugging Face Marian checkpoint folder as a pack, and verify it before it gets its name.
@@ -45,7 +45,8 @@ def export(
         name: the pack's name; by default that of ``out``.
         source_language, target_language: codes; by default from the tokenizer's configuration or a name like ``en-de``.
         card: what people should know: ``description``, ``licence``, ``training_data``, ``scores``, ``notes``.
-        shortlist: candidates for the output layer; None for what lies beside the checkpoint (int8), or all tokens.
+        shortlist: candidates for the output layer; True for those of a shortlist.npz beside the checkpoint's weights, if
+            there is one and the pack is int8; False for all tokens.
         report: receives a line about each step.
 
     Raises:
@@ -63,14 +64,15 @@ def export(
         raise InputError(f"card must be a JSON object, not {type(card).__name__}")
     loaded = load_checkpoint(Path(checkpoint))
     check_activation(loaded.config.activation_function)
-    if shortlist is None and precision == "int8" and (loaded.path / SHORTLIST).is_file():
-        shortlist = Shortlist.load(loaded.path / SHORTLIST)
-    if shortlist is not None:
-        shortlist.check(loaded.config, loaded.generation.bad_token_ids, loaded.generation.forced_eos_token_id)
+    candidates = shortlist if isinstance(shortlist, Shortlist) else None
+    if shortlist is True and precision == "int8" and (loaded.path / SHORTLIST).is_file():
+        candidates = Shortlist.load(loaded.path / SHORTLIST)
+    if candidates is not None:
+        candidates.check(loaded.config, loaded.generation.bad_token_ids, loaded.generation.forced_eos_token_id)
     with PackWriter(out, force=force) as writer:
         unk = _write_tokenizer(loaded, writer)
         report(f"writing {precision} graphs and weights")
-        _write_graphs(loaded, precision, shortlist, writer)
+        _write_graphs(loaded, precision, candidates, writer)
         pack_name = name or Path(os.path.abspath(out)).name.removesuffix(".zip")  # noqa: PTH100
         source, target = _languages(loaded.path, pack_name, source_language, target_language)
         manifest = PackManifest(

@@ -16,30 +16,10 @@ from typing import Any
 
 import pytest
 
+from command_line import environment, fails, run
 from mobilenmt import cli
 from mobilenmt.commands import COMMANDS
 from tiny_models import default_signals
-
-SRC = Path(__file__).resolve().parent.parent / "src"
-
-
-def environment(**extra: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(SRC), "PYTHONWARNINGS": "error", **extra}
-
-
-def run(*arguments: Any, stdin: bytes = b"", **extra: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "mobilenmt", *map(str, arguments)]
-    return subprocess.run(command, input=stdin, capture_output=True, check=False, env=environment(**extra))
-
-
-def fails(done: subprocess.CompletedProcess[bytes], *words: str) -> None:
-    """Exit code 2 and one line on stderr that holds ``words``; nothing on stdout."""
-    lines = done.stderr.decode().splitlines()
-    assert (done.returncode, len(lines), done.stdout) == (2, 1, b""), done.stderr.decode()
-    assert lines[0].startswith("mobilenmt: error: ")
-    for word in words:
-        assert word in lines[0]
-
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
@@ -65,6 +45,51 @@ def test_version_and_help() -> None:
     assert run("--version").stdout.startswith(b"mobilenmt 0.")
     assert b"translate" in run("--help").stdout
     assert run().returncode == 2
+
+
+def test_a_list_is_positional_or_an_option_that_repeats() -> None:
+    parser = cli.build_command_parser("evaluate")
+    options = parser.parse_intermixed_args(
+        ["--test", "a.tsv", "b.tsv", "--peer", "x=1", "--test", "c.tsv", "--peer", "y=2", "--", "pack"]
+    )
+    assert options.test == [Path("a.tsv"), Path("b.tsv"), Path("c.tsv")] and options.peer == ["x=1", "y=2"]
+    assert parser.parse_intermixed_args(["pack"]).test is None
+    options = cli.build_command_parser("compress").parse_intermixed_args(
+        ["--set", "a=1", "recipe.toml", "--set", "b=2"]
+    )
+    assert (options.set, options.recipe) == (["a=1", "b=2"], Path("recipe.toml"))
+    with pytest.raises(SystemExit):
+        cli.build_command_parser("compress").parse_intermixed_args(["recipe.toml", "--until", "dinner"])
+
+
+def test_light_commands_load_nothing_of_the_pipeline(tiny_pack: Path) -> None:
+    code = f"""
+import sys
+from mobilenmt import cli
+assert cli.main(["translate", "--pack", {str(tiny_pack)!r}, "the dog"]) == 0
+assert cli.main(["info", {str(tiny_pack)!r}]) == 0
+heavy = ("mobilenmt.compression", "mobilenmt.pipeline", "mobilenmt.export")
+loaded = {{name for name in sys.modules if name.startswith(heavy)}}
+loaded |= {{"torch", "transformers", "sacrebleu", "tqdm", "zstandard", "tomllib"}} & set(sys.modules)
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env=environment())
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("command", ["compress", "corpus", "vocabulary", "teacher", "distill", "evaluate"])
+def test_without_the_extra_one_line_says_what_to_install(command: str, tiny_pack: Path, tmp_path: Path) -> None:
+    code = f"""
+import importlib.util, sys
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name in ("sacrebleu", "torch") else real(name, package)
+from mobilenmt import cli
+sys.exit(cli.main({[command, str(tiny_pack)]!r}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, env=environment(), cwd=tmp_path
+    )
+    fails(done, f"mobilenmt {command} needs", "sacrebleu", "pip install 'mobilenmt[compress]'")
 
 
 # --- translate --------------------------------------------------------------------------------------------------------

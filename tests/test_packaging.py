@@ -21,7 +21,9 @@ import mobilenmt
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("runtime", "export", "compression")
 PACK_FILES = ("pack.json", "tokenizer.json", "weights.bin", "greedy.onnx", "translator.onnx")
-MAX_WHEEL_BYTES = 260_000  # installed, without models/; 200,000 is the goal, README says where the rest is
+# Installed: what everybody gets, without models/ (200,000 is the goal, README says where the rest is), and the
+# pipeline, Python files that nothing on a device reads.
+MAX_WHEEL_BYTES, MAX_PIPELINE_BYTES = 275_000, 500_000
 MAX_IMPORT_SECONDS = 0.15
 HEAVY = {"numpy", "onnxruntime", "tokenizers", "torch", "transformers", "onnx"}
 
@@ -192,8 +194,10 @@ def test_wheel_has_every_module_and_pack_and_nothing_stray(wheel: Path) -> None:
 
 
 def test_wheel_is_small(wheel: Path) -> None:
-    total = sum(size for name, size in contents(wheel).items() if not name.startswith("mobilenmt/models/"))
-    assert total <= MAX_WHEEL_BYTES
+    sizes = {name: size for name, size in contents(wheel).items() if not name.startswith("mobilenmt/models/")}
+    pipeline = sum(size for name, size in sizes.items() if name.startswith("mobilenmt/compression/"))
+    assert sum(sizes.values()) - pipeline <= MAX_WHEEL_BYTES
+    assert pipeline <= MAX_PIPELINE_BYTES
 
 
 def test_wheel_from_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: Path) -> None:
@@ -211,7 +215,7 @@ def test_wheel_requires_the_runtime_only(wheel: Path) -> None:
         scripts = archive.read(f"{info}/entry_points.txt").decode()
     base = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert sorted(line.split(">")[0].split("<")[0] for line in base) == ["numpy", "onnxruntime", "tokenizers"]
-    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "compress", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "compress", "ray", "dev"}
     assert metadata["License-Expression"] == "Apache-2.0"
     assert "mobilenmt = mobilenmt.cli:entry" in scripts
 
@@ -227,8 +231,10 @@ def test_pinned_versions_lie_in_the_supported_ranges() -> None:
             pins.setdefault(pin.name, []).append(str(pin.specifier).removeprefix("=="))
     wanted = [
         *project["dependencies"],
-        *(r for extra in ("export", "dev") for r in project["optional-dependencies"][extra]),
+        *(r for extra in ("export", "compress", "ray", "dev") for r in project["optional-dependencies"][extra]),
     ]
     for requirement in map(packaging.Requirement, wanted):
+        if requirement.name == "mobilenmt":  # one extra brings another
+            continue
         assert pins.get(requirement.name), f"{requirement.name} has no exact version in script/constraints.txt"
         assert all(requirement.specifier.contains(version) for version in pins[requirement.name]), requirement.name

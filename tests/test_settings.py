@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from mobilenmt.compression.errors import RecipeError
-from mobilenmt.compression.recipe import load_recipe
+from mobilenmt.compression.recipe import SECTIONS, load_recipe
+from mobilenmt.compression.reference import descriptions, render
 from mobilenmt.compression.settings import PATH_IF_THERE, Override, from_mapping, to_mapping
 from mobilenmt.runtime.errors import MobileNMTError
 
@@ -155,3 +157,24 @@ def test_a_missing_recipe(tmp_path: Path) -> None:
         load_recipe(tmp_path / "recipe.toml")
     with pytest.raises(RecipeError, match="a folder"):
         load_recipe(tmp_path)
+
+
+# --- the page of all settings -----------------------------------------------------------------------------------------
+
+
+def test_the_reference_lists_every_setting_with_its_type_and_default() -> None:
+    """The page is made by ``python -m mobilenmt.compression.reference``; wording alone may lag behind."""
+    page = Path(__file__).resolve().parent.parent / "docs" / "recipe.md"
+
+    def rows(text: str) -> list[tuple[str, ...]]:
+        return [tuple(line.split("|")[1:4]) for line in text.splitlines() if line.startswith(("|", "#"))]
+
+    assert rows(page.read_text(encoding="utf-8")) == rows(render())
+
+
+def test_every_setting_has_its_line_of_text() -> None:
+    for section, place in SECTIONS.items():
+        module, _, name = place.partition(":")
+        cls = getattr(import_module(module), name)
+        missing = {item.name for item in fields(cls)} - set(descriptions(cls))
+        assert not missing, f"{section}: {missing}"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from mobilenmt.compression.student import StudentShape
+from mobilenmt.compression.vocabulary import Vocabulary
+from tiny_models import make_tokenizer
 
 Array = npt.NDArray[Any]
 
@@ -16,6 +22,35 @@ _WORDS = (
     "small:klein big:gross runs:rennt sleeps:schläft sees:sieht and:und or:oder not:nicht here:hier"
 )
 SOURCE, TARGET = zip(*(word.split(":") for word in _WORDS.split()), strict=True)
+
+
+SHAPE = StudentShape(
+    d_model=32,
+    encoder_layers=2,
+    decoder_layers=1,
+    encoder_attention_heads=4,
+    decoder_attention_heads=4,
+    encoder_ffn_dim=64,
+    decoder_ffn_dim=64,
+    max_position_embeddings=64,
+)
+"""A model that updates in a hundredth of a second."""
+
+
+def toy_vocabulary(folder: Path) -> Vocabulary:
+    """A vocabulary folder for the made-up language."""
+    folder.mkdir(parents=True, exist_ok=True)
+    make_tokenizer(folder / "tokenizer.json")
+    names = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return Vocabulary.load(folder)
+
+
+def write_dev(path: Path, count: int, seed: int = 99) -> Path:
+    """A dev file of the made-up language."""
+    path.write_text("".join("\t".join(pair) + "\n" for pair in toy_pairs(count, seed)), encoding="utf-8")
+    return path
 
 
 class MemoryDataset:
@@ -50,7 +85,7 @@ def toy_pairs(count: int, seed: int = 0) -> list[tuple[str, str]]:
     return pairs
 
 
-def toy_dataset(vocabulary: Any, pairs: Sequence[tuple[str, str]]) -> MemoryDataset:
+def toy_dataset(vocabulary: Vocabulary, pairs: Sequence[tuple[str, str]]) -> MemoryDataset:
     """Tokenize pairs."""
     sides = [
         [[*ids, vocabulary.eos] for ids in vocabulary.encode_batch([pair[side] for pair in pairs])] for side in (0, 1)

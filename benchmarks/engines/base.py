@@ -64,8 +64,8 @@ class Spec:
 
 _OURS = ("numpy", "onnxruntime", "tokenizers")
 _CT2 = ("ctranslate2", "tokenizers")
-_OPTIMUM = ("optimum-onnx", "onnxruntime")
-_TORCH = ("torch", "transformers")
+_OPTIMUM = ("optimum", "optimum-onnx", "onnxruntime", "torch", "transformers", "tokenizers")
+_TORCH = ("torch", "transformers", "tokenizers")
 SPECS = {
     spec.name: spec
     for spec in (

@@ -27,6 +27,14 @@ EXIT_TERMINATED = 143  # by SIGTERM; 128 + its number for another signal
 EXIT_BROKEN_PIPE = 141
 
 _EPILOG = "Exit codes: 0 done, 2 an error of input or usage (one line on stderr), 130 Ctrl-C, 1 a fault of mobilenmt."
+_METAVARS = {
+    "set": "KEY=VALUE",
+    "work": "FOLDER",
+    "out": "FOLDER",
+    "test": "TSV",
+    "peer": "NAME=FILE",
+    "until": "STAGE",
+}
 _STOPPING = ("SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed; Windows has none
 
 
@@ -46,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where a full disk is still reported in one line
         return code
     except MobileNMTError as error:
-        return _fail(str(error))
+        _fail(str(error))
+        return int(getattr(error, "exit_code", EXIT_ERROR))  # a stage that was told to stop knows its own
     except BrokenPipeError:
         _discard_stdout()  # whoever read our output has enough
         return EXIT_BROKEN_PIPE
@@ -124,12 +133,17 @@ def parse_docstring(function: Callable[..., Any]) -> tuple[str, str, dict[str, s
 
 
 def _add_argument(parser: argparse.ArgumentParser, parameter: inspect.Parameter, hint: Any, help_text: str) -> None:
-    if isinstance(hint, types.UnionType):  # X | None
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):  # X | None; a Literal makes the second kind
         hint = next(item for item in typing.get_args(hint) if item is not type(None))
     help_text = help_text.replace("%", "%%")
     flag = f"--{parameter.name.replace('_', '-')}"
     shown: dict[str, Any] = {"metavar": parameter.name.upper()}
-    if typing.get_origin(hint) is list:
+    if typing.get_origin(hint) is list and parameter.default is None:  # repeatable; files also several at once
+        item = typing.get_args(hint)[0]
+        shown["metavar"] = _METAVARS.get(parameter.name, parameter.name.upper())
+        shown |= {"nargs": "+", "action": "extend"} if item is Path else {"action": "append"}
+        parser.add_argument(flag, type=item, help=help_text, **shown)
+    elif typing.get_origin(hint) is list:
         parser.add_argument(parameter.name, nargs="*", type=typing.get_args(hint)[0], help=help_text, **shown)
     elif parameter.default is inspect.Parameter.empty:
         parser.add_argument(parameter.name, type=hint, help=help_text, **shown)
@@ -139,7 +153,7 @@ def _add_argument(parser: argparse.ArgumentParser, parameter: inspect.Parameter,
         choices = typing.get_args(hint)
         parser.add_argument(flag, choices=choices, default=parameter.default, help=help_text)
     else:
-        shown["metavar"] = {Path: "FILE", int: "N"}.get(hint, parameter.name.upper())
+        shown["metavar"] = _METAVARS.get(parameter.name) or {Path: "FILE", int: "N"}.get(hint, parameter.name.upper())
         parser.add_argument(flag, type=hint, default=parameter.default, help=help_text, **shown)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json as json_module
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -167,7 +168,39 @@ def verify(pack: str) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"translate": translate, "export": export, "info": info, "verify": verify}
+class CommandTable(Mapping[str, Callable[..., int]]):
+    """Name -> function; what is given as ``module:function`` is imported when it is asked for, not before."""
+
+    def __init__(self, entries: Mapping[str, Callable[..., int] | str]) -> None:
+        self._entries = entries
+
+    def __getitem__(self, name: str) -> Callable[..., int]:
+        entry = self._entries[name]
+        if isinstance(entry, str):
+            module, _, function = entry.partition(":")
+            found: Callable[..., int] = getattr(importlib.import_module(module), function)
+            return found
+        return entry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+COMMANDS = CommandTable(
+    {
+        "translate": translate,
+        "info": info,
+        "verify": verify,
+        "export": export,
+        **{
+            name: f"mobilenmt.pipeline_commands:{name}"
+            for name in ("compress", "corpus", "vocabulary", "teacher", "distill", "evaluate")
+        },
+    }
+)
 
 
 def _json_line(source: str, found: Translation) -> str:

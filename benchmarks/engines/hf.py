@@ -1,0 +1,47 @@
+"""What engines with transformers' ``generate`` share: torch and optimum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from benchmarks.engines.base import Engine, Ids
+
+
+class Generate(Engine):
+    """A model with ``generate``. Sources are padded on the right and masked; that is not timed."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.eos = int(model.config.eos_token_id)
+        self.pad = int(model.config.pad_token_id)
+
+    def prepare(self, sources: list[Ids]) -> dict[str, torch.Tensor]:
+        longest = max(map(len, sources)) + 1
+        ids = torch.full((len(sources), longest), self.pad)
+        mask = torch.zeros((len(sources), longest), dtype=torch.long)
+        for row, source in enumerate(sources):
+            ids[row, : len(source) + 1] = torch.tensor([*source, self.eos])
+            mask[row, : len(source) + 1] = 1
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def run(self, prepared: dict[str, torch.Tensor], beam_size: int, min_length: int, max_length: int) -> Any:
+        with torch.inference_mode():
+            return self.model.generate(  # the start token is counted there
+                **prepared,
+                num_beams=beam_size,
+                do_sample=False,
+                min_length=min_length + 1,
+                max_length=max_length + 1,
+            )
+
+    def ids(self, result: Any) -> list[Ids]:
+        return [row[: row.index(self.eos)] if self.eos in row else row for row in self._generated(result)]
+
+    def steps(self, result: Any) -> list[int]:
+        return [row.index(self.eos) + 1 if self.eos in row else len(row) for row in self._generated(result)]
+
+    def _generated(self, result: Any) -> list[Ids]:
+        rows: list[Ids] = result[:, 1:].tolist()
+        return rows

@@ -1,0 +1,109 @@
+"""The export stage of a chain: the student's checkpoint becomes a verified pack with a card that says what went in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mobilenmt.compression.errors import RecipeError
+from mobilenmt.compression.stage import StageResult, run_stage
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """The pack that comes out."""
+
+    precision: Literal["int8", "fp32"] = "int8"
+    """int8 for use, fp32 as the reference."""
+    max_bytes: int | None = None
+    """Warn before and after if all files of the pack take more than this."""
+    card: Path | None = None
+    """JSON file with what people should know: description, licence, training_data, scores, notes."""
+
+    def __post_init__(self) -> None:
+        if self.max_bytes is not None and self.max_bytes < 1:
+            raise RecipeError(f"max_bytes: expected at least 1, found {self.max_bytes}")
+
+
+def run(
+    settings: ExportSettings,
+    folder: Path,
+    *,
+    checkpoint: Path,
+    name: str,
+    source_language: str,
+    target_language: str,
+    training_data: Mapping[str, int] | None = None,
+    force: bool = False,
+) -> StageResult:
+    """Export ``checkpoint`` to the pack ``folder``/``name``, checked against torch as ``mobilenmt export`` checks it.
+
+    Args:
+        settings: precision and card.
+        folder: the stage's folder.
+        checkpoint: a MarianMTModel folder with its tokenizer.
+        name: the pack's name.
+        source_language: code for the pack's manifest.
+        target_language: likewise.
+        training_data: corpus -> pairs, for a card that does not list them itself.
+        force: begin anew.
+
+    Returns:
+        The stage's result. Its summary: ``pack`` (name of the folder in it), ``bytes``, ``parameters``, ``check``
+        (what was compared with torch).
+
+    Raises:
+        RecipeError: the card is no JSON object.
+        CheckpointError, ExportError: see :func:`mobilenmt.export.export.export`.
+        StageError: see :func:`run_stage`.
+    """
+    card = read_card(settings.card)
+    if training_data:
+        card.setdefault("training_data", [{"corpus": tag, "pairs": count} for tag, count in training_data.items()])
+    inputs: dict[str, Path | str] = {
+        "checkpoint": checkpoint,
+        "name": name,
+        "languages": f"{source_language}-{target_language}",
+        "card": json.dumps(card, sort_keys=True, ensure_ascii=False),
+    }
+
+    def work(stage: Path) -> Mapping[str, Any]:
+        from mobilenmt.export.export import export
+
+        told: list[str] = []
+        pack = export(
+            checkpoint,
+            stage / name,
+            precision=settings.precision,
+            force=True,  # what a run left that was killed just before its manifest
+            name=name,
+            source_language=source_language,
+            target_language=target_language,
+            card=card,
+            report=told.append,
+        )
+        return {
+            "pack": name,
+            "bytes": pack.total_bytes,
+            "parameters": pack.manifest.model.parameters,
+            "check": told[-1] if told else "",
+        }
+
+    identity = {"precision": settings.precision}  # the card counts by its content, and max_bytes only warns
+    return run_stage(folder, name="export", settings=identity, inputs=inputs, work=work, force=force)
+
+
+def read_card(path: Path | None) -> dict[str, Any]:
+    """Read a card; an empty one if there is none. RecipeError if it is no JSON object."""
+    if path is None:
+        return {}
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path}: the card cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not isinstance(card, dict):
+        raise RecipeError(f"{path}: the card is no JSON object")
+    return card

@@ -1,0 +1,223 @@
+"""The commands of the pipeline; :mod:`mobilenmt.commands` lists them, and imports this module when one is asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import json as json_module
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mobilenmt.runtime.errors import InputError, MobileNMTError
+
+if TYPE_CHECKING:
+    from mobilenmt.compression.chain import Chain
+
+Stage = Literal["corpus", "vocabulary", "teacher_model", "teacher", "distill", "export", "evaluate"]
+
+
+def compress(
+    recipe: Path,
+    work: Path | None = None,
+    set: list[str] | None = None,  # the name of the option
+    until: Stage | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+) -> int:
+    """Make a pack from text: run every stage of a recipe that is not done yet, and write a report.
+
+    The stages are corpus, vocabulary, teacher_model (if the recipe trains a teacher), teacher, distill, export and
+    evaluate, each in a folder of its own. Killed at any moment, the same command goes on where it was.
+
+    Args:
+        recipe: TOML file that describes the chain
+        work: folder for all results; by default work/NAME, with the recipe's name
+        set: replace a setting of the recipe, as in distill.steps=1000; may be repeated
+        until: end behind this stage
+        dry_run: check everything that can be checked, print the plan and its sizes, and do nothing
+        force: make stages again whose settings or inputs changed since they were made; without it that is an error
+    """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError(
+            "accelerate launch is for mobilenmt distill and mobilenmt teacher --train, not for the whole chain"
+        )
+    chain = _chain("compress", recipe, work, set)
+    from mobilenmt.compression.compress import compress as run
+    from mobilenmt.compression.compress import plan
+
+    if dry_run:
+        print(plan(chain, until=until).text(chain))
+        return 0
+    run(chain, until=until, force=force)
+    print(chain.work / "report.md")
+    return 0
+
+
+def corpus(recipe: Path, work: Path | None = None, set: list[str] | None = None, force: bool = False) -> int:
+    """Read, clean and deduplicate the text of a recipe.
+
+    Args:
+        recipe: TOML file that describes the chain
+        work: folder for all results; by default work/NAME, with the recipe's name
+        set: replace a setting of the recipe, as in corpus.max_words=80; may be repeated
+        force: begin the stage again
+    """
+    return _stage("corpus", recipe, work, set, force)
+
+
+def vocabulary(recipe: Path, work: Path | None = None, set: list[str] | None = None, force: bool = False) -> int:
+    """Train the tokenizer of a recipe on its corpus.
+
+    Args:
+        recipe: TOML file that describes the chain
+        work: folder for all results; by default work/NAME, with the recipe's name
+        set: replace a setting of the recipe, as in vocabulary.size=16000; may be repeated
+        force: begin the stage again
+    """
+    return _stage("vocabulary", recipe, work, set, force)
+
+
+def teacher(
+    recipe: Path,
+    work: Path | None = None,
+    set: list[str] | None = None,
+    engine: Literal["local", "ray"] | None = None,
+    address: str | None = None,
+    train: bool = False,
+    force: bool = False,
+) -> int:
+    """Translate the corpus with the teacher of a recipe, for the student to learn from.
+
+    Args:
+        recipe: TOML file that describes the chain
+        work: folder for all results; by default work/NAME, with the recipe's name
+        set: replace a setting of the recipe, as in teacher.beam_size=4; may be repeated
+        engine: local for this process, ray for the workers of a Ray cluster; the text is the same
+        address: Ray cluster to join, host:port or auto; by default one is started on this machine
+        train: train the teacher itself, as [teacher_model] says, and do not translate yet
+        force: begin the stage again
+    """
+    told = [
+        *(set or ()),
+        *(f"teacher.{key}={value}" for key, value in (("engine", engine), ("address", address)) if value),
+    ]
+    return _stage("teacher_model" if train else "teacher", recipe, work, told, force)
+
+
+def distill(recipe: Path, work: Path | None = None, set: list[str] | None = None, force: bool = False) -> int:
+    """Train the student of a recipe on the teacher's text, or on the references if there is no teacher.
+
+    On several processes: accelerate launch --num_processes 2 -m mobilenmt distill RECIPE
+
+    Args:
+        recipe: TOML file that describes the chain
+        work: folder for all results; by default work/NAME, with the recipe's name
+        set: replace a setting of the recipe, as in distill.steps=1000; may be repeated
+        force: begin the stage again
+    """
+    return _stage("distill", recipe, work, set, force)
+
+
+def evaluate(
+    model: str,
+    test: list[Path] | None = None,
+    lines: int | None = None,
+    beam: int | None = None,
+    peer: list[str] | None = None,
+    reverse: bool = False,
+    source_language: str | None = None,
+    target_language: str | None = None,
+    threads: int = 1,
+    out: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Score a pack or a checkpoint on test sets: BLEU and chrF by sacrebleu, speed, size and memory.
+
+    A peer's output file belongs to the test set of as many lines; if there are several, to the one whose name its own
+    begins with.
+
+    Args:
+        model: name or path of a pack, or a checkpoint folder
+        test: test sets, TSV files: source, tab, reference; several, or the option several times
+        lines: take this many lines of each test set, the first ones
+        beam: hypotheses kept by beam search, 1 for greedy; by default what the pack says
+        peer: another system's output to score along, one line a sentence; may be repeated
+        reverse: the test sets have the reference first
+        source_language: code, for a checkpoint that translates between many languages; by default the pack's
+        target_language: likewise; also chooses how sacrebleu parts words in Chinese, Japanese and Korean
+        threads: threads inside an operator, 0 for one a core
+        out: also write scores.json, scores.md, scores.png and all translations into this folder
+        json: print a JSON object instead of tables
+    """
+    _need("evaluate", "sacrebleu", "tqdm", *(("matplotlib",) if out else ()))
+    from mobilenmt.compression.evaluate import EvaluateSettings, find_model
+    from mobilenmt.compression.evaluate import evaluate as run
+
+    if not test:
+        raise InputError("give test sets: --test FILE.tsv")
+    peers: dict[str, tuple[Path, ...]] = {}
+    for item in peer or ():
+        name, equals, file = item.partition("=")
+        if not (name and equals and file):
+            raise InputError(f"--peer {item}: expected NAME=FILE")
+        peers[name] = (*peers.get(name, ()), Path(file))
+    settings = EvaluateSettings(test=tuple(test), reverse=reverse, lines=lines, beam=beam, threads=threads, peers=peers)
+    if find_model(model).needs_torch:
+        _need("evaluate", "torch", "transformers", "onnx")
+        _quiet()
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # before, not after, an hour of translating
+    found = run({_label(model): model}, settings, source_language=source_language, target_language=target_language)
+    if out is not None:
+        found.write(out)
+    print(json_module.dumps(found.to_dict(), indent=1) if json else found.table(), end="\n" if json else "")
+    return 0
+
+
+def _stage(name: Stage, recipe: Path, work: Path | None, overrides: list[str] | None, force: bool) -> int:
+    chain = _chain(name, recipe, work, overrides)
+    result = chain.run(name, force=force)
+    if os.environ.get("RANK", "0") == "0":  # accelerate launch: the first process speaks for all
+        print(chain.told(result))
+    return 0
+
+
+def _chain(command: str, recipe: Path, work: Path | None, overrides: list[str] | None) -> Chain:
+    _need(command, "torch", "transformers", "accelerate", "sacrebleu", "tqdm", "zstandard", "onnx", "matplotlib")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    _quiet()
+    from mobilenmt.compression.chain import Chain
+    from mobilenmt.compression.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    return Chain(loaded, work or Path("work") / loaded.name)
+
+
+def _need(command: str, *modules: str) -> None:
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MobileNMTError(
+            f"mobilenmt {command} needs {', '.join(missing)}, not installed here: pip install 'mobilenmt[compress]'"
+        )
+
+
+def _label(model: str) -> str:
+    path = Path(model)
+    return path.resolve().name if path.exists() else model
+
+
+def _quiet() -> None:
+    """Keep libraries from talking: what goes wrong is said by us, in one line."""
+    import logging
+    import warnings
+
+    if os.environ.get("MOBILENMT_DEBUG") != "1":
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch").setLevel(logging.ERROR)
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+
+
+__all__ = ["compress", "corpus", "distill", "evaluate", "teacher", "vocabulary"]
