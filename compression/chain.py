@@ -180,6 +180,7 @@ class Chain:
             checkpoint=self.folder("distill") / "checkpoint",
             name=self.recipe.name,
             **self._languages,
+            pairs=self.text,
             training_data=self._training_data(),
             force=force,
         )

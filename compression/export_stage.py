@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mobilenmt.compression.errors import RecipeError
+from mobilenmt.compression.shortlist import ShortlistSettings, sample_lines
 from mobilenmt.compression.stage import StageResult, run_stage
+
+if TYPE_CHECKING:
+    from mobilenmt.export.shortlist import Shortlist
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,19 @@ class ExportSettings:
     """int8 for use, fp32 as the reference."""
     max_bytes: int | None = None
     """Warn before and after if all files of the pack take more than this."""
+    shortlist_sentences: int = 50_000
+    """Source sentences to learn a lexical shortlist from; 0 for none. Only int8 packs have one, and only where the
+    vocabulary has at least four times as many pieces as are common."""
+    shortlist: ShortlistSettings = field(default_factory=ShortlistSettings)
+    """Sizes of the shortlist."""
     card: Path | None = None
     """JSON file with what people should know: description, licence, training_data, scores, notes."""
 
     def __post_init__(self) -> None:
         if self.max_bytes is not None and self.max_bytes < 1:
             raise RecipeError(f"max_bytes: expected at least 1, found {self.max_bytes}")
+        if self.shortlist_sentences < 0:
+            raise RecipeError(f"shortlist_sentences: expected 0 or more, found {self.shortlist_sentences}")
 
 
 def run(
@@ -36,6 +47,7 @@ def run(
     name: str,
     source_language: str,
     target_language: str,
+    pairs: Path | None = None,
     training_data: Mapping[str, int] | None = None,
     force: bool = False,
 ) -> StageResult:
@@ -48,6 +60,7 @@ def run(
         name: the pack's name.
         source_language: code for the pack's manifest.
         target_language: likewise.
+        pairs: pairs whose source sides the shortlist is learned from; None for no shortlist.
         training_data: corpus -> pairs, for a card that does not list them itself.
         force: begin anew.
 
@@ -73,6 +86,7 @@ def run(
     def work(stage: Path) -> Mapping[str, Any]:
         from mobilenmt.export.export import export
 
+        shortlist, coverage = _shortlist(settings, checkpoint, pairs)
         told: list[str] = []
         pack = export(
             checkpoint,
@@ -83,17 +97,44 @@ def run(
             source_language=source_language,
             target_language=target_language,
             card=card,
+            shortlist=shortlist or False,
             report=told.append,
         )
         return {
+            **coverage,
             "pack": name,
             "bytes": pack.total_bytes,
             "parameters": pack.manifest.model.parameters,
             "check": told[-1] if told else "",
         }
 
-    identity = {"precision": settings.precision}  # the card counts by its content, and max_bytes only warns
+    # the card counts by its content, and max_bytes only warns
+    identity: dict[str, Any] = {"precision": settings.precision}
+    if pairs is not None and settings.shortlist_sentences and settings.precision == "int8":
+        identity |= {"shortlist_sentences": settings.shortlist_sentences, "shortlist": settings.shortlist}
+        inputs["pairs"] = pairs
     return run_stage(folder, name="export", settings=identity, inputs=inputs, work=work, force=force)
+
+
+def _shortlist(
+    settings: ExportSettings, checkpoint: Path, pairs: Path | None
+) -> tuple[Shortlist | None, dict[str, float]]:
+    """The shortlist of a checkpoint, and how well it covers translations, for the summary; nothing where none is
+    due."""
+    from mobilenmt.compression.pairs import read_pairs
+    from mobilenmt.compression.shortlist import make_shortlist
+    from mobilenmt.export.checkpoint import MarianConfig, read_json
+
+    config = MarianConfig.from_dict(read_json(checkpoint / "config.json", f"{checkpoint} is no checkpoint"))
+    small = config.decoder_vocab_size < 4 * settings.shortlist.common
+    if pairs is None or not settings.shortlist_sentences or settings.precision != "int8" or small:
+        return None, {}
+    texts = sample_lines((pair.source for pair in read_pairs(pairs)), settings.shortlist_sentences)
+    shortlist, coverage = make_shortlist(checkpoint, texts, settings=settings.shortlist, progress=True)
+    return shortlist, {
+        "shortlist_covers": round(coverage.tokens, 4),
+        "shortlist_candidates": round(coverage.candidates, 1),
+    }
 
 
 def read_card(path: Path | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ charged to the source token it is aligned with; each source token keeps those it
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from mobilenmt.compression.errors import VocabularyError
-from mobilenmt.export.shortlist import Shortlist
+from mobilenmt.compression.errors import CorpusError, VocabularyError
+from mobilenmt.compression.streams import READ_ERRORS, open_bytes
 from mobilenmt.runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from mobilenmt.export.shortlist import Shortlist
     from mobilenmt.runtime.engine import Engine
 
 Ids = npt.NDArray[np.int64]
@@ -59,6 +60,31 @@ class Coverage:
     """Candidates a sentence, in the mean."""
 
 
+def read_texts(files: Sequence[Path]) -> Iterator[str]:
+    """Lines of text files, plain or compressed, each up to its first tab; CorpusError if one cannot be read."""
+    for file in files:
+        try:
+            with open_bytes(file) as stream:
+                for line in stream:
+                    yield line.decode("utf-8", "replace").rstrip("\r\n").partition("\t")[0]
+        except READ_ERRORS as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CorpusError(f"{file}: cannot be read: {reason}") from error
+
+
+def sample_lines(lines: Iterable[str], count: int, seed: int = 0) -> list[str]:
+    """Up to ``count`` of the lines, each as likely as any other and in their order; memory does not grow with the
+    text."""
+    random = np.random.default_rng(seed)
+    kept: list[tuple[int, str]] = []
+    for index, line in enumerate(lines):
+        if len(kept) < count:
+            kept.append((index, line))
+        elif (place := int(random.integers(index + 1))) < count:
+            kept[place] = (index, line)
+    return [line for _, line in sorted(kept)]
+
+
 def learn_shortlist(
     pairs: Iterable[tuple[Sequence[int], Sequence[int]]],
     *,
@@ -88,7 +114,9 @@ def learn_shortlist(
         raise VocabularyError("a shortlist needs pairs of a source and its translation; there are none")
     flat_source, flat_target = np.concatenate(sources), np.concatenate(targets)
     if flat_source.max() >= source_vocab_size or flat_target.max() >= target_vocab_size:
-        raise VocabularyError("the pairs for the shortlist hold ids outside the model's vocabulary; encode them with its tokenizer")
+        raise VocabularyError(
+            "the pairs for the shortlist hold ids outside the model's vocabulary; encode them with its tokenizer"
+        )
     allowed = np.ones(target_vocab_size, bool)
     allowed[list(banned)] = False
     frequency = np.bincount(flat_target, minlength=target_vocab_size) * allowed
@@ -101,6 +129,8 @@ def learn_shortlist(
     lexical = _best(charged, source_vocab_size, target_vocab_size, is_common, settings.per_token, eos)
     if shared:
         lexical[:, -1] = np.where(allowed[: len(lexical)], np.arange(len(lexical)), eos)
+    from mobilenmt.export.shortlist import Shortlist
+
     return Shortlist(common.astype(np.int32), lexical.astype(np.int32))
 
 
@@ -132,7 +162,9 @@ def make_shortlist(
         longest = min(_LONGEST, manifest.model.max_positions - 1)
         sources = [ids for text in texts if 0 < len(ids := tokenizer.encode(text)) <= longest]
         if len(sources) < _FEWEST:
-            raise VocabularyError(f"a shortlist is learned from at least {_FEWEST} sentences, better 50,000; found {len(sources)}")
+            raise VocabularyError(
+                f"a shortlist is learned from at least {_FEWEST} sentences, better 50,000; found {len(sources)}"
+            )
         pairs = _translations(Engine(pack), sources, manifest.tokens.eos, progress)
         tokens, generation = manifest.tokens, manifest.generation
     held = max(1, len(pairs) // 20)
@@ -219,7 +251,12 @@ def _charges(sources: list[Ids], targets: list[Ids], width: int) -> tuple[Ids, n
 
 
 def _best(
-    charged: tuple[Ids, npt.NDArray[np.float64]], rows: int, width: int, is_common: npt.NDArray[np.bool_], n: int, eos: int
+    charged: tuple[Ids, npt.NDArray[np.float64]],
+    rows: int,
+    width: int,
+    is_common: npt.NDArray[np.bool_],
+    n: int,
+    eos: int,
 ) -> npt.NDArray[np.int64]:
     """int64 [rows, n]: for each source token the targets it is charged with most, common ones aside."""
     codes, counts = charged

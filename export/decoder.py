@@ -11,7 +11,6 @@ from mobilenmt.export.layers import ModelWriter, attention, dimension
 from mobilenmt.export.precision import Use
 from mobilenmt.export.shortlist import CANDIDATE_VALUES, Candidates, write_candidates, write_logits
 
-
 _GROUPED_HEAD_SIZE = 16  # GroupQueryAttention takes multiples of it
 
 
@@ -86,7 +85,8 @@ def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
     Inputs: ``input_ids`` int64 [B, 1], the last tokens; ``position`` int64 [1], the number of steps before;
     ``source_mask``, ``cross_key.N``, ``cross_value.N`` from encoder.onnx; ``past_key.N``, ``past_value.N``
     [B, heads, position, head size]; with a shortlist also what encoder.onnx gives of the output
-    layer (``CANDIDATE_VALUES``). Outputs: ``logits`` [B, 1, V], with a shortlist one for each candidate; ``present_key.N``,
+    layer (``CANDIDATE_VALUES``). Outputs: ``logits`` [B, 1, V], with a shortlist one for each candidate;
+    ``present_key.N``,
     ``present_value.N``.
     """
     config = writer.checkpoint.config
@@ -105,7 +105,10 @@ def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
     table = writer.positions(graph, "decoder", after)
     row = graph.op("Slice", table, position, after, graph.i64(0))
     before = graph.op("Cast", position, to=INT32)
-    lengths = (graph.op("Expand", before, dimension(graph, ids, 0)), graph.op("Squeeze", graph.op("Cast", after, to=INT32)))
+    lengths = (
+        graph.op("Expand", before, dimension(graph, ids, 0)),
+        graph.op("Squeeze", graph.op("Cast", after, to=INT32)),
+    )
     encoded = Encoded("", mask, cross_keys, cross_values)
     step = write_step(writer, graph, ids, row, past_keys, past_values, encoded, Use.STEP, lengths=lengths)
     if writer.shortlist is None:

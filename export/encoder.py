@@ -36,10 +36,14 @@ def write_encoder(writer: ModelWriter, graph: Graph, ids: str, lengths: str) -> 
     for index in range(config.encoder_layers):
         prefix = f"model.encoder.layers.{index}"
         names = [f"{prefix}.self_attn.{part}_proj" for part in "qkv"]
-        query, key, value = graph.ops("Split", writer.linear(graph, x, *names, use=Use.ENCODER), outputs=3, axis=-1, num_outputs=3)
+        query, key, value = graph.ops(
+            "Split", writer.linear(graph, x, *names, use=Use.ENCODER), outputs=3, axis=-1, num_outputs=3
+        )
         heads = config.encoder_attention_heads
         (attended,) = attention(graph, heads, query, key, value, "", mask)
-        x = writer.residual(graph, x, attended, f"{prefix}.self_attn.out_proj", f"{prefix}.self_attn_layer_norm", Use.ENCODER)
+        x = writer.residual(
+            graph, x, attended, f"{prefix}.self_attn.out_proj", f"{prefix}.self_attn_layer_norm", Use.ENCODER
+        )
         x = writer.feed_forward(graph, x, prefix, Use.ENCODER)
     keys: list[str] = []
     values: list[str] = []
@@ -50,7 +54,9 @@ def write_encoder(writer: ModelWriter, graph: Graph, ids: str, lengths: str) -> 
             for part in "kv"
         ]
         count = len(names)
-        projected = graph.ops("Split", writer.linear(graph, x, *names, use=Use.ENCODER), outputs=count, axis=-1, num_outputs=count)
+        projected = graph.ops(
+            "Split", writer.linear(graph, x, *names, use=Use.ENCODER), outputs=count, axis=-1, num_outputs=count
+        )
         heads = config.decoder_attention_heads
         split = [split_heads(graph, part, heads, config.d_model // heads) for part in projected]
         keys, values = split[0::2], split[1::2]
@@ -77,10 +83,10 @@ def build_encoder(writer: ModelWriter, graph: Graph) -> Graph:
     if writer.shortlist is not None:
         candidates = write_candidates(writer, graph, ids)
         values = {"candidates": candidates.ids, **candidates.operands, "candidate_bias": candidates.bias}
-        for name, value in values.items():
-            if value is not None:
+        for name, output in values.items():
+            if output is not None:
                 kind, shape = CANDIDATE_VALUES[name]
-                rename(graph, value, name, kind, [config.d_model if size == "width" else size for size in shape])
+                rename(graph, output, name, kind, [config.d_model if size == "width" else size for size in shape])
     return graph
 
 

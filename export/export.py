@@ -45,7 +45,8 @@ def export(
         name: the pack's name; by default that of ``out``.
         source_language, target_language: codes; by default from the tokenizer's configuration or a name like ``en-de``.
         card: what people should know: ``description``, ``licence``, ``training_data``, ``scores``, ``notes``.
-        shortlist: candidates for the output layer; True for those of a shortlist.npz beside the checkpoint's weights, if
+        shortlist: candidates for the output layer; True for those of a shortlist.npz beside the checkpoint's weights,
+        if
             there is one and the pack is int8; False for all tokens.
         report: receives a line about each step.
 
@@ -111,7 +112,12 @@ def _write_graphs(checkpoint: Checkpoint, precision: str, shortlist: Shortlist |
 
     store = WeightStore()
     model = ModelWriter(checkpoint, PRECISIONS[precision](), shortlist)
-    builders = {"greedy": build_greedy, "translator": build_translator, "encoder": build_encoder, "decoder": build_decoder}
+    builders = {
+        "greedy": build_greedy,
+        "translator": build_translator,
+        "encoder": build_encoder,
+        "decoder": build_decoder,
+    }
     for stem, build in builders.items():
         proto = build(model, Graph(stem, store)).to_model(_tools()["mobilenmt"])
         writer.path(f"{stem}.onnx").write_bytes(proto.SerializeToString(deterministic=True))

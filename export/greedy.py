@@ -61,8 +61,8 @@ def build_greedy(writer: ModelWriter, graph: Graph) -> Graph:
     token, seen = body.input("token", INT64), body.input("seen", INT64)
     past = [body.input(f"past_{part}.{index}", FLOAT) for index in layers for part in ("key", "value")]
     position = body.op("Gather", positions, iteration)
-    lengths = (body.op("Gather", before, iteration), body.op("Gather", after, iteration))
-    step = write_step(writer, body, token, position, past[0::2], past[1::2], encoded, Use.STEP, lengths=lengths)
+    counts = (body.op("Gather", before, iteration), body.op("Gather", after, iteration))
+    step = write_step(writer, body, token, position, past[0::2], past[1::2], encoded, Use.STEP, lengths=counts)
     logits = write_logits(writer, body, step.state, candidates, rows=rows)
     if ban:
         logits = body.op("Add", logits, ban)
@@ -96,16 +96,19 @@ def build_greedy(writer: ModelWriter, graph: Graph) -> Graph:
     return graph
 
 
-def _write_results(
-    writer: ModelWriter, graph: Graph, tokens: str, scores: str, max_length: str, penalty: str
-) -> None:
+def _write_results(writer: ModelWriter, graph: Graph, tokens: str, scores: str, max_length: str, penalty: str) -> None:
     """From the choices of every step, tokens [T, B, 1] and log-probabilities [T, B, 1, 1], to sequences and scores."""
     config = writer.checkpoint.config
     flat = graph.i64(0, -1)
     tokens = graph.op("Transpose", graph.op("Reshape", tokens, flat), perm=[1, 0])  # [B, T]
     scores = graph.op("Transpose", graph.op("Reshape", scores, flat), perm=[1, 0])
     count = graph.op("Squeeze", dimension(graph, tokens, 1))
-    number = graph.op("Range", graph.constant(1, np.int64), graph.op("Add", count, graph.constant(1, np.int64)), graph.constant(1, np.int64))
+    number = graph.op(
+        "Range",
+        graph.constant(1, np.int64),
+        graph.op("Add", count, graph.constant(1, np.int64)),
+        graph.constant(1, np.int64),
+    )
     limit = graph.op("Unsqueeze", graph.op("Sub", max_length, graph.i64(1)), graph.i64(1))
     forced = writer.checkpoint.generation.forced_eos_token_id
     if forced is not None:
@@ -126,7 +129,8 @@ def _write_results(
 
 
 def _usable_rows(vocabulary: int, bad: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-    """How many rows of the output layer to compute, and which of them may not be chosen: bad tokens at its end are left out."""
+    """How many rows of the output layer to compute, and which of them may not be chosen: bad tokens at its end are left
+    out."""
     rows, banned = vocabulary, set(bad)
     while rows - 1 in banned and rows > 1:
         rows -= 1

@@ -39,7 +39,8 @@ class ModelWriter:
     def residual(self, graph: Graph, x: str, branch: str, projection: str, norm: str, use: Use) -> str:
         """LayerNorm(x + branch W + b).
 
-        Two nodes on purpose: ONNX Runtime's fused SkipLayerNormalization is as fast for one row, but takes 39 us instead
+        Two nodes on purpose: ONNX Runtime's fused SkipLayerNormalization is as fast for one row, but takes 39 us
+        instead
         of 7 us for 30 rows of 256.
         """
         y = graph.op("Add", self.linear(graph, branch, projection, use=use), x)

@@ -65,9 +65,7 @@ def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
     position = body.op("Gather", positions, iteration)
     ancestors = body.op("Concat", ancestors, own, axis=3)
     keys, values = past[0::2], past[1::2]
-    step = write_step(
-        writer, body, state.tokens, position, keys, values, encoded, Use.STEPS, ancestry=ancestors
-    )
+    step = write_step(writer, body, state.tokens, position, keys, values, encoded, Use.STEPS, ancestry=ancestors)
     logits = write_logits(writer, body, step.state, candidates)
     length = body.op("Add", iteration, one)
     early = early and body.op("Gather", early, iteration)
@@ -105,7 +103,11 @@ def _choose(
     branches = []
     for name in ("beam", "greedy"):
         branch = body.body(f"{name}_step")
-        choice = search.beam(branch, state, limits, logits) if name == "beam" else search.greedy(branch, state, limits, logits)
+        choice = (
+            search.beam(branch, state, limits, logits)
+            if name == "beam"
+            else search.greedy(branch, state, limits, logits)
+        )
         moved = _move(branch, ancestors, choice.parents) if name == "beam" else branch.op("Identity", ancestors)
         values = (choice.going, *choice.state.names(), choice.parents, moved)
         for value, kind in zip(values, kinds, strict=True):

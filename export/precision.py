@@ -15,7 +15,8 @@ _BLOCKS = (128, 64, 32, 16)  # 128 is the fastest in ONNX Runtime's kernels; 16 
 _ZERO_POINT = 128
 LAYER_LEVELS = 63
 """Largest stored magnitude of the matrices of layers. Kernels of processors without VNNI add pairs of products of an
-8-bit activation and a weight in 16 bits: 2 * 255 * 63 fits, 2 * 255 * 127 overflows and gives wrong results silently."""
+8-bit activation and a weight in 16 bits: 2 * 255 * 63 fits, 2 * 255 * 127 overflows and gives wrong results
+silently."""
 TABLE_LEVELS = 127
 """Likewise of embeddings: no kernel that reads them adds in 16 bits."""
 
@@ -85,8 +86,10 @@ class Float32(Precision):
 class Int8(Precision):
     """Symmetric INT8, one fp32 scale for each output of a matrix and for each row of an embedding.
 
-    A sentence goes through the encoder at once: ``DynamicQuantizeMatMul``, from 16 rows on two to three times as fast as
-    the alternative. The decoder sees one row at a time: ``MatMulNBits``, which was up to twice as fast there. A beam or a
+    A sentence goes through the encoder at once: ``DynamicQuantizeMatMul``, from 16 rows on two to three times as fast
+    as
+    the alternative. The decoder sees one row at a time: ``MatMulNBits``, which was up to twice as fast there. A beam or
+    a
     batch is in between, and takes the first kernel with the second one's bytes, turned round when the graph is opened.
     Every layer's integers are the same for all of them.
     """
@@ -166,7 +169,8 @@ def _blockwise(graph: Graph, x: str, data: str, scale: str, bias: str, columns: 
 
 
 def _turned(graph: Graph, blocks: str, rows: int, columns: int) -> str:
-    """int8 [columns, rows] of uint8 ``blocks`` [rows, n, size]: constant, so ONNX Runtime computes it once at opening."""
+    """int8 [columns, rows] of uint8 ``blocks`` [rows, n, size]: constant, so ONNX Runtime computes it once at
+    opening."""
     root = graph.root
     known = root.derived.get(blocks)
     if known is None:

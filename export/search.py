@@ -20,8 +20,8 @@ class State:
     """What a step hands to the next: B sentences, K hypotheses each.
 
     ``tokens`` int64 [B, K], the last tokens; ``running_scores`` fp32 [B, K], sums of log-probabilities; ``ended`` int64
-    [B, K], where finished hypotheses ended (:meth:`SearchWriter._code`), with ``ended_scores`` fp32 [B, K], length-normalized,
-    and ``is_ended`` bool [B, K]; ``active`` bool [B], false where nothing can improve any more.
+    [B, K], where finished hypotheses ended (:meth:`SearchWriter._code`), with ``ended_scores`` fp32 [B, K],
+    length-normalized, and ``is_ended`` bool [B, K]; ``active`` bool [B], false where nothing can improve any more.
     """
 
     tokens: str
@@ -55,8 +55,10 @@ class Limits:
 
     int64 [B] ``max_length`` and ``min_length`` (start token counted), int64 [1] ``beams``, fp32 [1] ``length_penalty``;
     and ``length``, int64 scalar: tokens before this step; ``first`` bool [1, 2K], true for the first K.
-    Where there is a shortlist, ``early`` fp32 [B, K, 1], -inf while the end is too early, else 0. Where a token is forced
-    at the limit, ``only`` int64 [2K], that token after each hypothesis as a candidate, and ``only_scores`` fp32 [B, K], -inf.
+    Where there is a shortlist, ``early`` fp32 [B, K, 1], -inf while the end is too early, else 0. Where a token is
+    forced
+    at the limit, ``only`` int64 [2K], that token after each hypothesis as a candidate, and ``only_scores`` fp32 [B, K],
+    -inf.
     """
 
     max_length: str

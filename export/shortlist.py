@@ -1,12 +1,14 @@
 """A lexical shortlist: the target tokens that may stand in the translation of a given source.
 
-The output layer is the largest matrix that a step reads. Few of its rows can be meant for one sentence: those of frequent
+The output layer is the largest matrix that a step reads. Few of its rows can be meant for one sentence: those of
+frequent
 tokens, and for each source token those that translate it (Schwenk et al. 2007; Kim et al. 2019, "From Research to
 Production and Back", section 3.2). They are looked up once a sentence; every step then reads a tenth of the bytes.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,8 +73,13 @@ class Shortlist:
         return np.union1d(self.common, self.lexical[source].ravel())
 
     def save(self, path: Path) -> None:
-        """Write the arrays as an .npz file."""
-        np.savez(path, common=self.common.astype(np.int32), lexical=self.lexical.astype(np.int32))
+        """Write the arrays as an .npz file, which appears complete or not at all."""
+        temporary = path.with_name(f"{path.stem}.tmp-{os.getpid()}.npz")
+        try:
+            np.savez(temporary, common=self.common.astype(np.int32), lexical=self.lexical.astype(np.int32))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Shortlist:
@@ -146,5 +153,3 @@ def _one(kind: type) -> object:
     from onnx import numpy_helper
 
     return numpy_helper.from_array(np.ones(1, kind))
-
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from mobilenmt.export.export import export
 from mobilenmt.export.shortlist import FILE_NAME, Shortlist
 from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.errors import CheckpointError
-from mobilenmt.runtime.pack import Pack
 from tiny_models import make_checkpoint
 
 SIZE = 344
@@ -152,8 +150,6 @@ def test_learning_never_proposes_a_banned_token() -> None:
 
 
 @pytest.mark.parametrize(("pairs", "message"), [([], "there are none"), ([([1], [500])], "outside the model's vocab")])
-def test_pairs_that_cannot_be_learned_from_are_refused(
-    pairs: list[tuple[list[int], list[int]]], message: str
-) -> None:
+def test_pairs_that_cannot_be_learned_from_are_refused(pairs: list[tuple[list[int], list[int]]], message: str) -> None:
     with pytest.raises(VocabularyError, match=message):
         learn_shortlist(pairs, source_vocab_size=200, target_vocab_size=200, eos=0)

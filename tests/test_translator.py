@@ -68,7 +68,9 @@ def test_a_long_line_is_split_and_says_so(translator: Translator) -> None:
     assert "split" not in translator.translate_batch(["the dog\nthe cat"])[0].flags
 
 
-def test_batch_gives_what_each_text_gives_alone(translator: Translator) -> None:
+def test_batch_gives_what_each_text_gives_alone(tiny_fp32_pack: Path) -> None:
+    """In INT8 the rows of a batch share a scale, and random weights turn that into other words; see test_parity."""
+    translator = Translator(tiny_fp32_pack)
     texts = ["the dog", "", "where is the station here today?", "cat\ndog", "x"]
     for beams in (1, 3):
         together = translator.translate_batch(texts, beam_size=beams)

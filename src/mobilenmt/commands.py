@@ -197,7 +197,7 @@ COMMANDS = CommandTable(
         "export": export,
         **{
             name: f"mobilenmt.pipeline_commands:{name}"
-            for name in ("compress", "corpus", "vocabulary", "teacher", "distill", "evaluate")
+            for name in ("compress", "corpus", "vocabulary", "teacher", "distill", "shortlist", "evaluate")
         },
     }
 )

@@ -118,6 +118,41 @@ def distill(recipe: Path, work: Path | None = None, set: list[str] | None = None
     return _stage("distill", recipe, work, set, force)
 
 
+def shortlist(
+    checkpoint: Path, text: list[Path] | None = None, sentences: int = 50_000, common: int = 500, per_token: int = 16
+) -> int:
+    """Learn which target tokens may translate which source tokens, so that a pack's output layer need not try them all.
+
+    The checkpoint translates the text; what it says goes into shortlist.npz beside its weights, where mobilenmt export
+    finds it. Packs with a shortlist are faster and say nearly always the same words.
+
+    Args:
+        checkpoint: folder with a Hugging Face Marian model
+        text: files of source sentences, one a line, up to the first tab (plain, gz, xz or zst); may be repeated
+        sentences: translate this many of them, taken evenly; tens of thousands are needed
+        common: most frequent target tokens, candidates for every sentence
+        per_token: candidates for each source token
+    """
+    _need("shortlist", "torch", "transformers", "onnx", "tqdm", "zstandard")
+    _quiet()
+    from mobilenmt.compression.shortlist import ShortlistSettings, make_shortlist, read_texts, sample_lines
+    from mobilenmt.export.shortlist import FILE_NAME
+
+    if not text:
+        raise InputError("give source sentences of the kind the model is for: --text FILE")
+    if sentences < 1:
+        raise InputError(f"sentences must be at least 1, not {sentences}")
+    settings = ShortlistSettings(common=common, per_token=per_token)
+    lines = sample_lines(read_texts(text), sentences)
+    found, coverage = make_shortlist(checkpoint, lines, settings=settings, progress=True)
+    found.save(checkpoint / FILE_NAME)
+    print(
+        f"{checkpoint / FILE_NAME}: {coverage.candidates:.0f} candidates a sentence, "
+        f"{coverage.tokens:.2%} of the tokens and {coverage.sentences:.1%} of the sentences of other text covered"
+    )
+    return 0
+
+
 def evaluate(
     model: str,
     test: list[Path] | None = None,
@@ -220,4 +255,4 @@ def _quiet() -> None:
         os.environ.setdefault("RAY_DEDUP_LOGS", "1")
 
 
-__all__ = ["compress", "corpus", "distill", "evaluate", "teacher", "vocabulary"]
+__all__ = ["compress", "corpus", "distill", "evaluate", "shortlist", "teacher", "vocabulary"]
