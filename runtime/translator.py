@@ -124,8 +124,8 @@ class Translator:
     ) -> list[Translation]:
         """Translate several texts; each comes out as it would alone, or nearly so.
 
-        From four segments on an INT8 pack translates many at once. They share the scale of their activations, so now and
-        then a word differs where the model is unsure; quality does not.
+        From four segments on an INT8 pack translates many at once. They share the scale of their activations, so now
+        and then a word differs where the model is unsure; quality does not.
 
         Args:
             texts: any strings; each line of each is translated whole if the model has positions for it.

@@ -23,7 +23,7 @@ PARTS = ("runtime", "export", "compression")
 PACK_FILES = ("pack.json", "tokenizer.json", "weights.bin", "greedy.onnx", "translator.onnx")
 # Installed: what everybody gets, without models/ (200,000 is the goal, README says where the rest is), and the
 # pipeline, Python files that nothing on a device reads.
-MAX_WHEEL_BYTES, MAX_PIPELINE_BYTES = 275_000, 500_000
+MAX_WHEEL_BYTES, MAX_PIPELINE_BYTES = 320_000, 500_000
 MAX_IMPORT_SECONDS = 0.15
 HEAVY = {"numpy", "onnxruntime", "tokenizers", "torch", "transformers", "onnx"}
 
@@ -181,7 +181,7 @@ def expected_files() -> set[str]:
     code = {f"mobilenmt/{path.name}" for path in (ROOT / "src/mobilenmt").glob("*.py")}
     code |= {f"mobilenmt/{path.relative_to(ROOT).as_posix()}" for part in PARTS for path in (ROOT / part).rglob("*.py")}
     pack = {
-        f"mobilenmt/models/xx-yy/{name}" for name in ("pack.json", "tokenizer.json", "weights.bin", "translator.onnx")
+        f"mobilenmt/models/xx-yy/{name}" for name in PACK_FILES
     }
     info = f"mobilenmt-{mobilenmt.__version__}.dist-info"
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
