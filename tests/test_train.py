@@ -163,7 +163,8 @@ def test_best_evaluation_is_kept_and_patience_ends(tmp_path: Path, monkeypatch: 
 def test_average_of_snapshots_is_their_mean(tmp_path: Path) -> None:
     def tables(steps: int, **changes: Any) -> Any:
         folder = tmp_path / f"{steps}{len(changes)}"
-        result = run(tmp_path, folder, steps=steps, dev=(), ema_decay=0.0, warmup_steps=4, **{"average_last": 0, **changes})
+        settings = {"dev": (), "ema_decay": 0.0, "warmup_steps": 4, "average_last": 0, **changes}
+        result = run(tmp_path, folder, steps=steps, **settings)
         return result, load_file(folder / "checkpoint" / "model.safetensors")["model.shared.weight"]
 
     result, averaged = tables(12, average_last=2, average_every=4)
