@@ -180,9 +180,7 @@ def contents(wheel: Path) -> dict[str, int]:
 def expected_files() -> set[str]:
     code = {f"mobilenmt/{path.name}" for path in (ROOT / "src/mobilenmt").glob("*.py")}
     code |= {f"mobilenmt/{path.relative_to(ROOT).as_posix()}" for part in PARTS for path in (ROOT / part).rglob("*.py")}
-    pack = {
-        f"mobilenmt/models/xx-yy/{name}" for name in PACK_FILES
-    }
+    pack = {f"mobilenmt/models/xx-yy/{name}" for name in PACK_FILES}
     info = f"mobilenmt-{mobilenmt.__version__}.dist-info"
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
     return code | pack | {"mobilenmt/py.typed"} | {f"{info}/{name}" for name in about}
