@@ -112,6 +112,17 @@ class Engine:
             limits = list(max_lengths)
         return results
 
+    @property
+    def search_is_open(self) -> bool:
+        """Whether the graph for beams and batches is held in memory."""
+        return self._translator is not None
+
+    def close_search(self) -> None:
+        """Let go of the graph for beams and batches, which takes more memory than all else; it opens again when needed."""
+        with self._lock:
+            if self._greedy is not None:
+                self._translator = None
+
     def steps(self, source: Sequence[int], *, max_length: int) -> Iterator[int]:
         """Greedy search one token at a time, for streaming; yields ids until the end token (not yielded) or the limit.
 

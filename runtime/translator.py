@@ -19,6 +19,7 @@ from mobilenmt.runtime.tokenizer import Tokenizer
 
 _RETRY_BEAMS = 4
 _LONGEST_RATIO = 5  # characters of output for each byte of a short source, beyond which an output is a runaway
+_RELEASE_EVERY = 16  # segments, after which freed memory goes back to the system: 1 MB for 10 us a segment
 _END = -1  # stands for the end token, which hypotheses leave out; no piece has this id
 _SHORT = 8  # tokens: the token limit alone is no guard for so few
 
@@ -84,6 +85,8 @@ class Translator:
         arena: bool = False,
     ) -> None:
         config = SessionConfig.of(threads, providers, arena)
+        self._arena = arena
+        self._since_release = 0
         self.pack = Pack.open(pack, verify=verify)
         manifest = self.pack.manifest
         target = "tokenizer.target.json"
@@ -206,6 +209,10 @@ class Translator:
         found = self._engine.generate(
             sources, max_lengths=limits, min_length=min_length, beam_size=beams, n_best=n_best
         )
+        self._since_release += len(sources)
+        if self._since_release >= _RELEASE_EVERY and not self._arena:
+            self._since_release = 0  # a race of threads at worst releases twice
+            release_memory()
         return [[_output(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
     def _guard(
@@ -222,7 +229,11 @@ class Translator:
             return outputs
         outputs = list(outputs)
         beams = max(_RETRY_BEAMS, n_best)
+        keep = self._engine.search_is_open or self._arena
         again = self._search([sources[index] for index in bad], beams, None, min_length, beams)
+        if not keep:  # 25 MB for something rare
+            self._engine.close_search()
+            release_memory()
         for index, found in zip(bad, again, strict=True):
             text, source = texts[index], sources[index]
             good = next((item for item in found if not self._is_bad(text, source, item)), None)
