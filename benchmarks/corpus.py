@@ -46,7 +46,7 @@ def main() -> None:
             size = write_corpus(options.files, count, folder / "input.tsv")
             for step in STEPS:
                 found = in_fresh_process(step, folder, options)
-                results.append({"step": step, "pairs": count, "bytes": size, **found})
+                results.append({**found, "step": step, "pairs": count, "bytes": size})
                 print(json.dumps(results[-1]), flush=True)
             (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     draw(results, options.out / "memory.png")
@@ -110,7 +110,8 @@ def measure(step: str, folder: Path, languages: str, held_out: list[Path]) -> di
     extra: dict[str, Any] = {}
     if step == "corpus":
         settings = CorpusSettings(sources=(Source(paths=(folder / "input.tsv",)),), held_out=tuple(held_out))
-        extra = dict(make_corpus(settings, folder / "corpus", **names).summary)
+        summary = make_corpus(settings, folder / "corpus", **names).summary
+        extra = {"kept": summary["pairs"], "dropped": summary["dropped"]}
     elif step == "vocabulary":
         settings_ = VocabularySettings(size=8000, sample=200_000)
         make_vocabulary(settings_, folder / "vocabulary", pairs=pairs, **names)

@@ -8,8 +8,8 @@ PIECE_BYTES = 29
 """Of tokenizer.json a piece of a BPE vocabulary takes about this much, its merge included (8,000 pieces: 228 kB)."""
 BYTE_PIECES_BYTES = 4_000
 """What the 256 pieces of single bytes take."""
-GRAPH_BYTES = (11_000, 23_000)
-"""The graphs take about this much for each encoder and each decoder layer."""
+GRAPH_BYTES = (33_000, 11_150, 22_200)
+"""Graphs and manifest take about this much, and as much more for each encoder and each decoder layer."""
 
 
 def count_parameters(shape: StudentShape, vocabulary: int) -> int:
@@ -34,7 +34,8 @@ def estimate_pack_bytes(
 
     element = 4.0 if precision == "fp32" else 1 + 4 / block_size(shape.d_model)
     weights = element * _matrices(shape, vocabulary) + 4 * _vectors(shape)
-    graphs = GRAPH_BYTES[0] * shape.encoder_layers + GRAPH_BYTES[1] * shape.decoder_layers
+    fixed, encoder, decoder = GRAPH_BYTES
+    graphs = fixed + encoder * shape.encoder_layers + decoder * shape.decoder_layers
     if tokenizer_bytes is None:
         tokenizer_bytes = BYTE_PIECES_BYTES + PIECE_BYTES * max(0, vocabulary - 256)
     return int(weights) + graphs + tokenizer_bytes
