@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilenmt.compression.errors import TrainingError
-from mobilenmt.compression.settings import to_mapping
+from mobilenmt.compression.processes import make_accelerator, run_together
 from mobilenmt.compression.stage import StageResult, check_stage, run_stage
 from mobilenmt.compression.student import StudentShape
 from mobilenmt.compression.train_settings import DistillSettings, TeacherModelSettings, TrainSettings
@@ -24,8 +22,6 @@ CHECKPOINT = "checkpoint"
 
 _NO_RESULT = ("save_every", "save_seconds", "teacher_tokens")
 """Settings that change nothing in the files that come out; they may change on the way."""
-_PATIENT = timedelta(days=30)
-"""How long processes wait for one another: one tokenizes, or evaluates, while the others wait."""
 
 
 def run(
@@ -115,7 +111,7 @@ def _stage(
     # Before the folder remembers these settings: a mistake in them can then be mended without --force.
     if (force or not check_stage(folder, name=name, settings=described, inputs=inputs)) and pairs.exists():
         _check(settings, shape, vocabulary)
-    accelerator = _accelerator(settings)
+    accelerator = make_accelerator(settings)
 
     def work(stage: Path) -> Mapping[str, Any]:
         return _work(settings, stage, shape, pairs, vocabulary, weights, augment, seed, accelerator, report)
@@ -131,21 +127,11 @@ def _stage(
             scratch=("dataset", "soft", "last"),
         )
 
-    return stage(work) if accelerator.num_processes == 1 else _together(name, folder, accelerator, stage, work)
+    return stage(work) if accelerator.num_processes == 1 else run_together(name, folder, accelerator, stage, work)
 
 
 def _fields(settings: object) -> dict[str, Any]:
     return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
-
-
-def _accelerator(settings: TrainSettings) -> Accelerator:
-    from accelerate import Accelerator, InitProcessGroupKwargs
-
-    return Accelerator(
-        cpu=settings.device == "cpu",
-        mixed_precision="no",  # the loss decides it, from the settings
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENT)],
-    )
 
 
 def _check(settings: TrainSettings, shape: StudentShape, vocabulary: Path) -> None:
@@ -180,7 +166,8 @@ def _work(
 ) -> Mapping[str, Any]:
     from mobilenmt.compression.dataset import PackedDataset, build_dataset
     from mobilenmt.compression.loss import LossWeights
-    from mobilenmt.compression.train import Extras, train
+    from mobilenmt.compression.train import train
+    from mobilenmt.compression.training_run import Extras
     from mobilenmt.compression.vocabulary import Vocabulary
 
     known = Vocabulary.load(vocabulary)
@@ -220,45 +207,3 @@ def _work(
         accelerator=accelerator,
         report=report,
     )
-
-
-def _together(
-    name: str,
-    folder: Path,
-    accelerator: Accelerator,
-    stage: Callable[[Callable[[Path], Mapping[str, Any]]], StageResult],
-    work: Callable[[Path], Mapping[str, Any]],
-) -> StageResult:
-    """The first process keeps the folder, and tells the others whether there is work for all."""
-    from accelerate.utils import broadcast_object_list
-
-    def tell(message: Any) -> Any:
-        box = [message]
-        broadcast_object_list(box, from_process=0)
-        return box[0]
-
-    if not accelerator.is_main_process:
-        message = tell(None)
-        if message == "work":
-            summary = to_mapping(work(folder))
-            return StageResult(name, folder, skipped=False, summary=summary)
-        if isinstance(message, str):
-            raise TrainingError(f"the first process stopped: {message}")
-        return StageResult(name, folder, skipped=True, summary=message)
-    told = False
-
-    def work_together(stage_folder: Path) -> Mapping[str, Any]:
-        nonlocal told
-        told = True
-        tell("work")
-        return work(stage_folder)
-
-    try:
-        result = stage(work_together)
-    except BaseException as error:
-        if not told:
-            tell(str(error) or type(error).__name__)
-        raise
-    if not told:
-        tell(dict(result.summary))
-    return result

@@ -66,7 +66,7 @@ def launch(root: Path, folder: Path, processes: int, **changes: Any) -> list[dic
     settings = {**SETTINGS, "dev": [str(root / "dev.tsv")], **changes}
     command = [sys.executable]
     if processes > 1:
-        command += ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+        command += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
         command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
         command += ["--main_process_port", "0"]
     command += [str(root / "script.py"), str(root), str(folder), json.dumps(settings)]
