@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mobilenmt.compression.student import StudentShape
+
+if TYPE_CHECKING:
+    from mobilenmt.compression.shortlist import ShortlistSettings
 
 PIECE_BYTES = 29
 """Of tokenizer.json a piece of a BPE vocabulary takes about this much, its merge included (8,000 pieces: 228 kB)."""
 BYTE_PIECES_BYTES = 4_000
 """What the 256 pieces of single bytes take."""
-GRAPH_BYTES = (33_000, 11_150, 22_200)
-"""Graphs and manifest take about this much, and as much more for each encoder and each decoder layer."""
+GRAPH_BYTES = {"int8": (32_500, 11_150, 22_050), "fp32": (27_000, 9_250, 16_200)}
+"""The four graphs and pack.json take about this much, and as much more for each encoder and each decoder layer."""
+SHORTLIST_GRAPH_BYTES = 3_400
+"""What a shortlist adds to the graphs."""
 
 
 def count_parameters(shape: StudentShape, vocabulary: int) -> int:
@@ -18,27 +25,61 @@ def count_parameters(shape: StudentShape, vocabulary: int) -> int:
 
 
 def estimate_pack_bytes(
-    shape: StudentShape, vocabulary: int, precision: str = "int8", *, tokenizer_bytes: int | None = None
+    shape: StudentShape,
+    vocabulary: int,
+    precision: str = "int8",
+    *,
+    shortlist: ShortlistSettings | None = None,
+    tokenizer_bytes: int | None = None,
 ) -> int:
     """Bytes of all files of a pack, within a few percent.
 
-    INT8: a byte for each element of a matrix and a 4-byte scale for each block of its rows; vectors are fp32.
+    INT8: a byte for each element of a matrix, and fp32 scales for its rows; vectors are fp32.
 
     Args:
         shape: dimensions of the student.
         vocabulary: pieces, ``<pad>`` included.
         precision: ``int8`` or ``fp32``.
+        shortlist: sizes of the pack's shortlist; None for a pack without one.
         tokenizer_bytes: size of tokenizer.json if it is known.
     """
-    from mobilenmt.export.precision import block_size
-
-    element = 4.0 if precision == "fp32" else 1 + 4 / block_size(shape.d_model)
-    weights = element * _matrices(shape, vocabulary) + 4 * _vectors(shape)
-    fixed, encoder, decoder = GRAPH_BYTES
+    if precision == "fp32":
+        # sinusoids are computed in int8 packs, and stored in these
+        weights = 4 * (_matrices(shape, vocabulary) + shape.max_position_embeddings * shape.d_model)
+    else:
+        weights = _int8_matrices(shape, vocabulary, chosen=shortlist is not None)
+    fixed, encoder, decoder = GRAPH_BYTES[precision]
     graphs = fixed + encoder * shape.encoder_layers + decoder * shape.decoder_layers
+    if shortlist is not None:
+        graphs += SHORTLIST_GRAPH_BYTES
+        weights += vocabulary * ((2 if vocabulary <= 2**16 else 4) * shortlist.per_token + 1)
     if tokenizer_bytes is None:
         tokenizer_bytes = BYTE_PIECES_BYTES + PIECE_BYTES * max(0, vocabulary - 256)
-    return int(weights) + graphs + tokenizer_bytes
+    return weights + 4 * _vectors(shape) + graphs + tokenizer_bytes
+
+
+def _int8_matrices(shape: StudentShape, vocabulary: int, *, chosen: bool) -> int:
+    """Bytes of values and scales. Where the decoder runs, rows lie in blocks; ``chosen``: a shortlist takes rows of the
+    table."""
+    d, inner = shape.d_model, shape.decoder_ffn_dim
+    encoder = _wide(4 * d + shape.encoder_ffn_dim, d) + _wide(d, shape.encoder_ffn_dim)
+    decoder = _wide(2 * d, d) + _blockwise(6 * d + inner, d) + _blockwise(d, inner)
+    table = _blockwise(vocabulary, d, both=chosen)
+    return table + encoder * shape.encoder_layers + decoder * shape.decoder_layers
+
+
+def _wide(rows: int, columns: int) -> int:
+    return rows * (columns + 4)
+
+
+def _blockwise(rows: int, columns: int, *, both: bool = True) -> int:
+    """A scale for each block of a row, and with ``both`` also one for the row, for the kernel that takes it so."""
+    from mobilenmt.export.precision import block_size
+
+    size = block_size(columns)
+    blocks = -(-columns // size)
+    scales = blocks + 1 if both and blocks > 1 else blocks
+    return rows * (blocks * size + 4 * scales)
 
 
 def _matrices(shape: StudentShape, vocabulary: int) -> int:

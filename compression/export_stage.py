@@ -38,6 +38,11 @@ class ExportSettings:
         if self.shortlist_sentences < 0:
             raise RecipeError(f"shortlist_sentences: expected 0 or more, found {self.shortlist_sentences}")
 
+    def shortlist_for(self, vocabulary: int) -> ShortlistSettings | None:
+        """Sizes of the shortlist of a pack with so many target pieces; None if it gets none."""
+        due = self.precision == "int8" and self.shortlist_sentences and vocabulary >= 4 * self.shortlist.common
+        return self.shortlist if due else None
+
 
 def run(
     settings: ExportSettings,
@@ -126,11 +131,11 @@ def _shortlist(
     from mobilenmt.export.checkpoint import MarianConfig, read_json
 
     config = MarianConfig.from_dict(read_json(checkpoint / "config.json", f"{checkpoint} is no checkpoint"))
-    small = config.decoder_vocab_size < 4 * settings.shortlist.common
-    if pairs is None or not settings.shortlist_sentences or settings.precision != "int8" or small:
+    sizes = settings.shortlist_for(config.decoder_vocab_size)
+    if pairs is None or sizes is None:
         return None, {}
     texts = sample_lines((pair.source for pair in read_pairs(pairs)), settings.shortlist_sentences)
-    shortlist, coverage = make_shortlist(checkpoint, texts, settings=settings.shortlist, progress=True)
+    shortlist, coverage = make_shortlist(checkpoint, texts, settings=sizes, progress=True)
     return shortlist, {
         "shortlist_covers": round(coverage.tokens, 4),
         "shortlist_candidates": round(coverage.candidates, 1),

@@ -80,6 +80,7 @@ def check_chain(chain: Chain, stages: Sequence[str]) -> Plan:
         shape,
         vocabulary.size,
         export.precision,
+        shortlist=export.shortlist_for(vocabulary.size),
         tokenizer_bytes=tokenizer.stat().st_size if tokenizer.is_file() else None,
     )
     warnings = []

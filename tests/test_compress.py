@@ -10,20 +10,26 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
 import pytest
 
 from command_line import environment
 from mobilenmt import Translator, cli
 from mobilenmt.compression.chain import STAGES, Chain
 from mobilenmt.compression.estimate import count_parameters, estimate_pack_bytes
+from mobilenmt.compression.export_stage import ExportSettings
 from mobilenmt.compression.recipe import load_recipe
+from mobilenmt.compression.shortlist import ShortlistSettings
 from mobilenmt.compression.student import StudentShape
+from mobilenmt.export.export import export
+from mobilenmt.export.shortlist import Shortlist
 from mobilenmt.runtime.pack import Pack
-from tiny_models import default_signals
+from tiny_models import default_signals, make_checkpoint
 
 pytest.importorskip("sacrebleu")
 
@@ -314,8 +320,52 @@ def test_pack_bytes_are_estimated_within_a_few_percent(pack: str, made: Made) ->
     shape = StudentShape(
         **{name: getattr(model, name) for name in StudentShape.__dataclass_fields__ if hasattr(model, name)}
     )
-    found = estimate_pack_bytes(shape, model.source_vocab_size, "int8")
+    limited = b"shortlist.lexical" in opened.file("greedy.onnx").read_bytes()
+    assert limited == (pack == "shipped")
+    sizes = ShortlistSettings() if limited else None
+    found = estimate_pack_bytes(shape, model.source_vocab_size, "int8", shortlist=sizes)
     assert found == pytest.approx(opened.total_bytes, rel=0.05)
     tokenizer = opened.manifest.files["tokenizer.json"].bytes
-    found = estimate_pack_bytes(shape, model.source_vocab_size, "int8", tokenizer_bytes=tokenizer)
-    assert found == pytest.approx(opened.total_bytes, rel=0.05)
+    found = estimate_pack_bytes(shape, model.source_vocab_size, "int8", shortlist=sizes, tokenizer_bytes=tokenizer)
+    assert found == pytest.approx(opened.total_bytes, rel=0.01)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize(
+    ("width", "limited", "close"),
+    [
+        (32, True, 0.01),  # a block a row
+        (48, True, 0.01),  # three blocks a row
+        (24, False, 0.05),  # no whole number of blocks
+    ],
+)
+def test_pack_bytes_are_estimated_for_every_width_and_precision(
+    width: int, limited: bool, close: float, precision: Literal["int8", "fp32"], tmp_path: Path
+) -> None:
+    shape = StudentShape(
+        d_model=width,
+        encoder_layers=2,
+        decoder_layers=1,
+        encoder_ffn_dim=2 * width,
+        decoder_ffn_dim=3 * width,
+        max_position_embeddings=64,
+    )
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", **asdict(shape), output_bias=False)
+    limited = limited and precision == "int8"
+    chosen = Shortlist(np.arange(20), np.zeros((344, 6), np.int32)) if limited else False
+    pack = export(checkpoint, tmp_path / "pack", precision=precision, shortlist=chosen)
+    found = estimate_pack_bytes(
+        shape,
+        344,
+        precision,
+        shortlist=ShortlistSettings(common=20, per_token=6) if limited else None,
+        tokenizer_bytes=pack.manifest.files["tokenizer.json"].bytes,
+    )
+    assert found == pytest.approx(pack.total_bytes, rel=close)
+
+
+def test_the_estimate_knows_when_a_pack_gets_a_shortlist() -> None:
+    settings = ExportSettings()
+    assert settings.shortlist_for(2000) is settings.shortlist and settings.shortlist_for(1999) is None
+    assert ExportSettings(shortlist_sentences=0).shortlist_for(8000) is None
+    assert ExportSettings(precision="fp32").shortlist_for(8000) is None

@@ -45,10 +45,18 @@ def make_tokenizer(path: Path) -> int:
     return len(pieces)
 
 
-def make_checkpoint(folder: Path, *, seed: int = 0, generation: dict[str, Any] | None = None, **config: Any) -> Path:
+def make_checkpoint(
+    folder: Path,
+    *,
+    seed: int = 0,
+    generation: dict[str, Any] | None = None,
+    output_bias: bool = True,
+    **config: Any,
+) -> Path:
     """Save a ``MarianMTModel`` with random weights, its generation defaults and a tokenizer.
 
     Keyword arguments replace values of the ``MarianConfig``; ``generation`` those of the ``GenerationConfig``.
+    Without ``output_bias`` the one of the output layer is zero, as our students have it.
     """
     import torch
     from transformers import GenerationConfig, MarianConfig, MarianMTModel
@@ -86,8 +94,9 @@ def make_checkpoint(folder: Path, *, seed: int = 0, generation: dict[str, Any] |
             else:
                 parameter.normal_(0.0, 0.3)
         # Without trained weights </s> is as rare as any token; a bias ends outputs at varied lengths.
-        model.final_logits_bias.normal_(0.0, 0.5)
-        model.final_logits_bias[0, 0] = 1.5
+        if output_bias:
+            model.final_logits_bias.normal_(0.0, 0.5)
+            model.final_logits_bias[0, 0] = 1.5
     defaults: dict[str, Any] = {
         "pad_token_id": size - 1,
         "eos_token_id": 0,
