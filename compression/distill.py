@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobilenmt.compression.processes import make_accelerator, run_together
 from mobilenmt.compression.stage import StageResult, check_stage, run_stage
-from mobilenmt.compression.student import StudentShape
+from mobilenmt.compression.student import TOKENIZER_FILES, StudentShape
 from mobilenmt.compression.train_settings import DistillSettings, TeacherModelSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -102,7 +102,10 @@ def _stage(
         "weights": dict(weights or {}),
         "augment": augment,
     }
-    inputs: dict[str, Path | str] = {"pairs": pairs, "vocabulary": vocabulary, "seed": str(seed)}
+    inputs: dict[str, Path | str] = {"pairs": pairs, "vocabulary": vocabulary / "tokenizer.json", "seed": str(seed)}
+    # What else lies there does not count: its report has measured memory, which differs each time it is made.
+    beside = (vocabulary / name for name in TOKENIZER_FILES[1:])
+    inputs |= {path.name: path for path in beside if path.exists() or not vocabulary.exists()}
     inputs |= {f"dev {path.name}": path for path in settings.dev}
     for key in ("initial", "teacher"):
         path = getattr(settings, key, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,27 @@ def test_stage_makes_a_checkpoint_and_is_skipped_when_done(root: Path, tmp_path:
     with pytest.raises(StageError, match=r"dropout was 0.1 and is 0.2"):
         start(root, tmp_path / "run", dev=dev, dropout=0.2)
     assert start(root, tmp_path / "run", dev=dev, save_every=3).skipped  # changes no file that comes out
+
+
+def test_of_the_vocabulary_only_the_tokenizer_counts(root: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "root"
+    shutil.copytree(root, copy)
+    report, config = copy / "vocabulary" / "report.json", copy / "vocabulary" / "tokenizer_config.json"
+    report.write_text('{"memory_bytes": 1}')
+    assert not start(copy, tmp_path / "run", steps=2).skipped
+    report.write_text('{"memory_bytes": 2}')  # as a vocabulary made again measures it
+    assert start(copy, tmp_path / "run", steps=2).skipped
+    config.write_text(json.dumps({**json.loads(config.read_text()), "source_lang": "fr"}))
+    with pytest.raises(StageError, match=r"input tokenizer_config\.json changed"):
+        start(copy, tmp_path / "run", steps=2)
+    shutil.copyfile(root / "vocabulary" / config.name, config)
+    tokenizer = copy / "vocabulary" / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    with pytest.raises(StageError, match="input vocabulary changed"):
+        start(copy, tmp_path / "run", steps=2)
+    shutil.rmtree(copy / "vocabulary")
+    with pytest.raises(StageError, match="is not there; run the stage that makes it"):
+        start(copy, tmp_path / "run", steps=2)
 
 
 def test_a_mistake_is_found_before_the_folder_is_begun(root: Path, tmp_path: Path) -> None:
