@@ -77,7 +77,9 @@ assert not loaded, loaded
     assert done.returncode == 0, done.stderr.decode()
 
 
-@pytest.mark.parametrize("command", ["compress", "corpus", "vocabulary", "teacher", "distill", "evaluate"])
+@pytest.mark.parametrize(
+    "command", ["compress", "corpus", "vocabulary", "teacher", "distill", "evaluate", "shortlist"]
+)
 def test_without_the_extra_one_line_says_what_to_install(command: str, tiny_pack: Path, tmp_path: Path) -> None:
     code = f"""
 import importlib.util, sys
@@ -89,7 +91,8 @@ sys.exit(cli.main({[command, str(tiny_pack)]!r}))
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, check=False, env=environment(), cwd=tmp_path
     )
-    fails(done, f"mobilenmt {command} needs", "sacrebleu", "pip install 'mobilenmt[compress]'")
+    missing = "torch" if command == "shortlist" else "sacrebleu"
+    fails(done, f"mobilenmt {command} needs", missing, "pip install 'mobilenmt[compress]'")
 
 
 # --- translate --------------------------------------------------------------------------------------------------------
