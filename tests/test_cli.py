@@ -77,9 +77,7 @@ assert not loaded, loaded
     assert done.returncode == 0, done.stderr.decode()
 
 
-@pytest.mark.parametrize(
-    "command", ["compress", "corpus", "vocabulary", "teacher", "distill", "evaluate", "shortlist"]
-)
+@pytest.mark.parametrize("command", ["compress", "corpus", "vocabulary", "teacher", "distill", "evaluate", "shortlist"])
 def test_without_the_extra_one_line_says_what_to_install(command: str, tiny_pack: Path, tmp_path: Path) -> None:
     code = f"""
 import importlib.util, sys
