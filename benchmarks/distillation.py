@@ -1,4 +1,5 @@
-"""What distillation gains: the same student trained on references, on a teacher's text, and with its distributions, too.
+"""What distillation gains: the same student trained on references, on a teacher's text, and with its distributions,
+too.
 
     python benchmarks/distillation.py --teacher CHECKPOINT --text FILE.tsv.xz... --tags "tatoeba*" \
         --dev FILE.tsv... --work DIR [--pairs 60000] [--steps 1500] [--threads 1] [--out DIR]
@@ -28,14 +29,15 @@ from mobilenmt.compression.teacher import TeacherSettings
 from mobilenmt.compression.train_settings import DistillSettings
 
 SHAPE = StudentShape(
-    d_model=128,
-    encoder_layers=3,
+    d_model=64,
+    encoder_layers=2,
     decoder_layers=1,
     encoder_attention_heads=4,
     decoder_attention_heads=4,
-    encoder_ffn_dim=512,
-    decoder_ffn_dim=512,
+    encoder_ffn_dim=256,
+    decoder_ffn_dim=256,
 )
+"""Small beside any teacher, so that minutes on a processor show a difference."""
 ARMS = ("references", "teacher's text", "teacher's text and distributions")
 
 
@@ -44,12 +46,12 @@ def main() -> None:
     options = _options()
     work: Path = options.work
     languages = {"source_language": options.languages[0], "target_language": options.languages[1]}
-    settings = CorpusSettings(
+    cleaning = CorpusSettings(
         sources=tuple(Source(paths=(path,)) for path in options.text),
         weights={**dict.fromkeys(options.tags, 1.0), "*": 0.0},
         held_out=tuple(options.held_out),
     )
-    whole = corpus.run(settings, work / "corpus", **languages).folder / "pairs.tsv.zst"
+    whole = corpus.run(cleaning, work / "corpus", **languages).folder / "pairs.tsv.zst"
     pairs = _first(whole, work / "pairs.tsv.zst", options.pairs)
     vocabulary = work / "vocabulary"
     vocabulary.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,8 @@ def main() -> None:
     rows = []
     for arm, source, more in zip(ARMS, (pairs, text, text), ({}, {}, softened), strict=True):
         folder = work / f"arm-{ARMS.index(arm) + 1}"
-        result = distill.run(DistillSettings(**common, **more), folder, shape=SHAPE, pairs=source, vocabulary=vocabulary)
+        settings = DistillSettings(**common, **more)
+        result = distill.run(settings, folder, shape=SHAPE, pairs=source, vocabulary=vocabulary)
         rows.append({"arm": arm, "curve": _curve(folder / "log.jsonl"), "summary": dict(result.summary)})
         print(arm, rows[-1]["curve"][-1], flush=True)
     figures = {"pairs": options.pairs, "steps": options.steps, "teacher": options.teacher.name, "rows": rows}
@@ -128,9 +131,10 @@ def _curve(log: Path) -> list[dict[str, Any]]:
 
 def _table(figures: dict[str, Any]) -> str:
     names = list(figures["rows"][0]["curve"][-1]["scores"])
+    shape = f"{SHAPE.d_model} wide, {SHAPE.encoder_layers}+{SHAPE.decoder_layers} layers"
+    effort = f"{figures['pairs']:,} pairs, {figures['steps']:,} updates each"
     lines = [
-        f"Student {SHAPE.d_model} wide, {SHAPE.encoder_layers}+{SHAPE.decoder_layers} layers; {figures['pairs']:,} pairs, "
-        f"{figures['steps']:,} updates each; greedy, BLEU / chrF on the whole dev sets after the last update.",
+        f"Student {shape}; {effort}; greedy, BLEU / chrF on the whole dev sets after the last update.",
         "",
         "| trained on | " + " | ".join(names) + " | mean |",
         "|---|" + "---|" * (len(names) + 1),

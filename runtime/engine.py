@@ -118,7 +118,7 @@ class Engine:
         return self._translator is not None
 
     def close_search(self) -> None:
-        """Let go of the graph for beams and batches, which takes more memory than all else; it opens again when needed."""
+        """Let go of the graph for beams and batches, which takes more memory than all else; it opens when needed."""
         with self._lock:
             if self._greedy is not None:
                 self._translator = None
