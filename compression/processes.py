@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -34,6 +35,9 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
         mixed_precision="no",  # the loss decides it, from the settings
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENT)],
     )
+    if accelerator.num_processes > 1:
+        atexit.unregister(_leave)
+        atexit.register(_leave)  # threads of a group that is left open can abort the interpreter on its way out
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != accelerator.num_processes:
         raise TrainingError(
@@ -41,6 +45,13 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
             "start them with `accelerate launch --multi_gpu --num_processes N`"
         )
     return accelerator
+
+
+def _leave() -> None:
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def run_together(

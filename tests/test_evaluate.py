@@ -72,7 +72,9 @@ def test_a_pack_and_peers_side_by_side(tiny_pack: Path, test_set: Path, tmp_path
     outputs = [item.text for item in Translator(tiny_pack).translate_batch(SOURCES, beam_size=1)]
     assert list(found.outputs["ours"]["set1"]) == outputs
     expected = sacrebleu.corpus_bleu(outputs, [references])
-    assert ours.scores["set1"].bleu == pytest.approx(expected.score, abs=1e-3) and 0 < expected.score < 100
+    assert ours.scores["set1"].bleu == pytest.approx(expected.score, abs=1e-3)
+    letters = sacrebleu.corpus_chrf(outputs, [references]).score  # random weights hit letters, if no four words
+    assert ours.scores["set1"].chrf == pytest.approx(letters, abs=1e-3) and 0 < letters < 100
     assert perfect.scores["set1"].chrf == pytest.approx(100) and perfect.sentences_per_second is None
     assert ours.bytes == sum(path.stat().st_size for path in tiny_pack.iterdir())
     assert ours.kind == "pack" and ours.precision == "int8"
