@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mobilenmt.export.graph import FLOAT, INT8, INT32, Graph
+from mobilenmt.export.graph import FLOAT, INT8, Graph
 from mobilenmt.export.weights import Array
 
 _BLOCKS = (128, 64, 32, 16)  # 128 is the fastest in ONNX Runtime's kernels; 16 the smallest they take
@@ -174,7 +174,9 @@ def _turned(graph: Graph, blocks: str, rows: int, columns: int) -> str:
     root = graph.root
     known = root.derived.get(blocks)
     if known is None:
-        values = root.op("Sub", root.op("Cast", blocks, to=INT32), root.constant(_ZERO_POINT, np.int32))
+        # With its highest bit turned over, a byte read as signed is the byte less 128: no wider type on the way, which
+        # would take several times the matrices' memory while the graph is opened.
+        values = root.op("BitwiseXor", blocks, root.constant(_ZERO_POINT, np.uint8))
         values = root.op("Reshape", root.op("Cast", values, to=INT8), root.i64(rows, -1))
         values = root.op("Slice", values, root.i64(0), root.i64(columns), root.i64(1))
         known = root.derived[blocks] = root.op("Transpose", values, perm=[1, 0])

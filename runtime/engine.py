@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     import onnxruntime
 
 MAX_BEAMS = 64
-# Rows that go through the decoder together, and source tokens (padding counted) through the encoder: beyond these,
-# larger batches are hardly faster and only take memory.
+# Hypotheses and sentences that go through the decoder together, and source tokens (padding counted) through the encoder.
+# More sentences are slower on one core: their keys, values and candidates outgrow its cache, and all wait for the longest.
 _ROWS = 64
+_SENTENCES = 8
 _TOKENS = 4096
 # Sentences from which on translator.onnx, made for many rows, is faster than greedy.onnx, run for one after the other.
 _MANY_ROWS = 4
@@ -102,7 +103,7 @@ class Engine:
             ]
         while pending:
             lengths = [len(sources[index]) + 1 for index in pending]
-            for group in _groups(lengths, 1 if alone else max(1, _ROWS // beam_size)):
+            for group in _groups(lengths, 1 if alone else max(1, min(_SENTENCES, _ROWS // beam_size))):
                 chosen = [pending[place] for place in group]
                 batch = [sources[index] for index in chosen]
                 found = self._run(batch, [limits[index] for index in chosen], min_length, beam_size, n_best, penalty)
