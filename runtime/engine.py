@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     import onnxruntime
 
 MAX_BEAMS = 64
-# Hypotheses and sentences that go through the decoder together, and source tokens (padding counted) through the encoder.
-# More sentences are slower on one core: their keys, values and candidates outgrow its cache, and all wait for the longest.
+# Hypotheses, and sentences, that go through the decoder together, and source tokens (padding counted) through the
+# encoder. More sentences are slower on one core: their keys, values and candidates outgrow its cache, and all of them
+# wait for the longest.
 _ROWS = 64
 _SENTENCES = 8
 _TOKENS = 4096
