@@ -83,12 +83,14 @@ class Chain:
 
     @cached_property
     def distill(self) -> Any:
-        """Settings of the student's training; word-level distillation uses the teacher trained here by default."""
+        """Settings of the student's training; by default its teacher is the one trained here."""
         raw = self.recipe.sections.get("distill", {})
         recipe = self.recipe
-        if self.recipe.has("teacher_model") and "teacher" not in raw and "word_level" in raw:
+        if self.recipe.has("teacher_model"):
             own = str(self.teacher_checkpoint.absolute())
-            recipe = replace(recipe, sections={**recipe.sections, "distill": {**raw, "teacher": own}})
+            wanted = {"teacher": "word_level" in raw, "initial": raw.get("initial_layers") == "spread"}
+            filled = {key: own for key, want in wanted.items() if want and key not in raw}
+            recipe = replace(recipe, sections={**recipe.sections, "distill": {**raw, **filled}})
         return recipe.section("distill")
 
     def run(self, stage: str, *, force: bool = False) -> StageResult:

@@ -148,7 +148,7 @@ def _check(settings: TrainSettings, shape: StudentShape, vocabulary: Path) -> No
     check_lengths(settings, shape)
     read_dev_sets(settings.dev, settings.dev_lines)
     if settings.initial is not None:
-        load_weights(make_student(shape, known, seed=0), settings.initial, known)
+        load_weights(make_student(shape, known, seed=0), settings.initial, known, layers=settings.initial_layers)
     if isinstance(settings, DistillSettings) and settings.word_level and settings.teacher is not None:
         from mobilenmt.compression.soften import check_soft_teacher
 

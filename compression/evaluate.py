@@ -40,7 +40,7 @@ class EvaluateSettings:
     beam: int | None = None
     """Hypotheses kept by beam search, 1 for greedy; by default what the pack says."""
     threads: int = 1
-    """Threads inside an operator, 0 for one a core."""
+    """Sentences translated at once, 0 for one a core."""
     teacher: bool = True
     """In a chain, evaluate the teacher too if it was trained there."""
     peers: dict[str, tuple[Path, ...]] = field(default_factory=dict)

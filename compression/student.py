@@ -6,7 +6,9 @@ last id; decoding starts from ``<pad>``, whose embedding row is zero and which i
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -121,8 +123,19 @@ def make_student(
     return model
 
 
-def load_weights(model: MarianMTModel, checkpoint: Path, vocabulary: Vocabulary) -> None:
-    """Fill a model from a checkpoint folder; embeddings and layers are matched by name.
+def load_weights(
+    model: MarianMTModel, checkpoint: Path, vocabulary: Vocabulary, *, layers: Literal["same", "spread"] = "same"
+) -> None:
+    """Fill a model from a checkpoint folder.
+
+    Args:
+        model: what is filled.
+        checkpoint: a folder with a Marian checkpoint of the same width.
+        vocabulary: the model's.
+        layers: ``same``: as many layers as the model has. ``spread``: layers are taken evenly from the checkpoint's,
+            the first and the last included, so that a student starts from every other layer of its teacher (Shleifer
+            & Rush 2020, section 3), and a deep model from each layer of a shallow one several times (Gong et al.
+            2019, section 3). A single layer is taken from the first.
 
     Raises:
         CheckpointError: the folder is no Marian checkpoint, or a damaged one.
@@ -146,20 +159,23 @@ def load_weights(model: MarianMTModel, checkpoint: Path, vocabulary: Vocabulary)
         found, wanted = getattr(loaded.config, key), getattr(model.config, key)
         if found != wanted:
             wrong.append(f"{key} is {found!r}, {wanted!r} is wanted")
+    depth = {side: getattr(loaded.config, f"{side}_layers") for side in ("encoder", "decoder")}
+    wanted_depth = {side: getattr(model.config, f"{side}_layers") for side in depth}
     chosen: dict[str, torch.Tensor] = {}
     for name, parameter in trained_parameters(model).items():
-        if name not in stored:
-            wrong.append(f"{name} is missing")
-        elif stored[name].shape != tuple(parameter.shape):
-            wrong.append(f"{name} is {list(stored[name].shape)}, {list(parameter.shape)} is wanted")
+        origin = name if layers == "same" else _spread(name, depth, wanted_depth)
+        if origin not in stored:
+            wrong.append(f"{origin} is missing")
+        elif stored[origin].shape != tuple(parameter.shape):
+            wrong.append(f"{origin} is {list(stored[origin].shape)}, {list(parameter.shape)} is wanted")
         else:
-            chosen[name] = torch.from_numpy(stored[name])
-    extra = [
-        f"{name} is {getattr(loaded.config, name)}, {getattr(model.config, name)} is wanted"
-        for name in ("encoder_layers", "decoder_layers")
-        if getattr(loaded.config, name) > getattr(model.config, name)
-    ]
-    wrong += extra
+            chosen[name] = torch.from_numpy(stored[origin])
+    if layers == "same":
+        wrong += [
+            f"{side}_layers is {depth[side]}, {wanted_depth[side]} is wanted"
+            for side in depth
+            if depth[side] > wanted_depth[side]
+        ]
     if wrong:
         shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise TrainingError(f"{checkpoint} does not fit the shape: {shown}. Give it in [student], or start afresh")
@@ -169,6 +185,16 @@ def load_weights(model: MarianMTModel, checkpoint: Path, vocabulary: Vocabulary)
         bias: Any = model.final_logits_bias
         bias.copy_(torch.from_numpy(stored["final_logits_bias"]))
         model.model.shared.weight[vocabulary.pad].zero_()
+
+
+def _spread(name: str, depth: Mapping[str, int], wanted: Mapping[str, int]) -> str:
+    """Name of the parameter that a parameter is taken from, if layers are spread."""
+    found = re.fullmatch(r"model\.(encoder|decoder)\.layers\.(\d+)\.(.+)", name)
+    if found is None:
+        return name
+    side, number, rest = found[1], int(found[2]), found[3]
+    origin = round(number * (depth[side] - 1) / max(1, wanted[side] - 1))
+    return f"model.{side}.layers.{origin}.{rest}"
 
 
 def check_same_vocabulary(checkpoint: Path, vocabulary: Vocabulary) -> None:

@@ -70,6 +70,7 @@ class PackTeacher:
             beam_size=settings.beams,
             n_best=wanted,
             length_penalty=settings.length_penalty,
+            together=True,
         )
         for index, hypotheses in zip(fitting, found, strict=True):
             results[index] = [self._candidate(ids[index], hypothesis) for hypothesis in hypotheses]

@@ -81,7 +81,11 @@ class TrainSettings:
     bad_updates: int = 10
     """Stop after this many updates in a row whose loss or gradient is not finite (each is skipped)."""
     initial: Path | None = None
-    """Checkpoint folder to start from, of the same shape and vocabulary; None starts from random weights."""
+    """Checkpoint folder to start from, of the same width and vocabulary; None starts from random weights."""
+    initial_layers: Literal["same", "spread"] = "same"
+    """same: the checkpoint of ``initial`` has the same number of layers. spread: layers are taken evenly from its, so
+    that a student starts from some of its teacher's layers (in a recipe without ``initial``: of the teacher trained
+    there), or a deep model from a shallow one."""
     device: Literal["auto", "cpu"] = "auto"
     """auto: what Accelerate finds (a GPU if there is one)."""
     threads: int = 0

@@ -75,7 +75,7 @@ class TrainingRun:
             activation_dropout=settings.activation_dropout,
         )
         if settings.initial is not None:
-            load_weights(student, settings.initial, vocabulary)
+            load_weights(student, settings.initial, vocabulary, layers=settings.initial_layers)
         weights = extras.weights if extras else LossWeights(label_smoothing=settings.label_smoothing)
         self.stored = extras.stored if extras else None
         soft_targets = extras.targets(accelerator) if extras and extras.targets else None

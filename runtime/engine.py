@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,11 @@ if TYPE_CHECKING:
 MAX_BEAMS = 64
 # Hypotheses, and sentences, that go through the decoder together, and source tokens (padding counted) through the
 # encoder. More sentences are slower on one core: their keys, values and candidates outgrow its cache, and all of them
-# wait for the longest.
+# wait for the longest. Fewer than _FEWEST are faster one by one.
 _ROWS = 64
 _SENTENCES = 8
+_FEWEST = 4
 _TOKENS = 4096
-# Sentences from which on translator.onnx, made for many rows, is faster than greedy.onnx, run for one after the other.
-_MANY_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Hypothesis:
 class Engine:
     """Runs the graphs of one pack. Safe to use from several threads at once.
 
-    greedy.onnx is opened at once; translator.onnx at the first beam or larger batch, encoder.onnx and decoder.onnx when
+    greedy.onnx is opened at once; translator.onnx at the first beam or joint batch, encoder.onnx and decoder.onnx when
     :meth:`steps` is first used, since every open graph holds its own packed copy of the weights. A pack of format 1 has
     no greedy.onnx; its translator.onnx does everything.
     """
@@ -77,8 +77,9 @@ class Engine:
         beam_size: int = 1,
         n_best: int = 1,
         length_penalty: float | None = None,
+        together: bool = False,
     ) -> list[list[Hypothesis]]:
-        """Translate ids, ``n_best`` hypotheses each, best first.
+        """Translate ids, ``n_best`` hypotheses each, best first; as many sentences at once as the engine has threads.
 
         Args:
             sources: ids of each sentence, the end token not included; at most max_positions - 1 of them.
@@ -87,6 +88,9 @@ class Engine:
             beam_size: 1 for greedy search.
             n_best: hypotheses returned, at most ``beam_size``.
             length_penalty: exponent of the length in the score; None for the pack's own.
+            together: put sentences through the graph together, up to eight at once, which is faster for many. In an
+                INT8 pack they share the scale of their activations, so that a sentence may come out otherwise than
+                alone.
 
         Raises:
             InputError: an argument is out of range.
@@ -95,20 +99,25 @@ class Engine:
         self._check(sources, max_lengths, min_length, beam_size, n_best)
         penalty = self._defaults.length_penalty if length_penalty is None else length_penalty
         results: list[list[Hypothesis]] = [[] for _ in sources]
-        alone = beam_size == 1 and self._greedy is not None and len(sources) < _MANY_ROWS
+        size = max(1, min(_SENTENCES, _ROWS // beam_size)) if together and len(sources) >= _FEWEST else 1
         pending = list(range(len(sources)))
         limits = list(max_lengths)
-        if beam_size == 1 and not alone:  # what ends in time is done, and a few runaways do not hold up their batch
+        if beam_size == 1 and size > 1:  # what ends in time is done, and a few runaways do not hold up their batch
             limits = [
                 max(min_length, min(limit, _usual(len(source)))) for source, limit in zip(sources, limits, strict=True)
             ]
         while pending:
-            lengths = [len(sources[index]) + 1 for index in pending]
-            for group in _groups(lengths, 1 if alone else max(1, min(_SENTENCES, _ROWS // beam_size))):
-                chosen = [pending[place] for place in group]
-                batch = [sources[index] for index in chosen]
-                found = self._run(batch, [limits[index] for index in chosen], min_length, beam_size, n_best, penalty)
-                for index, hypotheses in zip(chosen, found, strict=True):
+            groups = [
+                [pending[place] for place in group]
+                for group in _groups([len(sources[index]) + 1 for index in pending], size)
+            ]
+
+            def work(group: Sequence[int], limits: Sequence[int] = limits) -> list[list[Hypothesis]]:
+                chosen = [sources[index] for index in group]
+                return self._run(chosen, [limits[index] for index in group], min_length, beam_size, n_best, penalty)
+
+            for group, found in zip(groups, self._each(work, groups), strict=True):
+                for index, hypotheses in zip(group, found, strict=True):
                     results[index] = hypotheses
             pending = [index for index in pending if limits[index] < max_lengths[index] and results[index][0].at_limit]
             limits = list(max_lengths)
@@ -163,6 +172,18 @@ class Engine:
             if token == self._tokens.eos:
                 return
             yield token
+
+    def _each(
+        self, work: Callable[[Sequence[int]], list[list[Hypothesis]]], groups: Sequence[Sequence[int]]
+    ) -> list[list[list[Hypothesis]]]:
+        """The work for each group, on the engine's threads."""
+        threads = min(self._config.threads or os.cpu_count() or 1, len(groups))
+        if threads < 2:
+            return [work(group) for group in groups]
+        from concurrent.futures import ThreadPoolExecutor  # not before: it costs 5 ms of the start
+
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(work, groups))
 
     def _run(
         self,

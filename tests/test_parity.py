@@ -15,6 +15,7 @@ from transformers import MarianMTModel
 from mobilenmt.export.activations import ACTIVATIONS
 from mobilenmt.export.verify import StepRunner
 from mobilenmt.runtime.engine import Engine, Hypothesis
+from mobilenmt.runtime.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
 from tiny_models import make_checkpoint
 
@@ -94,7 +95,12 @@ def compare_search(checkpoint: Path, pack: Path, beams: int, max_length: int = 2
     model = load(checkpoint)
     sources = random_sources(model.config.vocab_size, seed=beams)
     found = Engine(Pack.open(pack)).generate(
-        sources, max_lengths=[max_length] * len(sources), min_length=min_length, beam_size=beams, n_best=beams
+        sources,
+        max_lengths=[max_length] * len(sources),
+        min_length=min_length,
+        beam_size=beams,
+        n_best=beams,
+        together=True,
     )
     penalty = model.generation_config.length_penalty
     for source, hypotheses in zip(sources, found, strict=True):
@@ -168,20 +174,32 @@ def test_an_int8_batch_scores_nearly_as_single_sentences_do(beams: int, tiny_pac
     assert np.mean([batched.ids == alone.ids for batched, alone in found]) > 0.4
 
 
-def test_a_few_int8_sentences_are_translated_one_by_one(tiny_pack: Path) -> None:
-    engine = Engine(Pack.open(tiny_pack))
-    sources = random_sources(300)[:3]
-    together = engine.generate(sources, max_lengths=[20] * 3)
-    assert together == [engine.generate([source], max_lengths=[20])[0] for source in sources]
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_int8_sentences_come_out_as_they_do_alone_unless_put_together(
+    beams: int, threads: int, tiny_pack: Path
+) -> None:
+    found = _batched_and_alone(tiny_pack, beams, together=False, threads=threads)
+    assert len(found) > 30
+    for batched, alone in found:
+        assert batched == alone
 
 
-def _batched_and_alone(pack: Path, beams: int) -> list[tuple[Hypothesis, Hypothesis]]:
-    engine = Engine(Pack.open(pack))
+def test_threads_that_work_together_give_what_one_gives(tiny_pack: Path) -> None:
+    one = _batched_and_alone(tiny_pack, 1)
+    two = _batched_and_alone(tiny_pack, 1, threads=2)
+    assert [batched for batched, _ in two] == [batched for batched, _ in one]
+
+
+def _batched_and_alone(
+    pack: Path, beams: int, together: bool = True, threads: int = 1
+) -> list[tuple[Hypothesis, Hypothesis]]:
+    engine = Engine(Pack.open(pack), SessionConfig(threads=threads))
     sources = [source for seed in range(8) for source in random_sources(300, seed)]
     limits = [10 + index % 13 for index in range(len(sources))]
-    together = engine.generate(sources, max_lengths=limits, beam_size=beams)
+    found = engine.generate(sources, max_lengths=limits, beam_size=beams, together=together)
     pairs = []
-    for source, limit, (batched,) in zip(sources, limits, together, strict=True):
+    for source, limit, (batched,) in zip(sources, limits, found, strict=True):
         ((alone,),) = engine.generate([source], max_lengths=[limit], beam_size=beams)
         pairs.append((batched, alone))
     return pairs

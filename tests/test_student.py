@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,29 @@ def test_foreign_checkpoint_is_read_by_names(tmp_path: Path, vocabulary: Vocabul
         torch.testing.assert_close(
             found, wanted(input_ids=source, decoder_input_ids=start).logits, rtol=1e-4, atol=1e-4
         )
+
+
+@pytest.mark.parametrize(
+    ("layers", "origins"),
+    [((3, 1), ([0, 1, 2], [0])), ((2, 2), ([0, 2], [0, 1])), ((6, 3), ([0, 0, 1, 1, 2, 2], [0, 0, 1]))],
+)
+def test_layers_spread_over_a_student_with_fewer_or_more(
+    tmp_path: Path, vocabulary: Vocabulary, layers: tuple[int, int], origins: tuple[list[int], list[int]]
+) -> None:
+    teacher = make_student(replace(SHAPE, encoder_layers=3, decoder_layers=2), vocabulary, seed=1)
+    save_checkpoint(teacher, vocabulary, tmp_path / "teacher")
+    student = make_student(replace(SHAPE, encoder_layers=layers[0], decoder_layers=layers[1]), vocabulary, seed=2)
+    load_weights(student, tmp_path / "teacher", vocabulary, layers="spread")
+    for half, whole, chosen in zip(
+        (student.model.encoder, student.model.decoder),
+        (teacher.model.encoder, teacher.model.decoder),
+        origins,
+        strict=True,
+    ):
+        for layer, origin in zip(half.layers, chosen, strict=True):
+            for name, value in layer.named_parameters():
+                assert torch.equal(value, dict(whole.layers[origin].named_parameters())[name]), (name, origin)
+    assert torch.equal(student.model.shared.weight, teacher.model.shared.weight)
 
 
 @pytest.mark.parametrize(

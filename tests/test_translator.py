@@ -68,12 +68,22 @@ def test_a_long_line_is_split_and_says_so(translator: Translator) -> None:
     assert "split" not in translator.translate_batch(["the dog\nthe cat"])[0].flags
 
 
-def test_batch_gives_what_each_text_gives_alone(tiny_fp32_pack: Path) -> None:
-    """In INT8 the rows of a batch share a scale, and random weights turn that into other words; see test_parity."""
-    translator = Translator(tiny_fp32_pack)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batch_gives_what_each_text_gives_alone(tiny_pack: Path, threads: int) -> None:
+    translator = Translator(tiny_pack, threads=threads)
     texts = ["the dog", "", "where is the station here today?", "cat\ndog", "x"]
     for beams in (1, 3):
         together = translator.translate_batch(texts, beam_size=beams)
+        alone = [translator.translate_batch([text], beam_size=beams)[0] for text in texts]
+        assert together == alone
+
+
+def test_fp32_texts_put_together_give_what_each_gives_alone(tiny_fp32_pack: Path) -> None:
+    """In INT8 they share a scale, and random weights turn that into other words; see test_parity."""
+    translator = Translator(tiny_fp32_pack)
+    texts = ["the dog", "", "where is the station here today?", "cat\ndog", "x"]
+    for beams in (1, 3):
+        together = translator.translate_batch(texts, beam_size=beams, together=True)
         alone = [translator.translate_batch([text], beam_size=beams)[0] for text in texts]
         assert [item.text for item in together] == [item.text for item in alone]
 

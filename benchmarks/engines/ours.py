@@ -20,7 +20,9 @@ class Ours(Engine):
 
     def run(self, prepared: list[Ids], beam_size: int, min_length: int, max_length: int) -> list[list[Hypothesis]]:
         limits = [max_length + 1] * len(prepared)  # the start token is counted there
-        return self.engine.generate(prepared, max_lengths=limits, min_length=min_length + 1, beam_size=beam_size)
+        return self.engine.generate(
+            prepared, max_lengths=limits, min_length=min_length + 1, beam_size=beam_size, together=True
+        )
 
     def ids(self, result: list[list[Hypothesis]]) -> list[Ids]:
         return [list(found[0].ids) for found in result]

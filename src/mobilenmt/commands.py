@@ -27,6 +27,7 @@ def translate(
     beam: int | None = None,
     n_best: int = 1,
     threads: int = 1,
+    together: bool = False,
     json: bool = False,
 ) -> int:
     """Translate texts, a file, or standard input.
@@ -41,7 +42,8 @@ def translate(
         pack: name or path of the pack
         beam: hypotheses kept by beam search, 1 for greedy; by default what the pack says
         n_best: translations of each line, with --json
-        threads: threads inside an operator, 0 for one a core
+        threads: lines translated at once, 0 for one a core
+        together: put lines through the model together, faster for files; a word may differ from the line alone
         json: write a JSON object a line: source, text, score, tokens, alternatives, flags
     """
     from mobilenmt.lines import decode_arguments, open_input, open_output, read_batches
@@ -59,7 +61,7 @@ def translate(
     translator = Translator(pack, threads=threads)
 
     def render(sources: list[str]) -> list[str]:
-        found = translator.translate_batch(sources, beam_size=beam, n_best=n_best)
+        found = translator.translate_batch(sources, beam_size=beam, n_best=n_best, together=together)
         if json:
             return [_json_line(source, item) for source, item in zip(sources, found, strict=True)]
         return [item.text.replace("\n", " ") for item in found]  # a TEXT may hold one; a line of output may not

@@ -180,7 +180,7 @@ def evaluate(
         reverse: the test sets have the reference first
         source_language: code, for a checkpoint that translates between many languages; by default the pack's
         target_language: likewise; also chooses how sacrebleu parts words in Chinese, Japanese and Korean
-        threads: threads inside an operator, 0 for one a core
+        threads: sentences translated at once, 0 for one a core
         out: also write scores.json, scores.md, scores.png and all translations into this folder
         json: print a JSON object instead of tables
     """
