@@ -36,15 +36,20 @@ class Chain:
         """The stages this recipe has, in their order."""
         absent = {
             "teacher_model": not self.recipe.has("teacher_model"),
-            "teacher": not self.has_teacher,
+            "teacher": not self.teacher_translates,
             "evaluate": not self.recipe.section("evaluate").files,
         }
         return tuple(stage for stage in STAGES if not absent.get(stage))
 
     @property
     def has_teacher(self) -> bool:
-        """Whether the student learns from a teacher's text, and not from the references."""
+        """Whether the recipe has a teacher, or trains one."""
         return self.recipe.has("teacher") or self.recipe.has("teacher_model")
+
+    @property
+    def teacher_translates(self) -> bool:
+        """Whether the student learns from the teacher's text, and not from the references."""
+        return self.has_teacher and bool(self.distill.text == "teacher")
 
     def folder(self, stage: str) -> Path:
         """Where a stage's results lie."""
@@ -58,7 +63,7 @@ class Chain:
     @property
     def text(self) -> Path:
         """What the student is trained on."""
-        return self.folder("teacher") / "text.tsv.zst" if self.has_teacher else self.pairs
+        return self.folder("teacher") / "text.tsv.zst" if self.teacher_translates else self.pairs
 
     @property
     def teacher_checkpoint(self) -> Path:
@@ -147,8 +152,11 @@ class Chain:
     def _run_teacher(self, *, force: bool) -> StageResult:
         from mobilenmt.compression import teacher
 
-        if not self.has_teacher:
-            raise RecipeError(f"{self.recipe.path.name}: it has no [teacher]; the student learns from the references")
+        if not self.teacher_translates:
+            raise RecipeError(
+                f"{self.recipe.path.name}: it has no [teacher], or distill.text is 'references'; "
+                "the student learns from the references"
+            )
         return teacher.run(
             self.teacher,
             pairs=self.pairs,

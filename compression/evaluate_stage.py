@@ -53,7 +53,7 @@ def run(
 
         models[TEACHER] = as_evaluated(teacher)
         inputs["teacher"] = fingerprint(teacher.checkpoint)
-    inputs |= {f"test set {path.name}": path for path in settings.files}
+    inputs |= {f"test set {path.parent.name}/{path.name}": path for path in settings.files}
     inputs |= {f"{peer} {path.name}": path for peer, paths in settings.peers.items() for path in paths}
 
     def work(stage: Path) -> Mapping[str, Any]:

@@ -147,7 +147,7 @@ def _check_distill(chain: Chain, to_do: bool) -> str:
     settings = chain.distill
     if to_do:
         _check_training(chain, "distill")
-    kind = "teacher's text" if chain.has_teacher else "references"
+    kind = "teacher's text" if chain.teacher_translates else "references"
     if settings.word_level:
         kind += f" and, by {settings.word_level:g}, its distributions"
     return f"{kind}, {_length(settings)}"

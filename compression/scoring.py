@@ -45,18 +45,18 @@ def read_test_sets(paths: Sequence[Path], *, lines: int | None = None, reverse: 
 
     Args:
         paths: plain, or compressed (gzip, xz, bzip2, zstd). A set is named by what precedes the first point
-            of its file's name, or by the whole name where two would be the same.
+            of its file's name; where two would be the same by the whole name, and where these are the same by the
+            folder's name and the former: ``dev-flores``, ``test-flores``.
         lines: take this many lines of each, the first ones.
         reverse: the reference stands in the first column, the source in the second.
 
     Raises:
         EvaluationError: a file is missing, empty, not UTF-8, or has a line without a tab or with an empty side.
     """
-    stems = Counter(path.name.partition(".")[0] for path in paths)
+    counts = Counter(name for path in paths for name in _names(path))
     found: list[TestSet] = []
     for path in paths:
-        stem = path.name.partition(".")[0]
-        name = stem if stem and stems[stem] == 1 else path.name
+        name = next((name for name in _names(path) if counts[name] == 1), path.name)
         if any(name == other.name for other in found):
             raise EvaluationError(f"{path}: a test set of this name is given twice")
         rows = []
@@ -71,6 +71,13 @@ def read_test_sets(paths: Sequence[Path], *, lines: int | None = None, reverse: 
         sources, references = zip(*taken, strict=True)
         found.append(TestSet(name, sources, references, len(rows)))
     return found
+
+
+def _names(path: Path) -> list[str]:
+    """What a test set could be called, best first."""
+    stem = path.name.partition(".")[0]
+    names = [stem, path.name, f"{path.absolute().parent.name}-{stem or path.name}"]
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def read_lines(path: Path) -> list[str]:

@@ -119,6 +119,9 @@ class TrainSettings:
 class DistillSettings(TrainSettings):
     """Training of a student on a teacher's text, with the teacher's distributions if ``word_level`` is above 0."""
 
+    text: Literal["teacher", "references"] = "teacher"
+    """In a recipe with a teacher: what the student learns to write. references: the teacher translates nothing, which
+    saves hours on a processor, and teaches by ``word_level`` alone."""
     word_level: float = 0.0
     """Weight of word-level distillation, KL(teacher || student); the cross-entropy has 1 minus this."""
     temperature: float = 1.0

@@ -115,6 +115,7 @@ class TrainingRun:
             self.step = state.step
             for name, value in values.items():
                 setattr(self, name, value)
+            self.mark_tokens = self.tokens  # the speed shown next is that of this process
             self.report(f"going on after update {self.step:,} of {self.total:,}")
         self.accelerator.wait_for_everyone()  # all have read, before anything is written
         if not self.main:

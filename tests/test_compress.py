@@ -21,6 +21,7 @@ import pytest
 from command_line import environment
 from mobilenmt import Translator, cli
 from mobilenmt.compression.chain import STAGES, Chain
+from mobilenmt.compression.errors import RecipeError
 from mobilenmt.compression.estimate import count_parameters, estimate_pack_bytes
 from mobilenmt.compression.export_stage import ExportSettings
 from mobilenmt.compression.recipe import load_recipe
@@ -289,6 +290,18 @@ def test_the_teacher_of_a_chain_is_the_one_trained_in_it(toy: Path, tmp_path: Pa
     assert Path(chain.teacher.checkpoint) == own and chain.distill.teacher == own
     elsewhere = Chain(load_recipe(toy / "recipe.toml", ["teacher.checkpoint=owner/model"]), tmp_path / "work")
     assert elsewhere.teacher.checkpoint == "owner/model"
+
+
+def test_a_teacher_that_translates_nothing_gives_the_student_layers_and_distributions(
+    toy: Path, tmp_path: Path
+) -> None:
+    changes = ["distill.text=references", "distill.word_level=0.5", "distill.initial_layers=spread"]
+    chain = Chain(load_recipe(toy / "recipe.toml", changes), tmp_path / "work")
+    assert chain.stages == ("corpus", "vocabulary", "teacher_model", "distill", "export", "evaluate")
+    assert chain.text == chain.pairs
+    assert chain.distill.initial == chain.distill.teacher == chain.teacher_checkpoint.absolute()
+    with pytest.raises(RecipeError, match=r"distill\.text is 'references'"):
+        chain.run("teacher")
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------------

@@ -108,6 +108,11 @@ def test_test_sets_are_named_cut_and_turned_round(tmp_path: Path) -> None:
     other = tmp_path / "flores.en-fr.tsv"
     other.write_text("x\ty\n")
     assert [item.name for item in read_test_sets([path, other])] == ["flores.en-de.tsv.gz", "flores.en-fr.tsv"]
+    twins = [tmp_path / kind / "flores.en-de.tsv" for kind in ("dev", "test")]
+    for twin in twins:
+        twin.parent.mkdir()
+        twin.write_text("x\ty\n")
+    assert [item.name for item in read_test_sets(twins)] == ["dev-flores", "test-flores"]
 
 
 @pytest.mark.parametrize(
