@@ -71,6 +71,9 @@ class TeacherSettings:
     """Most tokens of a translation, whatever its source; the model's positions are a limit too."""
     on_bad: Literal["reference", "drop"] = "reference"
     """What a source gets whose translation is empty, loops, or runs into its limit: its reference, or nothing."""
+    tags: tuple[str, ...] = ("*",)
+    """Corpora (patterns of their tags) whose sources are translated. The others keep their targets: text of a better
+    teacher, say."""
     batch_tokens: int = 4096
     """Source tokens translated at once, padding and beams counted."""
     shard_size: int = 2000
@@ -104,6 +107,8 @@ class TeacherSettings:
             raise RecipeError(
                 f"n_best: {self.search} gives one translation; take search = 'n_best', 'nearest' or 'sample'"
             )
+        if not self.tags:
+            raise RecipeError("tags: name the corpora to translate, or leave it out for all")
         if self.prompt:
             _check_prompt(self.prompt)
         if self.address and self.engine != "ray":
@@ -190,7 +195,7 @@ def run(
         The stage's result. Its summary: ``sources``, ``pairs``, ``tokens``, ``seconds`` (of translation, over all
         workers), ``empty``, ``looped``, ``too_long`` (translations refused for it), ``source_too_long``, ``markers``
         (sources that do not fit the model, or spell one of its special tokens), ``reference`` and ``dropped`` (sources
-        left without a translation).
+        left without a translation), ``kept`` (sources of corpora that are not translated).
 
     Raises:
         TeacherError: the checkpoint, its tokenizer or a language code does not do, or the disk is too small or full.
@@ -226,7 +231,8 @@ def _work(
     from mobilenmt.compression.teacher_models import TeacherSpec, check_teacher
 
     spec = TeacherSpec.of(settings, check_teacher(settings, *languages), languages[1], seed, _machine(settings, folder))
-    plan = plan_shards(pairs, settings.shard_size, all_targets=settings.search == "nearest")
+    every = settings.search == "nearest" or settings.tags != ("*",)
+    plan = plan_shards(pairs, settings.shard_size, all_targets=every)
     if not plan.sources:
         raise TeacherError(f"{pairs}: no sentences in it; see the report of the corpus stage for what dropped them")
     store = ShardStore(folder / "shards", plan)

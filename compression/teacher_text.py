@@ -6,6 +6,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -30,10 +31,16 @@ _SPACELESS = frozenset(["ja", "th", "lo", "km", "my", "bo", "yue", "jpn", "tha",
 def translate_shard(teacher: Teacher, number: int, items: Sequence[Item], spec: TeacherSpec) -> ShardText:
     """Translate one shard: the lines depend on the items and the settings alone."""
     begin = time.perf_counter()
-    counts: Counter[str] = Counter(dict.fromkeys((*FLAWS, "tokens", "reference", "dropped"), 0))
-    found = teacher.translate([item.source for item in items])
+    counts: Counter[str] = Counter(dict.fromkeys((*FLAWS, "tokens", "reference", "dropped", "kept"), 0))
+    divided = [_divide(item, spec.settings.tags) for item in items]
+    found = iter(teacher.translate([wanted.source for wanted, _ in divided if wanted.targets]))
     pairs: list[Pair] = []
-    for item, candidates in zip(items, found, strict=True):
+    for item, kept in divided:
+        pairs += [Pair(item.source, target, tag) for target, tag in kept]
+        if not item.targets:
+            counts["kept"] += 1
+            continue
+        candidates = next(found)
         counts["tokens"] += sum(candidate.tokens for candidate in candidates)
         texts: dict[str, None] = {}  # a dict keeps the order, the best first
         for candidate in candidates:
@@ -51,6 +58,13 @@ def translate_shard(teacher: Teacher, number: int, items: Sequence[Item], spec: 
         else:
             counts["dropped"] += 1
     return ShardText(number, pairs, dict(counts), time.perf_counter() - begin)
+
+
+def _divide(item: Item, tags: Sequence[str]) -> tuple[Item, list[tuple[str, str]]]:
+    """The item with the targets whose tags match, which are to be translated, and the others."""
+    matches = [any(fnmatchcase(tag, pattern) for pattern in tags) for _, tag in item.targets]
+    wanted = tuple(target for target, match in zip(item.targets, matches, strict=True) if match)
+    return Item(item.source, wanted), [t for t, match in zip(item.targets, matches, strict=True) if not match]
 
 
 def _lines(item: Item, texts: list[str], spec: TeacherSpec) -> Iterator[Pair]:

@@ -14,6 +14,7 @@ from mobilenmt.export.encoder import rename, write_encoder
 from mobilenmt.export.graph import BOOL, FLOAT, INT32, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, dimension, join
 from mobilenmt.export.precision import Use
+from mobilenmt.export.search import write_early
 from mobilenmt.export.shortlist import Candidates, write_candidates, write_logits
 
 _NEVER = float("-inf")
@@ -41,9 +42,7 @@ def build_greedy(writer: ModelWriter, graph: Graph) -> Graph:
     counter = graph.op("Unsqueeze", graph.op("Range", zero, steps, one), graph.i64(1))
     batch = dimension(graph, ids, 0)
     column = join(graph, batch, graph.i64(1))
-    early = graph.op("Less", graph.op("Add", counter, one), min_length)
-    early = graph.op("Where", early, graph.f32(_NEVER), graph.f32(0))
-    early = graph.op("Unsqueeze", early, graph.i64(2, 3))  # [steps, B, 1, 1]
+    early = write_early(graph, steps, min_length)
     number = graph.op("Cast", counter, to=INT32)
     before = graph.op("Expand", number, join(graph, last, batch))  # [steps, B]
     after = graph.op("Squeeze", graph.op("Add", number, graph.constant(1, np.int32)), graph.i64(1))

@@ -229,11 +229,7 @@ class SearchWriter:
         ``only_scores`` of :class:`Limits`; each empty where it is not needed."""
         early = only = only_scores = ""
         if self.candidates.ids is not None:
-            one = graph.constant(1, np.int64)
-            lengths = graph.op("Range", one, graph.op("Add", graph.op("Squeeze", steps), one), one)
-            too_early = graph.op("Less", graph.op("Unsqueeze", lengths, graph.i64(1)), min_length)
-            early = graph.op("Where", too_early, graph.f32(_NEVER), graph.f32(0))
-            early = graph.op("Unsqueeze", early, graph.i64(2, 3))
+            early = write_early(graph, graph.op("Squeeze", steps), min_length)
             early = graph.op("Expand", early, join(graph, steps, batch, beams, graph.i64(1)))
         token = self.checkpoint.generation.forced_eos_token_id
         if token is not None:  # with a shortlist it is the end token
@@ -306,6 +302,16 @@ def _any(graph: Graph, flags: str) -> str:
 def _all(graph: Graph, flags: str) -> str:
     lowest = graph.op("ReduceMin", graph.op("Cast", flags, to=INT32), keepdims=0)
     return graph.op("Cast", lowest, to=BOOL)
+
+
+def write_early(graph: Graph, steps: str, min_length: str) -> str:
+    """fp32 [steps, B, 1, 1]: what to add to the end's logit in each step: -inf where a sentence would be shorter than
+    int64 [B] ``min_length`` (start token counted), else 0; ``steps`` is an int64 scalar."""
+    one = graph.constant(1, np.int64)
+    lengths = graph.op("Range", one, graph.op("Add", steps, one), one)
+    early = graph.op("Less", graph.op("Unsqueeze", lengths, graph.i64(1)), min_length)
+    early = graph.op("Where", early, graph.f32(_NEVER), graph.f32(0))
+    return graph.op("Unsqueeze", early, graph.i64(2, 3))
 
 
 def _counter(graph: Graph, count: str) -> str:

@@ -173,6 +173,28 @@ def test_nearest_is_what_sacrebleu_scores_highest(metric: str) -> None:
     assert len({pair.target for pair in pairs}) > 1
 
 
+def test_corpora_that_are_not_to_be_translated_keep_all_their_targets(tmp_path: Path) -> None:
+    answers = {"a": [Candidate("A", 2)], "both": [Candidate("B", 3)]}
+    pairs = [
+        Pair("a", "x", "talk:1"),
+        Pair("b", "y1", "news:1"),
+        Pair("both", "z1", "news:1"),
+        Pair("b", "y2", "news:2"),
+    ]
+    pairs += [Pair("both", "z2", "talk:2"), Pair("both", "z3", "news:1")]
+    plan = plan_shards(write_pairs(tmp_path / "pairs.tsv.zst", pairs), 10, all_targets=True)
+    ((_, request),) = plan.requests([0])
+    found = translate_shard(Parrot(answers), 0, unpack_items(request), spec_for(search="greedy", tags=("talk:*",)))
+    kept = [
+        Pair("b", "y1", "news:1"),
+        Pair("b", "y2", "news:2"),
+        Pair("both", "z1", "news:1"),
+        Pair("both", "z3", "news:1"),
+    ]
+    assert sorted(found.pairs) == sorted([*kept, Pair("a", "A", "talk:1"), Pair("both", "B", "talk:2")])
+    assert {key: value for key, value in found.counts.items() if value} == {"tokens": 5, "kept": 1}
+
+
 def test_n_best_gives_different_lines_only() -> None:
     answers = {"s": [Candidate("a", 2), Candidate("b", 2), Candidate("a ", 3), Candidate("", 1)]}
     found = translate_shard(Parrot(answers), 0, [Item("s", (("r", "x"),))], spec_for(search="n_best", n_best=4))
