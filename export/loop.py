@@ -1,4 +1,4 @@
-"""translator.onnx: ids in, ids out. The encoder, and the whole greedy or beam search as one ONNX ``Loop``."""
+"""translator.onnx: ids in, ids out. The encoder, and the whole beam search as one ONNX ``Loop``."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
     """Emit translator.onnx.
 
     Inputs: ``input_ids`` int64 [B, S] padded on the right, ``lengths`` int64 [B]; ``max_length`` and ``min_length``
-    int64 [B], the start token counted, as in ``generate``; ``beam_size`` int64 [1] (1: greedy); ``length_penalty`` fp32
+    int64 [B], the start token counted, as in ``generate``; ``beam_size`` int64 [1], 2 at least; ``length_penalty`` fp32
     [1]. Outputs: ``sequences`` int64 [B, K, T], best first, without the start token, filled up with the pad token;
     ``scores`` fp32 [B, K]: the sum of log-probabilities over (generated tokens)^length_penalty.
 
-    Greedy and beam search share one decoder inside the loop, so its weights are held in memory once.
+    One hypothesis is the business of greedy.onnx (:mod:`mobilenmt.export.greedy`): to choose between both in every
+    step would cost a tenth of its time.
     """
     config = writer.checkpoint.config
     layers = range(config.decoder_layers)
@@ -37,7 +38,6 @@ def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
     positions = writer.positions(graph, "decoder", steps)
     candidates = write_candidates(writer, graph, ids)
     batch = dimension(graph, ids, 0)
-    use_beams = graph.op("Squeeze", graph.op("Greater", beams, graph.i64(1)))
     initial = _initial_state(graph, config.decoder_start_token_id, batch, beams)
     heads = config.decoder_attention_heads
     empty_shape = join(graph, batch, graph.i64(heads, 0, config.d_model // heads))
@@ -70,10 +70,11 @@ def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
     length = body.op("Add", iteration, one)
     early = early and body.op("Gather", early, iteration)
     limits = Limits(max_length, min_length, beams, penalty, length, first, early, only, only_scores)
-    chosen = _choose(search, body, use_beams, state, limits, logits, ancestors)
-    going, after, parents, moved = chosen[0], chosen[1:-2], chosen[-2], chosen[-1]
+    choice = search.beam(body, state, limits, logits)
+    moved = _move(body, ancestors, choice.parents)
     present = [value for pair in zip(step.keys, step.values, strict=True) for value in pair]
-    results = [going, *after, moved, *present, body.op("Identity", after[0]), parents]
+    after = choice.state.names()
+    results = [choice.going, *after, moved, *present, body.op("Identity", after[0]), choice.parents]
     kinds = (BOOL, *STATE_TYPES, FLOAT, *(FLOAT for _ in present), INT64, INT64)
     for value, kind in zip(results, kinds, strict=True):
         body.output(value, kind)
@@ -93,27 +94,6 @@ def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
     rename(graph, sequences, "sequences", INT64, ["batch", "beams", "target"])
     rename(graph, last.ended_scores, "scores", FLOAT, ["batch", "beams"])
     return graph
-
-
-def _choose(
-    search: SearchWriter, body: Graph, use_beams: str, state: State, limits: Limits, logits: str, ancestors: str
-) -> list[str]:
-    """Emit If(beams > 1): beam step, else greedy step. Returns "go on", the next state, its parents and ancestry."""
-    kinds = (BOOL, *STATE_TYPES, INT64, FLOAT)
-    branches = []
-    for name in ("beam", "greedy"):
-        branch = body.body(f"{name}_step")
-        choice = (
-            search.beam(branch, state, limits, logits)
-            if name == "beam"
-            else search.greedy(branch, state, limits, logits)
-        )
-        moved = _move(branch, ancestors, choice.parents) if name == "beam" else branch.op("Identity", ancestors)
-        values = (choice.going, *choice.state.names(), choice.parents, moved)
-        for value, kind in zip(values, kinds, strict=True):
-            branch.output(value, kind)
-        branches.append(branch.to_graph())
-    return body.ops("If", use_beams, outputs=len(kinds), then_branch=branches[0], else_branch=branches[1])
 
 
 def _move(graph: Graph, ancestors: str, parents: str) -> str:

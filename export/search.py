@@ -1,4 +1,4 @@
-"""One step of greedy and of beam search as ONNX nodes; semantics of transformers' ``generate`` (4.57)."""
+"""One step of beam search as ONNX nodes; semantics of transformers' ``generate`` (4.57)."""
 
 from __future__ import annotations
 
@@ -78,38 +78,6 @@ class SearchWriter:
 
     checkpoint: Checkpoint
     candidates: Candidates
-
-    def greedy(self, graph: Graph, state: State, limits: Limits, logits: str) -> Choice:
-        """Most probable token for each row.
-
-        The score is that of ``compute_transition_scores(normalize_logits=True)``, summed and length-normalized.
-        """
-        eos = graph.constant(self.checkpoint.config.eos_token_id, np.int64)
-        allowed = self._ban(graph, logits, limits)
-        token = self.candidates.token(graph, graph.op("ArgMax", allowed, axis=-1, keepdims=0))
-        score = graph.op("ReduceMax", graph.op("LogSoftmax", allowed, axis=-1), graph.i64(-1), keepdims=0)
-        forced = self._forced(graph, limits)
-        if forced:
-            token = graph.op("Where", forced, self._forced_token(graph), token)
-            score = graph.op("Where", forced, graph.f32(0), score)
-        active = graph.op("Unsqueeze", state.active, graph.i64(1))
-        pad = graph.constant(self.checkpoint.config.pad_token_id, np.int64)
-        token = graph.op("Where", active, token, pad)
-        total = graph.op("Add", state.running_scores, graph.op("Where", active, score, graph.f32(0)))
-        ends = graph.op("Or", graph.op("Equal", token, eos), self._at_limit(graph, limits))
-        going = graph.op("And", active, graph.op("Not", ends))
-        mean = graph.op("Div", total, self._normalizer(graph, limits))
-        parents = graph.op("Mul", token, graph.constant(0, np.int64))
-        code = self._code(graph, limits, parents, token)
-        after = State(
-            token,
-            total,
-            graph.op("Where", active, code, state.ended),
-            graph.op("Where", active, mean, state.ended_scores),
-            graph.op("Not", going),
-            graph.op("Squeeze", going, graph.i64(1)),
-        )
-        return Choice(after, parents, _any(graph, going))
 
     def beam(self, graph: Graph, state: State, limits: Limits, logits: str) -> Choice:
         """One step of ``GenerationMixin._beam_search``."""

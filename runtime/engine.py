@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import onnxruntime
 
 MAX_BEAMS = 64
-# Hypotheses, and sentences, that go through the decoder together, and source tokens (padding counted) through the
-# encoder. More sentences are slower on one core: their keys, values and candidates outgrow its cache, and all of them
-# wait for the longest. Fewer than _FEWEST are faster one by one.
-_ROWS = 64
+# Sentences that go through a graph together, hypotheses of theirs, and source tokens (padding counted) in the encoder.
+# More are slower on one core: their keys, values and candidates outgrow its cache, and all of them wait for the
+# longest. greedy.onnx has kernels for few rows, so it takes fewer.
 _SENTENCES = 8
-_FEWEST = 4
+_GREEDY_SENTENCES = 6
+_ROWS = 64
 _TOKENS = 4096
 
 
@@ -43,7 +43,7 @@ class Hypothesis:
 class Engine:
     """Runs the graphs of one pack. Safe to use from several threads at once.
 
-    greedy.onnx is opened at once; translator.onnx at the first beam or joint batch, encoder.onnx and decoder.onnx when
+    greedy.onnx is opened at once; translator.onnx at the first beam, encoder.onnx and decoder.onnx when
     :meth:`steps` is first used, since every open graph holds its own packed copy of the weights. A pack of format 1 has
     no greedy.onnx; its translator.onnx does everything.
     """
@@ -88,7 +88,7 @@ class Engine:
             beam_size: 1 for greedy search.
             n_best: hypotheses returned, at most ``beam_size``.
             length_penalty: exponent of the length in the score; None for the pack's own.
-            together: put sentences through the graph together, up to eight at once, which is faster for many. In an
+            together: put sentences through the graph together, some at a time, which is faster for many. In an
                 INT8 pack they share the scale of their activations, so that a sentence may come out otherwise than
                 alone.
 
@@ -99,7 +99,9 @@ class Engine:
         self._check(sources, max_lengths, min_length, beam_size, n_best)
         penalty = self._defaults.length_penalty if length_penalty is None else length_penalty
         results: list[list[Hypothesis]] = [[] for _ in sources]
-        size = max(1, min(_SENTENCES, _ROWS // beam_size)) if together and len(sources) >= _FEWEST else 1
+        greedy = beam_size == 1 and self._greedy is not None
+        most = _GREEDY_SENTENCES if greedy else max(1, min(_SENTENCES, _ROWS // beam_size))
+        size = most if together else 1
         pending = list(range(len(sources)))
         limits = list(max_lengths)
         if beam_size == 1 and size > 1:  # what ends in time is done, and a few runaways do not hold up their batch
@@ -125,11 +127,11 @@ class Engine:
 
     @property
     def search_is_open(self) -> bool:
-        """Whether the graph for beams and batches is held in memory."""
+        """Whether the graph for beams is held in memory."""
         return self._translator is not None
 
     def close_search(self) -> None:
-        """Let go of the graph for beams and batches, which takes more memory than all else; it opens when needed."""
+        """Let go of the graph for beams, which takes more memory than all else; it opens when needed."""
         with self._lock:
             if self._greedy is not None:
                 self._translator = None
@@ -204,7 +206,7 @@ class Engine:
             "min_length": np.full(len(sources), min_length, np.int64),
             "length_penalty": np.array([penalty], np.float32),
         }
-        if beam_size == 1 and self._greedy is not None and len(sources) == 1:
+        if beam_size == 1 and self._greedy is not None:
             session, options = self._greedy, None
         else:
             session, options = self._open_translator()
@@ -244,7 +246,7 @@ class Engine:
         """translator.onnx, and how to run it.
 
         Its values are large and change size at every step; without an arena the system would hand out and take back
-        every one of them, a sixth of the time of a batch of 32.
+        every one of them.
         """
         with self._lock:
             if self._translator is None:

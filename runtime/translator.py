@@ -135,7 +135,7 @@ class Translator:
                 None for a limit relative to the source.
             min_length: fewest, likewise.
             n_best: translations wanted of each text, at most ``beam_size``.
-            together: put sentences through the model together: up to half as fast again for many. In an INT8 pack they
+            together: put sentences through the model together: up to twice as fast for many. In an INT8 pack they
                 share the scale of their activations, so a word may differ where the model is unsure; quality does not.
 
         Raises:
