@@ -151,7 +151,9 @@ def _load_pack(job: Mapping[str, Any]) -> Callable[[], _Translate]:
 
     def opener() -> _Translate:
         translator = Translator(job["pack"], threads=job["threads"])
-        return lambda lines: [item.text for item in translator.translate_batch(lines, beam_size=job["beam"])]
+        # In fp32 the sentences of a batch share nothing but rounding; in INT8 they are to come out as an app gets them.
+        options = {"beam_size": job["beam"], "together": translator.pack.manifest.precision == "fp32"}
+        return lambda lines: [item.text for item in translator.translate_batch(lines, **options)]
 
     return opener
 
