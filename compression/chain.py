@@ -84,6 +84,11 @@ class Chain:
             sections = {**recipe.sections, "teacher": {**recipe.sections.get("teacher", {}), "checkpoint": own}}
             recipe = replace(recipe, sections=sections)
         settings: TeacherSettings = recipe.section("teacher")
+        if settings.quantize and Path(settings.checkpoint) != self.teacher_checkpoint.absolute():
+            raise RecipeError(
+                f"{self.recipe.path.name}: teacher.quantize: only for the teacher that [teacher_model] trains; export "
+                "another one yourself and name its pack in teacher.checkpoint"
+            )
         return settings
 
     @cached_property
@@ -158,7 +163,7 @@ class Chain:
                 "the student learns from the references"
             )
         return teacher.run(
-            self.teacher,
+            self._as_it_teaches(),
             pairs=self.pairs,
             folder=self.folder("teacher"),
             **self._languages,
@@ -203,10 +208,28 @@ class Chain:
             self.folder("evaluate"),
             checkpoint=self.folder("distill") / "checkpoint",
             pack=self.pack,
-            teacher=self.teacher if self.has_teacher else None,
+            teacher=self._as_it_teaches() if self.has_teacher else None,
             **self._languages,
             force=force,
         )
+
+    def _as_it_teaches(self) -> TeacherSettings:
+        """Settings of the teacher step, with its pack, made here, if it is to be quantized."""
+        from mobilenmt.compression import export_stage
+        from mobilenmt.compression.export_stage import ExportSettings
+
+        settings = self.teacher
+        if not settings.quantize:
+            return settings
+        made = export_stage.run(
+            ExportSettings(),
+            self.folder("teacher_pack"),
+            checkpoint=self.teacher_checkpoint,
+            name=self.recipe.name,
+            source_language=self.recipe.source_language,
+            target_language=self.recipe.target_language,
+        )
+        return replace(settings, checkpoint=str(made.folder.absolute() / self.recipe.name), quantize=False)
 
     # -- settings that several stages share -----------------------------------------------------------------------
 

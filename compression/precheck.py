@@ -139,7 +139,7 @@ def _check_teacher(chain: Chain, to_do: bool) -> str:
         from mobilenmt.compression.teacher_models import check_teacher
 
         check_teacher(settings, chain.recipe.source_language, chain.recipe.target_language)
-    name = "the teacher trained here" if own else settings.checkpoint
+    name = f"the teacher trained here{', INT8' * settings.quantize}" if own else settings.checkpoint
     return f"{name}, {settings.search}{f' {settings.beams}' if settings.beams > 1 else ''}, engine {settings.engine}"
 
 

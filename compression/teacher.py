@@ -74,6 +74,8 @@ class TeacherSettings:
     tags: tuple[str, ...] = ("*",)
     """Corpora (patterns of their tags) whose sources are translated. The others keep their targets: text of a better
     teacher, say."""
+    quantize: bool = False
+    """In a recipe that trains its teacher: translate with an INT8 pack of it, on a processor about twice as fast."""
     batch_tokens: int = 4096
     """Source tokens translated at once, padding and beams counted."""
     shard_size: int = 2000

@@ -24,6 +24,7 @@ from mobilenmt.compression.chain import STAGES, Chain
 from mobilenmt.compression.errors import RecipeError
 from mobilenmt.compression.estimate import count_parameters, estimate_pack_bytes
 from mobilenmt.compression.export_stage import ExportSettings
+from mobilenmt.compression.pairs import read_pairs
 from mobilenmt.compression.recipe import load_recipe
 from mobilenmt.compression.shortlist import ShortlistSettings
 from mobilenmt.compression.student import StudentShape
@@ -290,6 +291,23 @@ def test_the_teacher_of_a_chain_is_the_one_trained_in_it(toy: Path, tmp_path: Pa
     assert Path(chain.teacher.checkpoint) == own and chain.distill.teacher == own
     elsewhere = Chain(load_recipe(toy / "recipe.toml", ["teacher.checkpoint=owner/model"]), tmp_path / "work")
     assert elsewhere.teacher.checkpoint == "owner/model"
+    with pytest.raises(RecipeError, match=r"teacher\.quantize: only for the teacher that"):
+        _ = Chain(load_recipe(toy / "recipe.toml", ["teacher.checkpoint=a", "teacher.quantize=true"]), tmp_path).teacher
+
+
+def test_a_quantized_teacher_translates_as_its_pack_does(made: Made, toy: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    for stage in ("corpus", "vocabulary", "teacher_model"):
+        shutil.copytree(made.work / stage, work / stage)
+    chain = Chain(load_recipe(toy / "recipe.toml", ["teacher.quantize=true", "teacher.search=greedy"]), work)
+    chain.run("teacher")
+    pack = Pack.open(work / "teacher_pack" / chain.recipe.name, verify=True)
+    assert pack.manifest.precision == "int8"
+    translator = Translator(pack.path)
+    pairs = list(read_pairs(chain.text))[:50]
+    same = [translator.translate(pair.source) == pair.target for pair in pairs]
+    assert sum(same) >= 45  # put together, sentences share a scale
 
 
 def test_a_teacher_that_translates_nothing_gives_the_student_layers_and_distributions(
