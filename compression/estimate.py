@@ -13,7 +13,7 @@ PIECE_BYTES = 29
 """Of tokenizer.json a piece of a BPE vocabulary takes about this much, its merge included (8,000 pieces: 228 kB)."""
 BYTE_PIECES_BYTES = 4_000
 """What the 256 pieces of single bytes take."""
-GRAPH_BYTES = {"int8": (32_500, 11_150, 22_050), "fp32": (27_000, 9_250, 16_200)}
+GRAPH_BYTES = {"int8": (29_400, 11_100, 21_900), "fp32": (23_900, 9_250, 16_200)}
 """The four graphs and pack.json take about this much, and as much more for each encoder and each decoder layer."""
 SHORTLIST_GRAPH_BYTES = 3_400
 """What a shortlist adds to the graphs."""
