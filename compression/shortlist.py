@@ -192,7 +192,7 @@ def _translations(
         for start in range(0, len(order), _BATCH):
             group = order[start : start + _BATCH]
             limits = [min(2 * len(sources[index]) + 10, engine.max_length) for index in group]
-            results = engine.generate([sources[index] for index in group], max_lengths=limits)
+            results = engine.generate([sources[index] for index in group], max_lengths=limits, together=True)
             for index, (best,) in zip(group, results, strict=True):
                 found[index] = best.ids
             bar.update(len(group))
