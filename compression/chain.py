@@ -196,6 +196,7 @@ class Chain:
             name=self.recipe.name,
             **self._languages,
             pairs=self.text,
+            weights=self.weights,
             training_data=self._training_data(),
             force=force,
         )

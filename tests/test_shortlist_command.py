@@ -20,11 +20,13 @@ from mobilenmt.compression.export_stage import ExportSettings
 from mobilenmt.compression.pairs import Pair, PairWriter
 from mobilenmt.compression.shortlist import ShortlistSettings
 from mobilenmt.compression.stage import StageResult
+from mobilenmt.compression.student import make_student, save_checkpoint
 from mobilenmt.export.shortlist import FILE_NAME, Shortlist
 from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.tokenizer import Tokenizer
 from tiny_models import WORDS, make_checkpoint
+from training_data import SHAPE, toy_vocabulary
 
 SIZE = 344  # pieces of the tiny checkpoint
 SIZES = ("--common", "20", "--per-token", "4")
@@ -262,3 +264,24 @@ def test_too_little_text_for_a_shortlist_ends_the_stage(checkpoint: Path, tmp_pa
     with pytest.raises(VocabularyError, match="found 19"):
         export(SETTINGS, checkpoint, tmp_path / "few.tsv.zst")
     assert not (tmp_path / "export" / "tiny").exists()
+
+
+def test_a_shortlist_from_the_training_text_joins_what_stands_together(tmp_path: Path) -> None:
+    """Each source word with its partner among its candidates; pairs of weight 0 teach nothing."""
+    vocabulary = toy_vocabulary(tmp_path / "vocabulary")
+    save_checkpoint(make_student(SHAPE, vocabulary, seed=1), vocabulary, tmp_path / "checkpoint")
+    generator = random.Random(3)
+    taught, ignored = "abcdefgh", "ij"
+    with PairWriter(tmp_path / "pairs.tsv.zst") as writer:
+        for _ in range(400):
+            chosen = generator.sample(taught, 3)
+            writer.write(Pair(" ".join(chosen), " ".join(letter.upper() for letter in chosen), "good"))
+            writer.write(Pair(" ".join(generator.sample(taught, 3)), " ".join(ignored), "bad"))
+    settings = replace(SETTINGS, shortlist_from="text", shortlist_sentences=1000, shortlist=ShortlistSettings(2, 4))
+    shortlist, coverage = export_stage._shortlist(
+        settings, tmp_path / "checkpoint", tmp_path / "pairs.tsv.zst", {"bad": 0.0}
+    )
+    assert shortlist is not None and 0.9 < coverage["shortlist_covers"] <= 1
+    for letter in taught:
+        (source,), target = vocabulary.encode(letter)[-1:], vocabulary.encode(letter.upper())[-1]
+        assert target in shortlist.candidates(np.array([source])), letter
