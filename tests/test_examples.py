@@ -29,8 +29,8 @@ STARTS = {"cpu.toml": StudentShape(192, 4, 1, 4, 4, 768, 768)}
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The recipes, beside stand-ins for their text."""
-    for recipe in RECIPES.glob("*.toml"):
-        shutil.copy(recipe, tmp_path)
+    for file in (*RECIPES.glob("*.toml"), RECIPES / "card.json"):
+        shutil.copy(file, tmp_path)
     pairs = make_pairs(1500)
     train, rest = pairs[:1200], pairs[1200:]
     (tmp_path / "data" / "train").mkdir(parents=True)
