@@ -163,7 +163,7 @@ class Chain:
                 "the student learns from the references"
             )
         return teacher.run(
-            self._as_it_teaches(),
+            self._as_it_teaches(force=force),
             pairs=self.pairs,
             folder=self.folder("teacher"),
             **self._languages,
@@ -209,12 +209,12 @@ class Chain:
             self.folder("evaluate"),
             checkpoint=self.folder("distill") / "checkpoint",
             pack=self.pack,
-            teacher=self._as_it_teaches() if self.has_teacher else None,
+            teacher=self._as_it_teaches(force=force) if self.has_teacher else None,
             **self._languages,
             force=force,
         )
 
-    def _as_it_teaches(self) -> TeacherSettings:
+    def _as_it_teaches(self, *, force: bool) -> TeacherSettings:
         """Settings of the teacher step, with its pack, made here, if it is to be quantized."""
         from mobilenmt.compression import export_stage
         from mobilenmt.compression.export_stage import ExportSettings
@@ -229,6 +229,7 @@ class Chain:
             name=self.recipe.name,
             source_language=self.recipe.source_language,
             target_language=self.recipe.target_language,
+            force=force,
         )
         return replace(settings, checkpoint=str(made.folder.absolute() / self.recipe.name), quantize=False)
 
