@@ -28,8 +28,8 @@ class ExportSettings:
     """Source sentences to learn a lexical shortlist from; 0 for none. Only int8 packs have one, and only where the
     vocabulary has at least four times as many pieces as are common."""
     shortlist_from: Literal["student", "text"] = "student"
-    """student: what the student makes of those sentences. text: the pairs that it was trained on, by their weights; much
-    faster, so that it can be all of them, and as good where they are a teacher's text."""
+    """student: what the student makes of those sentences. text: the pairs that it was trained on, by their weights;
+    much faster, so that it can be all of them, and as good where they are a teacher's text."""
     shortlist: ShortlistSettings = field(default_factory=ShortlistSettings)
     """Sizes of the shortlist."""
     card: Path | None = None

@@ -189,9 +189,6 @@ class SearchWriter:
             return None
         return self._at_limit(graph, limits)
 
-    def _forced_token(self, graph: Graph) -> str:
-        return graph.constant(self.checkpoint.generation.forced_eos_token_id, np.int64)
-
     def prepare(self, graph: Graph, batch: str, beams: str, min_length: str, steps: str) -> tuple[str, str, str]:
         """Emit what no step needs to compute again: ``early`` for all ``steps`` [T, B, K, 1], and ``only``,
         ``only_scores`` of :class:`Limits`; each empty where it is not needed."""
