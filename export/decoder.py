@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mobilenmt.export.encoder import Encoded, rename
+from mobilenmt.export.encoder import Encoded, masked, rename
 from mobilenmt.export.graph import FLOAT, INT32, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, attention, dimension
 from mobilenmt.export.precision import Use
@@ -16,7 +16,8 @@ _GROUPED_HEAD_SIZE = 16  # GroupQueryAttention takes multiples of it
 
 @dataclass(frozen=True)
 class Step:
-    """What one step yields: ``state`` [B, K, d_model], and the caches with this step's keys and values appended."""
+    """What one step yields: ``state`` [B, K, d_model] as the output layer wants it
+    (:meth:`ModelWriter.output_shift`), and the caches with this step's keys and values appended."""
 
     state: str
     keys: list[str]
@@ -47,7 +48,7 @@ def write_step(
         use: which kernels suit the number of rows.
         ancestry: fp32 [B, 1, K, K * (steps so far + 1)], 0 where a hypothesis continues what was cached there, else
             -inf; empty if K is 1. So a beam that changes places moves a few numbers instead of its keys and values.
-        lengths: if K is 1, int32 [B] with the number of steps before this one, and int32 scalar one more: where the
+        lengths: if K is 1, int32 [B] with the number of steps before this one, and one more as one int32: where the
             head size allows it they let a leaner kernel take the three projections as they come.
     """
     config = writer.checkpoint.config
@@ -72,10 +73,12 @@ def write_step(
         values.append(value)
         x = writer.residual(graph, x, attended, f"{prefix}.self_attn.out_proj", f"{prefix}.self_attn_layer_norm", use)
         query = writer.linear(graph, x, f"{prefix}.encoder_attn.q_proj", use=use)
-        (attended,) = attention(graph, heads, query, encoded.keys[index], encoded.values[index], "", encoded.mask)
+        memory = (encoded.keys[index], encoded.values[index])
+        (attended,) = attention(graph, heads, query, *memory, *masked(encoded.mask))
         norm = f"{prefix}.encoder_attn_layer_norm"
         x = writer.residual(graph, x, attended, f"{prefix}.encoder_attn.out_proj", norm, use)
-        x = writer.feed_forward(graph, x, prefix, use)
+        last = index == config.decoder_layers - 1
+        x = writer.feed_forward(graph, x, prefix, use, writer.output_shift(use) if last else 0.0)
     return Step(x, keys, values)
 
 
@@ -113,18 +116,15 @@ def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
     step = write_step(writer, graph, ids, row, past_keys, past_values, encoded, Use.STEP, lengths=lengths)
     if writer.shortlist is None:
         count: int | str = config.decoder_vocab_size
-        candidates = write_candidates(writer, graph, "")
+        candidates = write_candidates(writer, graph, "", Use.STEP)
     else:
         count = "candidates"
-        names = writer.precision.operands
-        if writer.output_bias is not None:
-            names = (*names, "candidate_bias")
+        names = writer.precision.operands(bias=writer.output_bias is not None)
         for name in names:
             kind, shape = CANDIDATE_VALUES[name]
             graph.input(name, kind, [config.d_model if size == "width" else size for size in shape])
-        bias = None if writer.output_bias is None else "candidate_bias"
-        candidates = Candidates("", "", operands={name: name for name in writer.precision.operands}, bias=bias)
-    logits = write_logits(writer, graph, step.state, candidates)
+        candidates = Candidates("", "", operands={name: name for name in names})
+    logits = write_logits(writer, graph, step.state, candidates, Use.STEP)
     rename(graph, logits, "logits", FLOAT, ["batch", 1, count])
     present: list[int | str] = ["batch", heads, "present", size]
     for index in layers:

@@ -14,7 +14,7 @@ from mobilenmt.export.shortlist import CANDIDATE_VALUES, write_candidates
 class Encoded:
     """Names of what the encoder hands to the decoder.
 
-    ``state`` [B, S, d_model]; ``mask`` int32 [B, S]; ``keys`` and ``values``, one [B, heads, S, head size] a layer.
+    ``state`` [B, S, d_model]; ``mask`` int32 [B, S], empty where there is no padding; ``keys`` and ``values``, one [B, heads, S, head size] a layer.
     """
 
     state: str
@@ -24,14 +24,14 @@ class Encoded:
 
 
 def write_encoder(writer: ModelWriter, graph: Graph, ids: str, lengths: str) -> Encoded:
-    """Emit the encoder for int64 ``ids`` [B, S] (padded on the right) and their int64 ``lengths`` [B].
+    """Emit the encoder for int64 ``ids`` [B, S], padded on the right to their int64 ``lengths`` [B] (empty: no padding).
 
     Keys and values of cross-attention are projected once per sentence, for all decoder layers in one matmul
     (MobileNMT, section on the engine).
     """
     config = writer.checkpoint.config
     width = dimension(graph, ids, 1)
-    mask = length_mask(graph, lengths, width)
+    mask = length_mask(graph, lengths, width) if lengths else ""
     x = writer.embed(graph, ids, "encoder", writer.positions(graph, "encoder", width))
     for index in range(config.encoder_layers):
         prefix = f"model.encoder.layers.{index}"
@@ -40,7 +40,7 @@ def write_encoder(writer: ModelWriter, graph: Graph, ids: str, lengths: str) -> 
             "Split", writer.linear(graph, x, *names, use=Use.ENCODER), outputs=3, axis=-1, num_outputs=3
         )
         heads = config.encoder_attention_heads
-        (attended,) = attention(graph, heads, query, key, value, "", mask)
+        (attended,) = attention(graph, heads, query, key, value, *masked(mask))
         x = writer.residual(
             graph, x, attended, f"{prefix}.self_attn.out_proj", f"{prefix}.self_attn_layer_norm", Use.ENCODER
         )
@@ -63,6 +63,11 @@ def write_encoder(writer: ModelWriter, graph: Graph, ids: str, lengths: str) -> 
     return Encoded(x, mask, keys, values)
 
 
+def masked(mask: str) -> tuple[str, ...]:
+    """The inputs of :func:`attention` that follow queries, keys and values."""
+    return ("", mask) if mask else ()
+
+
 def build_encoder(writer: ModelWriter, graph: Graph) -> Graph:
     """encoder.onnx: inputs ``input_ids`` [B, S] and ``lengths`` [B]; outputs as in :class:`Encoded`.
 
@@ -81,8 +86,8 @@ def build_encoder(writer: ModelWriter, graph: Graph) -> Graph:
         rename(graph, key, f"cross_key.{index}", FLOAT, cross)
         rename(graph, value, f"cross_value.{index}", FLOAT, cross)
     if writer.shortlist is not None:
-        candidates = write_candidates(writer, graph, ids)
-        values = {"candidates": candidates.ids, **candidates.operands, "candidate_bias": candidates.bias}
+        candidates = write_candidates(writer, graph, ids, Use.STEP)
+        values = {"candidates": candidates.ids, **candidates.operands}
         for name, output in values.items():
             if output is not None:
                 kind, shape = CANDIDATE_VALUES[name]

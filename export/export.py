@@ -101,19 +101,21 @@ def export(
 
 
 def _write_graphs(checkpoint: Checkpoint, precision: str, shortlist: Shortlist | None, writer: PackWriter) -> None:
+    from mobilenmt.export.batch import build_batch
     from mobilenmt.export.decoder import build_decoder
     from mobilenmt.export.encoder import build_encoder
     from mobilenmt.export.graph import Graph
     from mobilenmt.export.greedy import build_greedy
     from mobilenmt.export.layers import ModelWriter
-    from mobilenmt.export.loop import build_translator
     from mobilenmt.export.precision import PRECISIONS
+    from mobilenmt.export.search import build_translator
     from mobilenmt.export.weights import WEIGHTS_FILE, WeightStore
 
     store = WeightStore()
     model = ModelWriter(checkpoint, PRECISIONS[precision](), shortlist)
     builders = {
         "greedy": build_greedy,
+        "batch": build_batch,
         "translator": build_translator,
         "encoder": build_encoder,
         "decoder": build_decoder,

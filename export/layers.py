@@ -36,30 +36,32 @@ class ModelWriter:
         joined = names[0] + "".join(f"+{name.rsplit('.', 1)[-1]}" for name in names[1:])
         return self.precision.linear(graph, x, joined, stacked, biases, use)
 
-    def residual(self, graph: Graph, x: str, branch: str, projection: str, norm: str, use: Use) -> str:
-        """LayerNorm(x + branch W + b).
+    def residual(
+        self, graph: Graph, x: str, branch: str, projection: str, norm: str, use: Use, shift: float = 0.0
+    ) -> str:
+        """LayerNorm(x + branch W + b) + shift.
 
         Two nodes on purpose: ONNX Runtime's fused SkipLayerNormalization is as fast for one row, but takes 39 us
-        instead
-        of 7 us for 30 rows of 256.
+        instead of 7 us for 30 rows of 256.
         """
         y = graph.op("Add", self.linear(graph, branch, projection, use=use), x)
         scale = graph.weight(f"{norm}.weight", self.checkpoint[f"{norm}.weight"])
-        offset = graph.weight(f"{norm}.bias", self.checkpoint[f"{norm}.bias"])
+        bias = self.checkpoint[f"{norm}.bias"]
+        offset = graph.weight(f"{norm}.bias", bias) if not shift else graph.weight(f"{norm}.bias.{shift:g}", bias + shift)
         return graph.op("LayerNormalization", y, scale, offset, axis=-1, epsilon=LAYER_NORM_EPSILON)
 
-    def feed_forward(self, graph: Graph, x: str, prefix: str, use: Use) -> str:
-        """The position-wise network of layer ``prefix`` with its residual and norm."""
+    def feed_forward(self, graph: Graph, x: str, prefix: str, use: Use, shift: float = 0.0) -> str:
+        """The position-wise network of layer ``prefix`` with its residual and norm, plus ``shift``."""
         hidden = self.linear(graph, x, f"{prefix}.fc1", use=use)
         hidden = activation(graph, self.checkpoint.config.activation_function, hidden)
-        return self.residual(graph, x, hidden, f"{prefix}.fc2", f"{prefix}.final_layer_norm", use)
+        return self.residual(graph, x, hidden, f"{prefix}.fc2", f"{prefix}.final_layer_norm", use, shift)
 
     def embed(self, graph: Graph, ids: str, side: str, positions: str) -> str:
         """Token embeddings of int64 ``ids`` [rows, length], scaled, plus ``positions`` [length, d_model]."""
         key = "source_embedding" if side == "encoder" else "target_embedding"
-        x = self.precision.embed(graph, ids, self.table_name(key), self.checkpoint[key])
-        if self.checkpoint.config.embedding_scale != 1.0:
-            x = graph.op("Mul", x, graph.f32(self.checkpoint.config.embedding_scale))
+        factor = self.checkpoint.config.embedding_scale
+        chosen = self.shortlist is not None
+        x = self.precision.embed(graph, ids, self.table_name(key), self.checkpoint[key], factor, chosen=chosen)
         return graph.op("Add", x, positions)
 
     def positions(self, graph: Graph, side: str, count: str) -> str:
@@ -85,6 +87,13 @@ class ModelWriter:
             for function, rate in zip(("Sin", "Cos"), rates, strict=True)
         ]
         return graph.op("Concat", *parts, axis=-1)
+
+    def output_shift(self, use: Use) -> float:
+        """What :func:`mobilenmt.export.decoder.write_step` adds to its result for the output layer's sake."""
+        layers = self.checkpoint.config.decoder_layers
+        if use is not Use.STEP or self.shortlist is None or not layers:
+            return 0.0
+        return self.precision.shift(self.checkpoint[f"model.decoder.layers.{layers - 1}.final_layer_norm.weight"])
 
     @property
     def output_bias(self) -> Array | None:

@@ -1,285 +1,249 @@
-"""One step of beam search as ONNX nodes; semantics of transformers' ``generate`` (4.57)."""
+"""translator.onnx: ids in, ids out, one sentence and a beam; semantics of transformers' ``generate`` (4.57).
+
+The whole search is one ONNX ``Loop``. A step does only what the next one depends on: it picks the hypotheses that go on,
+and keeps the scores of those that ended, for the rule when to stop. Which hypotheses ended where, and what they consist
+of, is worked out once, after the loop, on the choices of all steps. Several sentences would need masks for limits and
+ends in every step, and wait for the longest; so each goes through alone.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
-from mobilenmt.export.checkpoint import Checkpoint
-from mobilenmt.export.graph import BOOL, FLOAT, INT32, INT64, Graph
-from mobilenmt.export.layers import dimension, join
-from mobilenmt.export.shortlist import Candidates
+from mobilenmt.export.decoder import write_step
+from mobilenmt.export.encoder import rename, write_encoder
+from mobilenmt.export.graph import BOOL, FLOAT, INT64, Graph
+from mobilenmt.export.greedy import cache_shape, steps_to_make, write_ban, write_early
+from mobilenmt.export.layers import ModelWriter, dimension, join
+from mobilenmt.export.precision import Use
+from mobilenmt.export.shortlist import Candidates, write_candidates, write_logits
 
-_DEAD = -1.0e9  # what transformers adds to the score of a hypothesis that may not be chosen
+_DEAD = -1.0e9  # the score transformers gives to a hypothesis that may not be chosen
 _NEVER = float("-inf")
 
 
 @dataclass(frozen=True)
-class State:
-    """What a step hands to the next: B sentences, K hypotheses each.
+class Steps:
+    """What the steps of a search chose, t of them: ``scores`` fp32 [t, 2K] and ``index`` int64 [t, 2K] of the best
+    continuations, hypothesis * n + candidate; ``tokens`` and ``parents`` int64 [t, K] of those that went on."""
 
-    ``tokens`` int64 [B, K], the last tokens; ``running_scores`` fp32 [B, K], sums of log-probabilities; ``ended`` int64
-    [B, K], where finished hypotheses ended (:meth:`SearchWriter._code`), with ``ended_scores`` fp32 [B, K],
-    length-normalized, and ``is_ended`` bool [B, K]; ``active`` bool [B], false where nothing can improve any more.
-    """
-
+    scores: str
+    index: str
     tokens: str
-    running_scores: str
-    ended: str
-    ended_scores: str
-    is_ended: str
-    active: str
-
-    def names(self) -> list[str]:
-        """The values in the order of the fields."""
-        return [getattr(self, item.name) for item in fields(self)]
-
-
-STATE_TYPES = (INT64, FLOAT, INT64, FLOAT, BOOL, BOOL)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a step decides: the next ``state``, the hypotheses ``parents`` int64 [B, K] (of the K of the sentence) that
-    its hypotheses continue, and the scalar bool ``going``, whether the search goes on."""
-
-    state: State
     parents: str
-    going: str
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Names of what steers a search.
+def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
+    """Emit translator.onnx.
 
-    int64 [B] ``max_length`` and ``min_length`` (start token counted), int64 [1] ``beams``, fp32 [1] ``length_penalty``;
-    and ``length``, int64 scalar: tokens before this step; ``first`` bool [1, 2K], true for the first K.
-    Where there is a shortlist, ``early`` fp32 [B, K, 1], -inf while the end is too early, else 0. Where a token is
-    forced
-    at the limit, ``only`` int64 [2K], that token after each hypothesis as a candidate, and ``only_scores`` fp32 [B, K],
-    -inf.
+    Inputs: ``input_ids`` int64 [1, S]; ``max_length`` and ``min_length`` int64 [1], the start token counted, as in
+    ``generate``; ``beam_size`` int64 [1], 2 at least; ``length_penalty`` fp32 [1]. Outputs: ``sequences`` int64
+    [1, K, T], best first, without the start token, filled up with the pad token; ``scores`` fp32 [1, K]: the sum of
+    log-probabilities over (generated tokens)^length_penalty.
+
+    One hypothesis is the business of greedy.onnx (:mod:`mobilenmt.export.greedy`).
     """
+    config, generation = writer.checkpoint.config, writer.checkpoint.generation
+    ids = graph.input("input_ids", INT64, [1, "source"])
+    max_length = graph.input("max_length", INT64, [1])
+    min_length = graph.input("min_length", INT64, [1])
+    beams = graph.input("beam_size", INT64, [1])
+    penalty = graph.input("length_penalty", FLOAT, [1])
 
-    max_length: str
-    min_length: str
-    beams: str
-    length_penalty: str
-    length: str
-    first: str
-    early: str = ""
-    only: str = ""
-    only_scores: str = ""
-
-
-@dataclass(frozen=True)
-class SearchWriter:
-    """Emits search steps for the generation defaults of one checkpoint."""
-
-    checkpoint: Checkpoint
-    candidates: Candidates
-
-    def beam(self, graph: Graph, state: State, limits: Limits, logits: str) -> Choice:
-        """One step of ``GenerationMixin._beam_search``."""
-        eos = graph.constant(self.checkpoint.config.eos_token_id, np.int64)
-        scores, beams, tokens = self._candidates(graph, state, limits, logits)
-        ends = graph.op("Or", graph.op("Equal", tokens, eos), self._at_limit(graph, limits))
-
-        alive = graph.op("Add", scores, _penalty(graph, ends))
-        running_scores, chosen = graph.ops("TopK", alive, limits.beams, outputs=2, axis=1)
-        parents = graph.op("GatherElements", beams, chosen, axis=1)
-        next_tokens = graph.op("GatherElements", tokens, chosen, axis=1)
-
-        ended, ended_scores, is_ended = self._finish(graph, state, limits, scores, beams, tokens, ends)
-        active = self._improvable(graph, state, limits, running_scores, ended_scores, is_ended)
-        going = graph.op("And", _any(graph, active), graph.op("Not", _all(graph, ends)))
-        if self.checkpoint.generation.early_stopping is True:
-            going = graph.op("And", going, graph.op("Not", _all(graph, is_ended)))
-        after = State(next_tokens, running_scores, ended, ended_scores, is_ended, active)
-        return Choice(after, parents, going)
-
-    # -- parts of a beam step -------------------------------------------------------------------------------------
-
-    def _candidates(self, graph: Graph, state: State, limits: Limits, logits: str) -> tuple[str, str, str]:
-        """The 2K best continuations of each sentence: scores, hypotheses and tokens, each [B, 2K]."""
-        size = self.candidates.count
-        scores = self._ban(graph, graph.op("LogSoftmax", logits, axis=-1), limits)
-        if self.checkpoint.generation.renormalize_logits:
-            scores = graph.op("LogSoftmax", scores, axis=-1)
-        scores = graph.op("Add", scores, graph.op("Unsqueeze", state.running_scores, graph.i64(2)))
-        scores = graph.op("Reshape", scores, graph.i64(0, -1))
-        double = graph.op("Mul", limits.beams, graph.i64(2))
-        scores, index = graph.ops("TopK", scores, double, outputs=2, axis=1)
-        forced = self._forced(graph, limits)
-        if forced:
-            # All tokens but one have probability 0, and that one 1: each hypothesis goes on with it, in its order.
-            only = graph.op("Concat", state.running_scores, limits.only_scores, axis=1)
-            scores = graph.op("Where", forced, only, scores)
-            index = graph.op("Where", forced, limits.only, index)
-        return scores, graph.op("Div", index, size), self.candidates.token(graph, graph.op("Mod", index, size))
-
-    def _finish(
-        self, graph: Graph, state: State, limits: Limits, scores: str, beams: str, tokens: str, ends: str
-    ) -> tuple[str, str, str]:
-        """Merge candidates that just ended into the K best finished hypotheses (``_update_finished_beams``)."""
-        ended = graph.op("And", ends, limits.first)
-        scores = graph.op("Div", scores, self._normalizer(graph, limits))
-        if self.checkpoint.generation.early_stopping is True:
-            full = graph.op("ReduceMin", graph.op("Cast", state.is_ended, to=INT32), graph.i64(1))
-            scores = graph.op("Add", scores, graph.op("Mul", graph.op("Cast", full, to=FLOAT), graph.f32(_DEAD)))
-        open_ = graph.op("And", ended, graph.op("Unsqueeze", state.active, graph.i64(1)))
-        scores = graph.op("Add", scores, _penalty(graph, graph.op("Not", open_)))
-        merged = graph.op("Concat", state.ended_scores, scores, axis=1)
-        ended_scores, chosen = graph.ops("TopK", merged, limits.beams, outputs=2, axis=1)
-        flags = graph.op("Concat", state.is_ended, ended, axis=1)
-        codes = graph.op("Concat", state.ended, self._code(graph, limits, beams, tokens), axis=1)
-        return (
-            graph.op("GatherElements", codes, chosen, axis=1),
-            ended_scores,
-            graph.op("GatherElements", flags, chosen, axis=1),
-        )
-
-    def _improvable(
-        self, graph: Graph, state: State, limits: Limits, running: str, finished: str, is_ended: str
-    ) -> str:
-        """bool [B]: could a running hypothesis still beat a finished one? (``_check_early_stop_heuristic``)"""
-        length = graph.op("Cast", limits.length, to=FLOAT)
-        if self.checkpoint.generation.early_stopping == "never":
-            longest = graph.op("Sub", graph.op("Cast", limits.max_length, to=FLOAT), graph.f32(1))
-            positive = graph.op("Greater", limits.length_penalty, graph.f32(0))
-            length = graph.op("Unsqueeze", graph.op("Where", positive, longest, length), graph.i64(1))
-        best = graph.op("Slice", running, graph.i64(0), graph.i64(1), graph.i64(1))
-        best = graph.op("Div", best, graph.op("Pow", length, limits.length_penalty))
-        worst = graph.op("ReduceMin", finished, graph.i64(1))
-        worst = graph.op("Where", is_ended, worst, graph.f32(_DEAD))
-        better = graph.op("Cast", graph.op("Greater", best, worst), to=INT32)
-        possible = graph.op("Cast", graph.op("ReduceMax", better, graph.i64(1), keepdims=0), to=BOOL)
-        return graph.op("And", state.active, possible)
-
-    # -- parts of both --------------------------------------------------------------------------------------------
-
-    def _ban(self, graph: Graph, scores: str, limits: Limits) -> str:
-        """-inf for the tokens that may never be generated, and for the end while a row is shorter than min_length."""
-        bad = self.checkpoint.generation.bad_token_ids
-        end = self.checkpoint.config.eos_token_id
-        if limits.early:  # bad tokens are no candidates
-            index = graph.op("Expand", self.candidates.end, graph.op("Shape", limits.early))
-            return graph.op("ScatterElements", scores, index, limits.early, axis=2, reduction="add")
-        if end in bad:
-            columns, penalty = list(bad), graph.constant([[[_NEVER] * len(bad)]], np.float32)
-        else:
-            columns = [*bad, end]
-            early = graph.op("Less", limits.length, limits.min_length)
-            penalty = graph.op("Where", early, graph.f32(_NEVER), graph.f32(0))
-            penalty = graph.op("Unsqueeze", penalty, graph.i64(1, 2))
-            if bad:
-                never = graph.op(
-                    "Expand",
-                    graph.constant([[[_NEVER] * len(bad)]], np.float32),
-                    join(graph, graph.op("Shape", penalty, end=2), graph.i64(len(bad))),
-                )
-                penalty = graph.op("Concat", never, penalty, axis=2)
-        chosen = graph.op("Gather", scores, graph.i64(*columns), axis=2)
-        index = graph.op("Expand", graph.constant([[columns]], np.int64), graph.op("Shape", chosen))
-        return graph.op("ScatterElements", scores, index, graph.op("Add", chosen, penalty), axis=2)
-
-    def _forced(self, graph: Graph, limits: Limits) -> str | None:
-        """bool [B, 1]: is this the last step of the row, at which generation_config forces a token?"""
-        if self.checkpoint.generation.forced_eos_token_id is None:
-            return None
-        return self._at_limit(graph, limits)
-
-    def prepare(self, graph: Graph, batch: str, beams: str, min_length: str, steps: str) -> tuple[str, str, str]:
-        """Emit what no step needs to compute again: ``early`` for all ``steps`` [T, B, K, 1], and ``only``,
-        ``only_scores`` of :class:`Limits`; each empty where it is not needed."""
-        early = only = only_scores = ""
-        if self.candidates.ids is not None:
-            early = write_early(graph, graph.op("Squeeze", steps), min_length)
-            early = graph.op("Expand", early, join(graph, steps, batch, beams, graph.i64(1)))
-        token = self.checkpoint.generation.forced_eos_token_id
-        if token is not None:  # with a shortlist it is the end token
-            forced = graph.i64(token) if self.candidates.ids is None else self.candidates.end
-            size = graph.op("Squeeze", self.candidates.count)
-            start = graph.op("Mul", _counter(graph, graph.op("Mul", beams, graph.i64(2))), size)
-            only = graph.op("Add", graph.op("Mod", start, graph.op("Mul", beams, size)), forced)
-            only_scores = graph.op("Expand", graph.f32(_NEVER), join(graph, batch, beams))
-        return early, only, only_scores
-
-    def _at_limit(self, graph: Graph, limits: Limits) -> str:
-        """bool [B, 1]: the token of this step is the last that max_length allows."""
-        longer = graph.op("Add", limits.length, graph.constant(1, np.int64))
-        reached = graph.op("GreaterOrEqual", longer, limits.max_length)
-        return graph.op("Unsqueeze", reached, graph.i64(1))
-
-    def _normalizer(self, graph: Graph, limits: Limits) -> str:
-        """(generated tokens)^length_penalty after this step; the start token is not generated."""
-        return graph.op("Pow", graph.op("Cast", limits.length, to=FLOAT), limits.length_penalty)
-
-    def _code(self, graph: Graph, limits: Limits, parents: str, tokens: str) -> str:
-        """One number for "``tokens`` after hypothesis ``parents`` at this step"; :func:`write_sequences` reads it."""
-        size = graph.constant(self.checkpoint.config.decoder_vocab_size, np.int64)
-        before = graph.op("Sub", limits.length, graph.constant(1, np.int64))
-        rows = graph.op("Add", parents, graph.op("Mul", before, limits.beams))
-        return graph.op("Add", graph.op("Mul", rows, size), tokens)
-
-
-def write_sequences(checkpoint: Checkpoint, graph: Graph, codes: str, tokens: str, parents: str, beams: str) -> str:
-    """Follow finished hypotheses back to their start: int64 [B, K, T], filled up with the pad token.
-
-    ``codes`` [B, K] as in :class:`State`, ``tokens`` and ``parents`` [T, B, K] of every step. So no step has to carry,
-    reorder and compare whole sequences.
-    """
-    size = graph.constant(checkpoint.config.decoder_vocab_size, np.int64)
-    pad = graph.constant(checkpoint.config.pad_token_id, np.int64)
-    last, place = graph.op("Mod", codes, size), graph.op("Div", codes, size)
-    step, parent = graph.op("Div", place, beams), graph.op("Mod", place, beams)
-    count = graph.op("Squeeze", dimension(graph, tokens, 0))
-    body = graph.body("back")
-    iteration = body.input("back_iteration", INT64, [])
-    go_on = body.input("back_go_on", BOOL, [])
-    current = body.input("current", INT64)
-    one = body.constant(1, np.int64)
-    index = body.op("Sub", body.op("Sub", count, one), iteration)
-    inside = body.op("Less", index, step)
-    found = body.op("GatherElements", body.op("Gather", tokens, index), current, axis=1)
-    found = body.op("Where", inside, found, pad)
-    found = body.op("Where", body.op("Equal", index, step), last, found)
-    before = body.op("GatherElements", body.op("Gather", parents, index), current, axis=1)
-    body.output(body.op("Identity", go_on), BOOL)
-    body.output(body.op("Where", inside, before, current), INT64)
-    body.output(found, INT64)
-    inputs = [count, graph.constant(True, np.bool_), parent]
-    _, backwards = graph.ops("Loop", *inputs, outputs=2, body=body.to_graph())
-    turned = graph.op("Transpose", backwards, perm=[1, 2, 0])
-    ends = (graph.i64(-1), graph.i64(-(2**31)), graph.i64(2), graph.i64(-1))
-    return graph.op("Slice", turned, *ends)
-
-
-def _penalty(graph: Graph, condition: str) -> str:
-    return graph.op("Mul", graph.op("Cast", condition, to=FLOAT), graph.f32(_DEAD))
-
-
-def _any(graph: Graph, flags: str) -> str:
-    highest = graph.op("ReduceMax", graph.op("Cast", flags, to=INT32), keepdims=0)
-    return graph.op("Cast", highest, to=BOOL)
-
-
-def _all(graph: Graph, flags: str) -> str:
-    lowest = graph.op("ReduceMin", graph.op("Cast", flags, to=INT32), keepdims=0)
-    return graph.op("Cast", lowest, to=BOOL)
-
-
-def write_early(graph: Graph, steps: str, min_length: str) -> str:
-    """fp32 [steps, B, 1, 1]: what to add to the end's logit in each step: -inf where a sentence would be shorter than
-    int64 [B] ``min_length`` (start token counted), else 0; ``steps`` is an int64 scalar."""
-    one = graph.constant(1, np.int64)
-    lengths = graph.op("Range", one, graph.op("Add", steps, one), one)
-    early = graph.op("Less", graph.op("Unsqueeze", lengths, graph.i64(1)), min_length)
-    early = graph.op("Where", early, graph.f32(_NEVER), graph.f32(0))
-    return graph.op("Unsqueeze", early, graph.i64(2, 3))
-
-
-def _counter(graph: Graph, count: str) -> str:
-    """0, 1, … below the 1-D int64 ``count`` of one element."""
+    encoded = write_encoder(writer, graph, ids, "")
+    candidates = write_candidates(writer, graph, ids, Use.STEPS)
+    ban = None if writer.shortlist else write_ban(graph, generation.bad_token_ids, candidates)
+    last = graph.op("Sub", max_length, graph.i64(1))  # T: most tokens to generate
+    most = steps_to_make(writer, graph, max_length)
+    steps = graph.op("Squeeze", most)
+    positions = writer.positions(graph, "decoder", most)
+    double = graph.op("Mul", beams, graph.i64(2))
     zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
-    return graph.op("Range", zero, graph.op("Squeeze", count), one)
+    first = graph.op("Less", graph.op("Range", zero, graph.op("Squeeze", double), one), beams)  # [2K]
+    early = write_early(graph, steps, min_length)
+    end = graph.op("Expand", candidates.end, join(graph, graph.i64(1), beams, graph.i64(1)))
+    early = graph.op("Expand", early, join(graph, most, graph.i64(1), beams, graph.i64(1)))
+    norms, bounds = _norms(graph, steps, last, penalty, generation.early_stopping)
+    own = _own_entries(graph, beams)
+    parts = [f"past_{part}.{index}" for index in range(config.decoder_layers) for part in ("key", "value")]
+
+    counter = graph.op("Range", zero, graph.op("Squeeze", beams), one)
+    initial = graph.op("Where", graph.op("Equal", counter, zero), graph.f32(0), graph.f32(_DEAD))  # [K]
+    start = graph.op("Expand", graph.constant(config.decoder_start_token_id, np.int64), join(graph, graph.i64(1), beams))
+    dead = graph.op("Expand", graph.f32(_DEAD), beams)
+    ancestry = graph.op("ConstantOfShape", join(graph, graph.i64(1, 1), beams, graph.i64(0)))
+    empty = graph.op("ConstantOfShape", graph.i64(1, *cache_shape(writer)))
+
+    body = graph.body("step")
+    iteration = body.input("iteration", INT64, [])
+    body.input("go_on", BOOL, [])
+    tokens, running, ended = body.input("tokens", INT64), body.input("running", FLOAT), body.input("ended", FLOAT)
+    ancestors = body.op("Concat", body.input("ancestors", FLOAT), own, axis=3)
+    past = [body.input(part, FLOAT) for part in parts]
+    position = body.op("Gather", positions, iteration)
+    step = write_step(writer, body, tokens, position, past[0::2], past[1::2], encoded, Use.STEPS, ancestry=ancestors)
+    scores = body.op("LogSoftmax", write_logits(writer, body, step.state, candidates, Use.STEPS), axis=-1)
+    scores = body.op("Add", scores, ban) if ban else scores
+    now = body.op("Gather", early, iteration)
+    scores = body.op("ScatterElements", scores, end, now, axis=2, reduction="add")
+    if generation.renormalize_logits:
+        scores = body.op("LogSoftmax", scores, axis=-1)
+    scores = body.op("Add", scores, body.op("Unsqueeze", running, body.i64(0, 2)))  # [1, K, n]
+    scores, index = body.ops("TopK", body.op("Reshape", scores, body.i64(-1)), double, outputs=2, axis=0)
+    candidate = body.op("Mod", index, candidates.count)
+    ends = body.op("Equal", candidate, candidates.end)  # [2K]
+    alive = body.op("Where", ends, body.f32(_DEAD), scores)
+    running, chosen = body.ops("TopK", alive, beams, outputs=2, axis=0)
+    following = candidates.token(body, body.op("Gather", candidate, chosen))
+    parents = body.op("Div", body.op("Gather", index, chosen), candidates.count)
+    # The K best that have ended so far, for the rule when to stop.
+    norm = body.op("Gather", norms, iteration)
+    finished = body.op("Where", body.op("And", ends, first), body.op("Div", scores, norm), body.f32(_DEAD))
+    ended, _ = body.ops("TopK", body.op("Concat", ended, finished, axis=0), beams, outputs=2, axis=0)
+    bound = norm if bounds == norms else body.op("Gather", bounds, iteration)
+    going = _improvable(body, running, ended, bound, generation.early_stopping)
+    moved = body.op("Gather", ancestors, parents, axis=2)
+    present = [value for pair in zip(step.keys, step.values, strict=True) for value in pair]
+    state = [body.op("Unsqueeze", following, body.i64(0)), running, ended, moved, *present]
+    outputs = [going, *state, scores, index, following, parents]
+    kinds = [BOOL, INT64, *(FLOAT for _ in state[1:]), FLOAT, INT64, INT64, INT64]
+    for value, kind in zip(outputs, kinds, strict=True):
+        body.output(value, kind)
+
+    begin = [start, initial, dead, ancestry, *(empty for _ in parts)]
+    yes = graph.constant(True, np.bool_)
+    results = graph.ops("Loop", steps, yes, *begin, outputs=len(begin) + 4, body=body.to_graph())
+    found = Steps(*results[-4:])
+    open_ = _still_open(graph, results[1], results[2], initial, found, last, bounds, generation.early_stopping)
+    _write_results(writer, graph, found, open_, candidates, first, last, penalty)
+    return graph
+
+
+def _norms(graph: Graph, steps: str, last: str, penalty: str, early_stopping: bool | str) -> tuple[str, str]:
+    """For each of the scalar ``steps``, fp32 [steps]: (generated tokens)^penalty, and the same for the best that a
+    hypothesis may still become (``_check_early_stop_heuristic``)."""
+    one = graph.constant(1, np.int64)
+    counts = graph.op("Cast", graph.op("Range", one, graph.op("Add", steps, one), one), to=FLOAT)
+    norms = graph.op("Pow", counts, penalty)
+    if early_stopping != "never":
+        return norms, norms
+    positive = graph.op("Greater", penalty, graph.f32(0))
+    longest = graph.op("Where", positive, graph.op("Cast", last, to=FLOAT), counts)
+    return norms, graph.op("Pow", longest, penalty)
+
+
+def _own_entries(graph: Graph, beams: str) -> str:
+    """What a step adds to the ancestry, [1, 1, K, K]: each hypothesis continues its own entry of this step."""
+    zero = graph.op("ConstantOfShape", join(graph, beams, beams))
+    own = graph.op("Greater", graph.op("EyeLike", zero), graph.f32(0.5))
+    return graph.op("Unsqueeze", graph.op("Where", own, graph.f32(0), graph.f32(_NEVER)), graph.i64(0, 1))
+
+
+def _improvable(graph: Graph, running: str, ended: str, bound: str, early_stopping: bool | str) -> str:
+    """bool [1]: could a running hypothesis still beat the worst of the K that ended (fp32 [K] both, best first)?"""
+    best = graph.op("Div", graph.op("Gather", running, graph.i64(0)), bound)
+    worst = graph.op("Gather", ended, graph.i64(-1))
+    better = graph.op("Greater", best, worst)
+    if early_stopping is not True:
+        return better
+    return graph.op("And", better, graph.op("Less", worst, graph.f32(_DEAD / 2)))  # not before there are K
+
+
+def _still_open(
+    graph: Graph,
+    running: str,
+    ended: str,
+    initial: str,
+    found: Steps,
+    last: str,
+    bounds: str,
+    early_stopping: bool | str,
+) -> str:
+    """fp32 [K]: sums of log-probabilities of the hypotheses that the limit ends, -1e9 if the search was over before."""
+    made = dimension(graph, found.scores, 0)
+    at_limit = graph.op("Equal", made, graph.op("Sub", last, graph.i64(1)))
+    bound = graph.op("Gather", bounds, graph.op("Sub", made, graph.i64(1)))
+    going = graph.op("And", at_limit, _improvable(graph, running, ended, bound, early_stopping))
+    only = graph.op("Equal", last, graph.i64(1))  # nothing but the forced token is generated
+    return graph.op("Where", only, initial, graph.op("Where", going, running, graph.f32(_DEAD)))
+
+
+def _write_results(
+    writer: ModelWriter,
+    graph: Graph,
+    found: Steps,
+    open_: str,
+    candidates: Candidates,
+    first: str,
+    last: str,
+    penalty: str,
+) -> None:
+    """The K best of all hypotheses that ended, as ``sequences`` and ``scores``."""
+    forced = writer.checkpoint.generation.forced_eos_token_id
+    zero, one, flat = graph.constant(0, np.int64), graph.constant(1, np.int64), graph.i64(-1)
+    beams = dimension(graph, found.tokens, 1)
+    made = graph.op("Squeeze", dimension(graph, found.scores, 0))
+    number = graph.op("Unsqueeze", graph.op("Range", zero, made, one), graph.i64(1))  # [t, 1]
+    candidate = graph.op("Mod", found.index, candidates.count)
+    ends = graph.op("Equal", candidate, candidates.end)
+    longest = graph.op("Sub", last, graph.i64(1))
+    if forced is None:
+        ends = graph.op("Or", ends, graph.op("Equal", number, longest))
+    else:
+        ends = graph.op("And", ends, graph.op("Less", number, longest))
+    ends = graph.op("And", ends, first)
+    norm = graph.op("Pow", graph.op("Cast", graph.op("Add", number, one), to=FLOAT), penalty)
+    ended = graph.op("Where", ends, graph.op("Div", found.scores, norm), graph.f32(_DEAD))
+    ended = graph.op("Reshape", ended, flat)
+    token = graph.op("Reshape", candidates.token(graph, candidate), flat)
+    parent = graph.op("Reshape", graph.op("Div", found.index, candidates.count), flat)
+    step = graph.op("Reshape", graph.op("Expand", number, graph.op("Shape", found.index)), flat)
+    if forced is not None:
+        norm = graph.op("Pow", graph.op("Cast", last, to=FLOAT), penalty)
+        ended = graph.op("Concat", ended, graph.op("Div", open_, norm), axis=0)
+        token = graph.op("Concat", token, graph.op("Expand", graph.constant(forced, np.int64), beams), axis=0)
+        parent = graph.op("Concat", parent, graph.op("Range", zero, graph.op("Squeeze", beams), one), axis=0)
+        step = graph.op("Concat", step, graph.op("Expand", longest, beams), axis=0)
+    scores, chosen = graph.ops("TopK", ended, beams, outputs=2, axis=0)
+    token, parent, step = (graph.op("Gather", values, chosen) for values in (token, parent, step))
+    sequences = _follow(writer, graph, found, token, parent, step)
+    rename(graph, graph.op("Unsqueeze", sequences, graph.i64(0)), "sequences", INT64, [1, "beams", "target"])
+    rename(graph, graph.op("Unsqueeze", scores, graph.i64(0)), "scores", FLOAT, [1, "beams"])
+
+
+def _follow(writer: ModelWriter, graph: Graph, found: Steps, token: str, parent: str, step: str) -> str:
+    """Follow hypotheses back to their start: int64 [K, T], filled up with the pad token.
+
+    Each ends with ``token`` [K] at ``step`` [K] after hypothesis ``parent`` [K]. A hypothesis of a step has a place,
+    step * K + its number; a table says for each place which one it continues.
+    """
+    zero, one, flat = graph.constant(0, np.int64), graph.constant(1, np.int64), graph.i64(-1)
+    beams = dimension(graph, found.tokens, 1)
+    made = graph.op("Squeeze", dimension(graph, found.tokens, 0))
+    rows = graph.op("Unsqueeze", graph.op("Range", zero, made, one), graph.i64(1))
+    before = graph.op("Mul", graph.op("Sub", rows, one), beams)
+    table = graph.op("Reshape", graph.op("Max", graph.op("Add", found.parents, before), zero), flat)
+    tokens = graph.op("Reshape", found.tokens, flat)
+    place = graph.op("Add", graph.op("Mul", graph.op("Sub", step, one), beams), parent)
+    place = graph.op("Max", place, zero)
+    length = graph.op("Add", graph.op("ReduceMax", step, keepdims=0), one)
+
+    body = graph.body("back")
+    body.input("back_iteration", INT64, [])
+    go_on = body.input("back_go_on", BOOL, [])
+    current = body.input("place", INT64)
+    body.output(body.op("Identity", go_on), BOOL)
+    body.output(body.op("Gather", table, current), INT64)
+    body.output(body.op("Identity", current), INT64)
+    _, places = graph.ops("Loop", length, graph.constant(True, np.bool_), place, outputs=2, body=body.to_graph())
+
+    at = graph.op("Range", zero, length, one)  # [T]
+    step = graph.op("Unsqueeze", step, graph.i64(1))  # [K, 1]
+    ago = graph.op("Max", graph.op("Sub", graph.op("Sub", step, one), at), zero)  # [K, T]
+    places = graph.op("GatherElements", graph.op("Transpose", places, perm=[1, 0]), ago, axis=1)
+    end = graph.op("Equal", at, step)
+    pad = graph.constant(writer.checkpoint.config.pad_token_id, np.int64)
+    tail = graph.op("Where", end, graph.op("Unsqueeze", token, graph.i64(1)), pad)
+    return graph.op("Where", graph.op("Less", at, step), graph.op("Gather", tokens, places), tail)

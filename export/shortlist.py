@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from mobilenmt.export.checkpoint import MarianConfig
-from mobilenmt.export.graph import FLOAT, INT64, UINT8, Graph
+from mobilenmt.export.graph import FLOAT, INT8, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, dimension
+from mobilenmt.export.precision import Use
 from mobilenmt.export.weights import Array
 from mobilenmt.runtime.errors import CheckpointError
 
@@ -27,10 +28,9 @@ FILE_NAME = "shortlist.npz"
 CANDIDATE_VALUES: dict[str, tuple[int, list[int | str]]] = {
     "candidates": (INT64, ["candidates"]),
     "candidate_rows": (FLOAT, ["candidates", "width"]),  # fp32
-    "candidate_columns": (UINT8, ["width", "candidates"]),  # int8, and the next two
+    "candidate_columns": (INT8, ["width", "candidates"]),  # int8, and the next one
     "candidate_scale": (FLOAT, ["candidates"]),
-    "candidate_zero": (UINT8, ["candidates"]),
-    "candidate_bias": (FLOAT, ["candidates"]),  # where the output layer has a bias
+    "candidate_offset": (FLOAT, ["candidates"]),  # int8, and where the output layer has a bias
 }
 """What encoder.onnx hands to decoder.onnx for the output layer, ``candidates`` to the host: element type and shape."""
 
@@ -103,15 +103,15 @@ class Candidates:
     """int64 [n]: the token of each, ascending; None: candidate i is token i."""
     operands: Mapping[str, str] = field(default_factory=dict)
     """Their rows of the output layer (:meth:`Precision.choose`); none for the whole output layer."""
-    bias: str | None = None
-    """fp32 [n], with ``operands``."""
 
     def token(self, graph: Graph, index: str) -> str:
         """Token ids of int64 candidates."""
         return index if self.ids is None else graph.op("Gather", self.ids, index)
 
 
-def write_candidates(writer: ModelWriter, graph: Graph, ids: str, *, rows: int | None = None) -> Candidates:
+def write_candidates(
+    writer: ModelWriter, graph: Graph, ids: str, use: Use, *, rows: int | None = None
+) -> Candidates:
     """Emit the choice of candidates for int64 source ``ids`` [B, S]: one set for all sentences of a batch.
 
     Without a shortlist all target tokens are candidates, or the first ``rows`` of them.
@@ -130,15 +130,16 @@ def write_candidates(writer: ModelWriter, graph: Graph, ids: str, *, rows: int |
     flagged = graph.op("ScatterElements", graph.weight("shortlist.common", flags), found, ones, axis=0)
     chosen = graph.op("Squeeze", graph.op("NonZero", flagged), graph.i64(0))
     table = writer.checkpoint["output_embedding"]
-    operands = writer.precision.choose(graph, chosen, writer.table_name("output_embedding"), table)
-    bias = writer.output_bias
-    offset = None if bias is None else graph.op("Gather", graph.weight("shortlist.bias", bias), chosen)
+    name, shift = writer.table_name("output_embedding"), writer.output_shift(use)
+    operands = writer.precision.choose(graph, chosen, name, table, writer.output_bias, shift)
     before = graph.op("Less", chosen, graph.constant(config.eos_token_id, np.int64))
     end = graph.op("ReduceSum", graph.op("Cast", before, to=INT64), keepdims=1)
-    return Candidates(dimension(graph, chosen, 0), end, chosen, operands, offset)
+    return Candidates(dimension(graph, chosen, 0), end, chosen, operands)
 
 
-def write_logits(writer: ModelWriter, graph: Graph, x: str, candidates: Candidates, *, rows: int | None = None) -> str:
+def write_logits(
+    writer: ModelWriter, graph: Graph, x: str, candidates: Candidates, use: Use, *, rows: int | None = None
+) -> str:
     """Output layer: x [..., d_model] -> one logit for each candidate, [..., n]."""
     if not candidates.operands:
         table = writer.checkpoint["output_embedding"]
@@ -146,7 +147,7 @@ def write_logits(writer: ModelWriter, graph: Graph, x: str, candidates: Candidat
         return writer.precision.project(
             graph, x, writer.table_name("output_embedding"), table, count, writer.output_bias
         )
-    return writer.precision.score(graph, x, candidates.operands, candidates.bias)
+    return writer.precision.score(graph, x, candidates.operands, use)
 
 
 def _one(kind: type) -> object:

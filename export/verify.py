@@ -80,7 +80,7 @@ def verify_against_torch(folder: Path, checkpoint: Checkpoint) -> str:
     from transformers import MarianMTModel
 
     pack = Pack.open(folder)
-    for name in ("greedy.onnx", "translator.onnx", "encoder.onnx", "decoder.onnx"):
+    for name in ("greedy.onnx", "batch.onnx", "translator.onnx", "encoder.onnx", "decoder.onnx"):
         try:
             onnx.checker.check_model(str(pack.file(name)))
         except onnx.checker.ValidationError as error:

@@ -18,12 +18,9 @@ if TYPE_CHECKING:
     import onnxruntime
 
 MAX_BEAMS = 64
-# Sentences that go through a graph together, hypotheses of theirs, and source tokens (padding counted) in the encoder.
-# More are slower on one core: their keys, values and candidates outgrow its cache, and all of them wait for the
-# longest. greedy.onnx has kernels for few rows, so it takes fewer.
-_SENTENCES = 8
-_GREEDY_SENTENCES = 6
-_ROWS = 64
+# Sentences that go through batch.onnx together, and source tokens (padding counted) in its encoder. More are slower on
+# one core: their keys, values and candidates outgrow its cache.
+_SENTENCES = 16
 _TOKENS = 4096
 
 
@@ -43,9 +40,10 @@ class Hypothesis:
 class Engine:
     """Runs the graphs of one pack. Safe to use from several threads at once.
 
-    greedy.onnx is opened at once; translator.onnx at the first beam, encoder.onnx and decoder.onnx when
-    :meth:`steps` is first used, since every open graph holds its own packed copy of the weights. A pack of format 1 has
-    no greedy.onnx; its translator.onnx does everything.
+    greedy.onnx is opened at once; translator.onnx at the first beam, batch.onnx when sentences are first put together,
+    encoder.onnx and decoder.onnx when :meth:`steps` is first used, since every open graph holds its own packed copy of
+    the weights. A pack of format 1 has no greedy.onnx; its translator.onnx does everything. Without batch.onnx, which a
+    pack for a phone need not have, sentences are never put together.
     """
 
     def __init__(self, pack: Pack, config: SessionConfig | None = None) -> None:
@@ -57,6 +55,7 @@ class Engine:
         self._lock = threading.Lock()
         self._stepper: tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession] | None = None
         self._greedy: onnxruntime.InferenceSession | None = None
+        self._batch: onnxruntime.InferenceSession | None = None
         self._translator: onnxruntime.InferenceSession | None = None
         if "greedy.onnx" in pack.manifest.files:
             self._greedy = open_session(pack.file("greedy.onnx"), self._config)
@@ -99,12 +98,11 @@ class Engine:
         self._check(sources, max_lengths, min_length, beam_size, n_best)
         penalty = self._defaults.length_penalty if length_penalty is None else length_penalty
         results: list[list[Hypothesis]] = [[] for _ in sources]
-        greedy = beam_size == 1 and self._greedy is not None
-        most = _GREEDY_SENTENCES if greedy else max(1, min(_SENTENCES, _ROWS // beam_size))
-        size = most if together else 1
+        # A beam is a batch already; and a pack of format 1 has no graph that gains by more sentences.
+        size = _SENTENCES if together and beam_size == 1 and "batch.onnx" in self._pack.manifest.files else 1
         pending = list(range(len(sources)))
         limits = list(max_lengths)
-        if beam_size == 1 and size > 1:  # what ends in time is done, and a few runaways do not hold up their batch
+        if size > 1:  # what ends in time is done, and a few runaways do not hold up their batch
             limits = [
                 max(min_length, min(limit, _usual(len(source)))) for source, limit in zip(sources, limits, strict=True)
             ]
@@ -201,16 +199,21 @@ class Engine:
         ids, lengths = self._pad(sources)
         feed = {
             "input_ids": ids,
-            "lengths": lengths,
             "max_length": np.array(max_lengths, np.int64),
-            "min_length": np.full(len(sources), min_length, np.int64),
+            "min_length": np.array([min_length], np.int64),
             "length_penalty": np.array([penalty], np.float32),
         }
-        if beam_size == 1 and self._greedy is not None:
-            session, options = self._greedy, None
+        options = None
+        if beam_size == 1 and self._greedy is not None and len(sources) == 1:
+            session = self._greedy
+        elif beam_size == 1 and self._greedy is not None:
+            session, options = self._open_batch()
+            feed["lengths"] = lengths
         else:
             session, options = self._open_translator()
             feed["beam_size"] = np.array([beam_size], np.int64)
+            if self._greedy is None:  # format 1
+                feed["lengths"] = lengths
         sequences, scores = _call(session, ["sequences", "scores"], feed, options)
         return [
             [
@@ -253,6 +256,13 @@ class Engine:
                 path = self._pack.file("translator.onnx")
                 self._translator = open_session(path, self._config, fold=True, arena=True)
             return self._translator, None if self._config.arena or self._greedy is None else shrinking()
+
+    def _open_batch(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.RunOptions | None]:
+        """batch.onnx, and how to run it: as :meth:`_open_translator`."""
+        with self._lock:
+            if self._batch is None:
+                self._batch = open_session(self._pack.file("batch.onnx"), self._config, fold=True, arena=True)
+            return self._batch, None if self._config.arena else shrinking()
 
     def _open_stepper(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
         with self._lock:
