@@ -58,7 +58,7 @@ def build_batch(writer: ModelWriter, graph: Graph) -> Graph:
         **dict(zip(memory, ((value, FLOAT) for pair in zip(encoded.keys, encoded.values, strict=True) for value in pair))),
     }
 
-    phase = graph.body("phase")
+    phase = graph.body("phase", home=True)
     phase.input("phase_number", INT64, [])
     phase.input("phase_go_on", BOOL, [])
     done = phase.input("done", INT64, [])

@@ -35,10 +35,12 @@ _MICROSOFT_OPS = frozenset(
 class Graph:
     """One graph, or a body of Loop or If inside ``parent``: bodies see the outer values by name."""
 
-    def __init__(self, name: str, store: WeightStore, parent: Graph | None = None) -> None:
+    def __init__(self, name: str, store: WeightStore, parent: Graph | None = None, *, home: bool = True) -> None:
         self.name = name
         self.store = store
         self.root: Graph = parent.root if parent else self
+        self.home: Graph = self if home or not parent else parent.home
+        """The graph that declares the weights which this one reads."""
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -46,7 +48,7 @@ class Graph:
         self._weights: dict[str, onnx.TensorProto] = {}
         self._counter = 0
         self.derived: dict[str, str] = {}
-        """Values computed from weights alone, by the weight's name: in the outermost graph, once."""
+        """Values that this graph computes from weights alone, by the weight's name."""
 
     # -- values ---------------------------------------------------------------------------------------------------
 
@@ -77,16 +79,23 @@ class Graph:
         return self.constant(value, np.float32)
 
     def weight(self, name: str, array: Array) -> str:
-        """An initializer that lives in weights.bin, declared once in the outermost graph."""
-        if name not in self.root._weights:
-            self.root._weights[name] = self.store.add(name, array).proto()
-        return name
+        """An initializer that lives in weights.bin, declared once in :attr:`home`; returns what it is called there."""
+        self.store.add(name, array)
+        return self._declare(name)
 
     def weight_rows(self, name: str, of: str, count: int) -> str:
-        """An initializer that is the first ``count`` rows of the weight ``of``, stored once."""
-        if name not in self.root._weights:
-            self.root._weights[name] = self.store.rows(name, of, count).proto()
-        return name
+        """An initializer that is the first ``count`` rows of the weight ``of`` of the store, stored once."""
+        self.store.rows(name, of, count)
+        return self._declare(name)
+
+    def _declare(self, name: str) -> str:
+        home = self.home
+        if name not in home._weights:
+            proto = self.store[name].proto()
+            if home is not home.root:  # the outermost graph may have it, too, and no name may hide another
+                proto.name = f"{home.name}.{name}"
+            home._weights[name] = proto
+        return home._weights[name].name
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 
@@ -113,9 +122,13 @@ class Graph:
             node.input[:] = [name if item == value else item for item in node.input]
             node.output[:] = [name if item == value else item for item in node.output]
 
-    def body(self, name: str) -> Graph:
-        """A graph for use as a body of Loop or If of this one."""
-        return Graph(name, self.store, self)
+    def body(self, name: str, *, home: bool = False) -> Graph:
+        """A graph for use as a body of Loop or If of this one.
+
+        ONNX Runtime packs constant matrices for its kernels if they are declared in the kernel's own graph or in the
+        one around it. So a body with a Loop of its own must be ``home`` to the weights that the inner one reads.
+        """
+        return Graph(name, self.store, self, home=home)
 
     # -- results --------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mobilenmt.export.shortlist import Shortlist
 
 LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default, which Marian keeps
+_POSITION_ROWS = 16  # rows of the table of positions that share what is computed from their block
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class ModelWriter:
     def positions(self, graph: Graph, side: str, count: str) -> str:
         """Position vectors [count, d_model] for a 1-D int64 ``count`` of one element.
 
-        A trained table, and the reference's, is read from the weights. Otherwise the sinusoids are computed, which
-        spares 4 * max_positions * d_model bytes and costs less than a matmul.
+        A trained table, and the reference's, is read from the weights. Otherwise the sinusoids are put together from
+        those of sixteen times the row and of the rest, sin(a + b) = sin a cos b + cos a sin b, and likewise for cos:
+        that spares nearly 4 * max_positions * d_model bytes, and sines computed one by one took 0.1 ms a sentence.
         """
         config = self.checkpoint.config
         table = self.checkpoint.tensors.get(f"{side}_positions")
@@ -77,16 +79,14 @@ class ModelWriter:
         if table is not None:
             name = graph.weight(f"{side}.positions", table)
             return graph.op("Slice", name, graph.i64(0), count, graph.i64(0))
-        width = config.d_model
-        rates = [np.power(10000.0, -2 * (np.arange(first, width, 2) // 2) / width) for first in (0, 1)]
-        scalar = graph.op("Squeeze", count)
-        steps = graph.op("Range", graph.constant(0, np.int64), scalar, graph.constant(1, np.int64))
-        steps = graph.op("Unsqueeze", graph.op("Cast", steps, to=FLOAT), graph.i64(-1))
-        parts = [
-            graph.op(function, graph.op("Mul", steps, graph.weight(f"positions.{function}", rate.astype(np.float32))))
-            for function, rate in zip(("Sin", "Cos"), rates, strict=True)
-        ]
-        return graph.op("Concat", *parts, axis=-1)
+        size = _POSITION_ROWS
+        blocks = graph.op("Div", graph.op("Add", count, graph.i64(size - 1)), graph.i64(size))
+        parts = []
+        for name, first, rest in _angle_sums(config.max_position_embeddings, config.d_model):
+            block = graph.op("Slice", graph.weight(f"positions.{name}.blocks", first), graph.i64(0), blocks, graph.i64(0))
+            parts.append(graph.op("Mul", block, graph.weight(f"positions.{name}.rest", rest)))
+        rows = graph.op("Reshape", graph.op("Add", *parts), graph.i64(-1, config.d_model))
+        return graph.op("Slice", rows, graph.i64(0), count, graph.i64(0))
 
     def output_shift(self, use: Use) -> float:
         """What :func:`mobilenmt.export.decoder.write_step` adds to its result for the output layer's sake."""
@@ -105,6 +105,22 @@ class ModelWriter:
         """Tied tables share one name, so that they are stored and held once."""
         order = ("source_embedding", "target_embedding", "output_embedding")
         return next(name for name in order if self.checkpoint[name] is self.checkpoint[key])
+
+
+def _angle_sums(count: int, width: int) -> list[tuple[str, Array, Array]]:
+    """Two pairs of tables [blocks, 1, width] and [1, rows of a block, width]; the sum of the products of each pair is
+    the table of sinusoidal positions (:func:`sinusoidal_positions`)."""
+    columns = np.arange(width)
+    cosine = columns >= (width + 1) // 2  # the first half of a row holds the sines
+    place = np.where(cosine, columns - (width + 1) // 2, columns)
+    rate = np.power(10000.0, -2 * place / width)
+    first = np.arange(0, count, _POSITION_ROWS)[:, None, None] * rate
+    rest = np.arange(_POSITION_ROWS)[None, :, None] * rate
+    pairs = [
+        ("even", np.where(cosine, np.cos(first), np.sin(first)), np.cos(rest)),
+        ("odd", np.where(cosine, -np.sin(first), np.cos(first)), np.sin(rest)),
+    ]
+    return [(name, left.astype(np.float32), right.astype(np.float32)) for name, left, right in pairs]
 
 
 def attention(graph: Graph, heads: int, *inputs: str, outputs: int = 1) -> list[str]:

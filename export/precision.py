@@ -212,15 +212,15 @@ def _scaled(graph: Graph, x: str, factor: float) -> str:
 def _turned(graph: Graph, blocks: str, rows: int, columns: int) -> str:
     """int8 [columns, rows] of uint8 ``blocks`` [rows, n, size]: constant, so ONNX Runtime computes it once at
     opening."""
-    root = graph.root
-    known = root.derived.get(blocks)
+    home = graph.home
+    known = home.derived.get(blocks)
     if known is None:
         # With its highest bit turned over, a byte read as signed is the byte less 128: no wider type on the way, which
         # would take several times the matrices' memory while the graph is opened.
-        values = root.op("BitwiseXor", blocks, root.constant(_ZERO_POINT, np.uint8))
-        values = root.op("Reshape", root.op("Cast", values, to=INT8), root.i64(rows, -1))
-        values = root.op("Slice", values, root.i64(0), root.i64(columns), root.i64(1))
-        known = root.derived[blocks] = root.op("Transpose", values, perm=[1, 0])
+        values = home.op("BitwiseXor", blocks, home.constant(_ZERO_POINT, np.uint8))
+        values = home.op("Reshape", home.op("Cast", values, to=INT8), home.i64(rows, -1))
+        values = home.op("Slice", values, home.i64(0), home.i64(columns), home.i64(1))
+        known = home.derived[blocks] = home.op("Transpose", values, perm=[1, 0])
     return known
 
 

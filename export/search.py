@@ -22,6 +22,10 @@ from mobilenmt.export.shortlist import Candidates, write_candidates, write_logit
 
 _DEAD = -1.0e9  # the score transformers gives to a hypothesis that may not be chosen
 _NEVER = float("-inf")
+_PHASE = 8
+"""Steps after which keys and values that no hypothesis continues are let go."""
+_CHOSEN = ("scores", "index", "chosen", "parents")
+_CHOSEN_KINDS = (FLOAT, INT64, INT64, INT64)
 
 
 @dataclass(frozen=True)
@@ -76,17 +80,30 @@ def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
     ancestry = graph.op("ConstantOfShape", join(graph, graph.i64(1, 1), beams, graph.i64(0)))
     empty = graph.op("ConstantOfShape", graph.i64(1, *cache_shape(writer)))
 
-    body = graph.body("step")
+    initial_state = [start, initial, dead, ancestry, *(empty for _ in parts)]
+    names = ["tokens", "running", "ended", "ancestors", *parts]
+    kinds = [INT64, *(FLOAT for _ in names[1:])]
+
+    phase = graph.body("phase", home=True)
+    phase.input("phase_number", INT64, [])
+    phase.input("phase_go_on", BOOL, [])
+    done = phase.input("done", INT64, [])
+    before = [phase.input(f"all_{name}", kind) for name, kind in zip(_CHOSEN, _CHOSEN_KINDS, strict=True)]
+    held = [phase.input(f"held_{name}", kind) for name, kind in zip(names, kinds, strict=True)]
+
+    body = phase.body("step")
     iteration = body.input("iteration", INT64, [])
     body.input("go_on", BOOL, [])
-    tokens, running, ended = body.input("tokens", INT64), body.input("running", FLOAT), body.input("ended", FLOAT)
-    ancestors = body.op("Concat", body.input("ancestors", FLOAT), own, axis=3)
-    past = [body.input(part, FLOAT) for part in parts]
-    position = body.op("Gather", positions, iteration)
+    tokens, running, ended, ancestors, *past = (
+        body.input(name, kind) for name, kind in zip(names, kinds, strict=True)
+    )
+    place = body.op("Add", iteration, done)
+    ancestors = body.op("Concat", ancestors, own, axis=3)
+    position = body.op("Gather", positions, place)
     step = write_step(writer, body, tokens, position, past[0::2], past[1::2], encoded, Use.STEPS, ancestry=ancestors)
     scores = body.op("LogSoftmax", write_logits(writer, body, step.state, candidates, Use.STEPS), axis=-1)
     scores = body.op("Add", scores, ban) if ban else scores
-    now = body.op("Gather", early, iteration)
+    now = body.op("Gather", early, place)
     scores = body.op("ScatterElements", scores, end, now, axis=2, reduction="add")
     if generation.renormalize_logits:
         scores = body.op("LogSoftmax", scores, axis=-1)
@@ -99,24 +116,45 @@ def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
     following = candidates.token(body, body.op("Gather", candidate, chosen))
     parents = body.op("Div", body.op("Gather", index, chosen), candidates.count)
     # The K best that have ended so far, for the rule when to stop.
-    norm = body.op("Gather", norms, iteration)
+    norm = body.op("Gather", norms, place)
     finished = body.op("Where", body.op("And", ends, first), body.op("Div", scores, norm), body.f32(_DEAD))
     ended, _ = body.ops("TopK", body.op("Concat", ended, finished, axis=0), beams, outputs=2, axis=0)
-    bound = norm if bounds == norms else body.op("Gather", bounds, iteration)
-    going = _improvable(body, running, ended, bound, generation.early_stopping)
+    bound = norm if bounds == norms else body.op("Gather", bounds, place)
+    body.output(_improvable(body, running, ended, bound, generation.early_stopping), BOOL)
     moved = body.op("Gather", ancestors, parents, axis=2)
     present = [value for pair in zip(step.keys, step.values, strict=True) for value in pair]
     state = [body.op("Unsqueeze", following, body.i64(0)), running, ended, moved, *present]
-    outputs = [going, *state, scores, index, following, parents]
-    kinds = [BOOL, INT64, *(FLOAT for _ in state[1:]), FLOAT, INT64, INT64, INT64]
-    for value, kind in zip(outputs, kinds, strict=True):
+    for value, kind in zip([*state, scores, index, following, parents], [*kinds, *_CHOSEN_KINDS], strict=True):
         body.output(value, kind)
 
-    begin = [start, initial, dead, ancestry, *(empty for _ in parts)]
     yes = graph.constant(True, np.bool_)
-    results = graph.ops("Loop", steps, yes, *begin, outputs=len(begin) + 4, body=body.to_graph())
-    found = Steps(*results[-4:])
-    open_ = _still_open(graph, results[1], results[2], initial, found, last, bounds, generation.early_stopping)
+    count = phase.op("Min", phase.op("Sub", steps, done), phase.constant(_PHASE, np.int64))
+    results = phase.ops("Loop", count, yes, *held, outputs=len(held) + len(before), body=body.to_graph())
+    after = [
+        phase.op("Concat", old, new, axis=0) for old, new in zip(before, results[-len(before) :], strict=True)
+    ]
+    until = phase.op("Squeeze", dimension(phase, after[0], 0))
+    bound = phase.op("Gather", bounds, phase.op("Sub", until, one))
+    going = _improvable(phase, results[1], results[2], bound, generation.early_stopping)
+    phase.output(phase.op("And", going, phase.op("Less", until, steps)), BOOL)
+    phase.output(until, INT64)
+    for value, kind in zip(after, _CHOSEN_KINDS, strict=True):
+        phase.output(value, kind)
+    # What no hypothesis continues any more is let go: the beam's K entries a step are mostly dead ends.
+    live = phase.op("Greater", phase.op("ReduceMax", results[3], phase.i64(0, 1, 2), keepdims=0), phase.f32(-1))
+    live = phase.op("Squeeze", phase.op("NonZero", live), phase.i64(0))
+    kept = [phase.op("Gather", results[3], live, axis=3)]
+    kept += [phase.op("Gather", cache, live, axis=2) for cache in results[4 : len(held)]]
+    for value, kind in zip([*results[:3], *kept], kinds, strict=True):
+        phase.output(value, kind)
+
+    none = [graph.op("ConstantOfShape", join(graph, graph.i64(0), size)) for size in (double, double, beams, beams)]
+    none[1:] = [graph.op("Cast", value, to=INT64) for value in none[1:]]
+    final = graph.ops(
+        "Loop", steps, yes, zero, *none, *initial_state, outputs=1 + len(none) + len(held), body=phase.to_graph()
+    )
+    found = Steps(*final[1:5])
+    open_ = _still_open(graph, final[6], final[7], initial, found, last, bounds, generation.early_stopping)
     _write_results(writer, graph, found, open_, candidates, first, last, penalty)
     return graph
 
