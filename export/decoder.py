@@ -119,7 +119,8 @@ def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
         candidates = write_candidates(writer, graph, "", Use.STEP)
     else:
         count = "candidates"
-        names = writer.precision.operands(bias=writer.output_bias is not None)
+        offset = writer.output_bias is not None or writer.output_shift(Use.STEP) != 0.0
+        names = writer.precision.operands(bias=offset)
         for name in names:
             kind, shape = CANDIDATE_VALUES[name]
             graph.input(name, kind, [config.d_model if size == "width" else size for size in shape])

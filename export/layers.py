@@ -81,11 +81,16 @@ class ModelWriter:
             return graph.op("Slice", name, graph.i64(0), count, graph.i64(0))
         size = _POSITION_ROWS
         blocks = graph.op("Div", graph.op("Add", count, graph.i64(size - 1)), graph.i64(size))
-        parts = []
-        for name, first, rest in _angle_sums(config.max_position_embeddings, config.d_model):
-            block = graph.op("Slice", graph.weight(f"positions.{name}.blocks", first), graph.i64(0), blocks, graph.i64(0))
-            parts.append(graph.op("Mul", block, graph.weight(f"positions.{name}.rest", rest)))
-        rows = graph.op("Reshape", graph.op("Add", *parts), graph.i64(-1, config.d_model))
+        first, rest = _angles(config.max_position_embeddings, config.d_model)
+        first = graph.op("Slice", graph.weight("positions.blocks", first), graph.i64(0), blocks, graph.i64(0))
+        sin_a, cos_a = graph.ops("Split", first, outputs=2, axis=2, num_outputs=2)
+        sin_b, cos_b = (graph.weight(f"positions.rest.{part}", table) for part, table in zip(("sin", "cos"), rest))
+        sines = graph.op("Add", graph.op("Mul", sin_a, cos_b), graph.op("Mul", cos_a, sin_b))
+        cosines = graph.op("Sub", graph.op("Mul", cos_a, cos_b), graph.op("Mul", sin_a, sin_b))
+        rows = graph.op("Concat", sines, cosines, axis=2)
+        if config.d_model % 2:
+            rows = graph.op("Slice", rows, graph.i64(0), graph.i64(config.d_model), graph.i64(2))
+        rows = graph.op("Reshape", rows, graph.i64(-1, config.d_model))
         return graph.op("Slice", rows, graph.i64(0), count, graph.i64(0))
 
     def output_shift(self, use: Use) -> float:
@@ -107,20 +112,14 @@ class ModelWriter:
         return next(name for name in order if self.checkpoint[name] is self.checkpoint[key])
 
 
-def _angle_sums(count: int, width: int) -> list[tuple[str, Array, Array]]:
-    """Two pairs of tables [blocks, 1, width] and [1, rows of a block, width]; the sum of the products of each pair is
-    the table of sinusoidal positions (:func:`sinusoidal_positions`)."""
-    columns = np.arange(width)
-    cosine = columns >= (width + 1) // 2  # the first half of a row holds the sines
-    place = np.where(cosine, columns - (width + 1) // 2, columns)
-    rate = np.power(10000.0, -2 * place / width)
+def _angles(count: int, width: int) -> tuple[Array, tuple[Array, Array]]:
+    """Sines and cosines of the angles of sinusoidal positions: of every sixteenth row [blocks, 1, 2 * half], the sines
+    first; and of the first sixteen rows, sines and cosines [1, rows, half] each."""
+    rate = np.power(10000.0, -2 * np.arange((width + 1) // 2) / width)
     first = np.arange(0, count, _POSITION_ROWS)[:, None, None] * rate
     rest = np.arange(_POSITION_ROWS)[None, :, None] * rate
-    pairs = [
-        ("even", np.where(cosine, np.cos(first), np.sin(first)), np.cos(rest)),
-        ("odd", np.where(cosine, -np.sin(first), np.cos(first)), np.sin(rest)),
-    ]
-    return [(name, left.astype(np.float32), right.astype(np.float32)) for name, left, right in pairs]
+    blocks = np.concatenate([np.sin(first), np.cos(first)], axis=-1)
+    return blocks.astype(np.float32), (np.sin(rest).astype(np.float32), np.cos(rest).astype(np.float32))
 
 
 def attention(graph: Graph, heads: int, *inputs: str, outputs: int = 1) -> list[str]:

@@ -48,7 +48,7 @@ class Precision(Protocol):
         ...
 
     def operands(self, *, bias: bool) -> tuple[str, ...]:
-        """Names of what :meth:`choose` gives for an output layer with or without bias."""
+        """Names of what :meth:`choose` gives for an output layer with a bias or a shift, or without."""
         ...
 
     def choose(
@@ -162,28 +162,28 @@ class Int8(Precision):
         return float(_SHIFT * np.sqrt(np.mean(np.square(norm.astype(np.float64)))))
 
     def operands(self, *, bias: bool) -> tuple[str, ...]:
-        return ("candidate_columns", "candidate_scale", "candidate_offset")
+        return ("candidate_columns", "candidate_scale", "candidate_offset")[: 3 if bias else 2]
 
     def choose(
         self, graph: Graph, ids: str, name: str, table: Array, bias: Array | None, shift: float
     ) -> dict[str, str]:
         values, scales = quantize_rows(table, LEVELS)
         rows = graph.op("Gather", graph.weight(f"{name}.int8", values), ids)
-        offset = -shift * scales * values.astype(np.int32).sum(axis=1) + (0.0 if bias is None else bias)
-        found = [
-            graph.op("Transpose", rows, perm=[1, 0]),
-            graph.op("Gather", graph.weight(f"{name}.scale", scales), ids),
-            graph.op("Gather", graph.weight(f"{name}.offset.{shift:g}", offset.astype(np.float32)), ids),
-        ]
-        return dict(zip(self.operands(bias=True), found, strict=True))
+        found = [graph.op("Transpose", rows, perm=[1, 0]), graph.op("Gather", graph.weight(f"{name}.scale", scales), ids)]
+        if shift or bias is not None:
+            offset = -shift * scales * values.astype(np.int32).sum(axis=1) + (0.0 if bias is None else bias)
+            offset = graph.weight(f"{name}.offset.{shift:g}", offset.astype(np.float32))
+            found.append(graph.op("Gather", offset, ids))
+        return dict(zip(self.operands(bias=len(found) > 2), found, strict=True))
 
     def score(self, graph: Graph, x: str, chosen: Mapping[str, str], use: Use) -> str:
-        columns, scale, offset = chosen.values()
+        columns, scale, *offset = chosen.values()
         if use is not Use.STEP:
-            return graph.op("DynamicQuantizeMatMul", x, columns, scale, "", offset)
+            return self._wide(graph, x, columns, scale, offset[0] if offset else "")
         quantized, step, zero = graph.ops("DynamicQuantizeLinear", x, outputs=3)
         sums = graph.op("Cast", graph.op("MatMulInteger", quantized, columns, zero), to=FLOAT)
-        return graph.op("Add", graph.op("Mul", graph.op("Mul", sums, step), scale), offset)
+        y = graph.op("Mul", graph.op("Mul", sums, step), scale)
+        return graph.op("Add", y, *offset) if offset else y
 
     def project(self, graph: Graph, x: str, name: str, table: Array, rows: int, bias: Array | None) -> str:
         values, scales = quantize_rows(table, TABLE_LEVELS)
