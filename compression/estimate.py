@@ -13,9 +13,9 @@ PIECE_BYTES = 29
 """Of tokenizer.json a piece of a BPE vocabulary takes about this much, its merge included (8,000 pieces: 228 kB)."""
 BYTE_PIECES_BYTES = 4_000
 """What the 256 pieces of single bytes take."""
-GRAPH_BYTES = {"int8": (29_400, 11_100, 21_900), "fp32": (23_900, 9_250, 16_200)}
-"""The four graphs and pack.json take about this much, and as much more for each encoder and each decoder layer."""
-SHORTLIST_GRAPH_BYTES = 3_400
+GRAPH_BYTES = {"int8": (44_900, 14_800, 31_900), "fp32": (34_600, 12_300, 22_800)}
+"""The five graphs and pack.json take about this much, and as much more for each encoder and each decoder layer."""
+SHORTLIST_GRAPH_BYTES = 5_100
 """What a shortlist adds to the graphs."""
 
 
@@ -44,7 +44,7 @@ def estimate_pack_bytes(
         tokenizer_bytes: size of tokenizer.json if it is known.
     """
     if precision == "fp32":
-        # sinusoids are computed in int8 packs, and stored in these
+        # int8 packs hold the sinusoids of a few rows, these all of them
         weights = 4 * (_matrices(shape, vocabulary) + shape.max_position_embeddings * shape.d_model)
     else:
         weights = _int8_matrices(shape, vocabulary, chosen=shortlist is not None)
@@ -59,13 +59,14 @@ def estimate_pack_bytes(
 
 
 def _int8_matrices(shape: StudentShape, vocabulary: int, *, chosen: bool) -> int:
-    """Bytes of values and scales. Where the decoder runs, rows lie in blocks; ``chosen``: a shortlist takes rows of the
-    table."""
+    """Bytes of values and scales, and of the sinusoids. Where the decoder runs, rows lie in blocks; ``chosen``: a
+    shortlist takes rows of the table, which has two scales and an offset for each then."""
     d, inner = shape.d_model, shape.decoder_ffn_dim
     encoder = _wide(4 * d + shape.encoder_ffn_dim, d) + _wide(d, shape.encoder_ffn_dim)
     decoder = _wide(2 * d, d) + _blockwise(6 * d + inner, d) + _blockwise(d, inner)
-    table = _blockwise(vocabulary, d, both=chosen)
-    return table + encoder * shape.encoder_layers + decoder * shape.decoder_layers
+    table = vocabulary * (d + 12) if chosen else _blockwise(vocabulary, d, both=False)
+    positions = 4 * d * (16 + -(-shape.max_position_embeddings // 16))
+    return table + positions + encoder * shape.encoder_layers + decoder * shape.decoder_layers
 
 
 def _wide(rows: int, columns: int) -> int:

@@ -49,13 +49,14 @@ def build_batch(writer: ModelWriter, graph: Graph) -> Graph:
     scores = graph.op("Expand", graph.f32(0), size)
     caches = [f"past_{part}.{index}" for index in range(config.decoder_layers) for part in ("key", "value")]
     memory = [f"cross_{part}.{index}" for index in range(config.decoder_layers) for part in ("key", "value")]
+    attended = [value for pair in zip(encoded.keys, encoded.values, strict=True) for value in pair]
     per_row = {
         "token": (start, INT64),
         "seen": (unseen, INT64),
         "row": (rows, INT64),
         "mask": (encoded.mask, INT32),
-        **{name: (empty, FLOAT) for name in caches},
-        **dict(zip(memory, ((value, FLOAT) for pair in zip(encoded.keys, encoded.values, strict=True) for value in pair))),
+        **dict.fromkeys(caches, (empty, FLOAT)),
+        **{name: (value, FLOAT) for name, value in zip(memory, attended, strict=True)},
     }
 
     phase = graph.body("phase", home=True)

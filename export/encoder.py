@@ -14,7 +14,8 @@ from mobilenmt.export.shortlist import CANDIDATE_VALUES, write_candidates
 class Encoded:
     """Names of what the encoder hands to the decoder.
 
-    ``state`` [B, S, d_model]; ``mask`` int32 [B, S], empty where there is no padding; ``keys`` and ``values``, one [B, heads, S, head size] a layer.
+    ``state`` [B, S, d_model]; ``mask`` int32 [B, S], empty where there is no padding; ``keys`` and ``values``, one
+    [B, heads, S, head size] a layer.
     """
 
     state: str
@@ -24,7 +25,7 @@ class Encoded:
 
 
 def write_encoder(writer: ModelWriter, graph: Graph, ids: str, lengths: str) -> Encoded:
-    """Emit the encoder for int64 ``ids`` [B, S], padded on the right to their int64 ``lengths`` [B] (empty: no padding).
+    """Emit the encoder for int64 ``ids`` [B, S], padded on the right; their int64 ``lengths`` [B], or empty.
 
     Keys and values of cross-attention are projected once per sentence, for all decoder layers in one matmul
     (MobileNMT, section on the engine).

@@ -9,7 +9,7 @@ import numpy as np
 
 from mobilenmt.export.activations import activation
 from mobilenmt.export.checkpoint import Checkpoint, sinusoidal_positions
-from mobilenmt.export.graph import FLOAT, INT32, Graph
+from mobilenmt.export.graph import INT32, Graph
 from mobilenmt.export.precision import Precision, Use
 from mobilenmt.export.weights import Array
 
@@ -48,7 +48,9 @@ class ModelWriter:
         y = graph.op("Add", self.linear(graph, branch, projection, use=use), x)
         scale = graph.weight(f"{norm}.weight", self.checkpoint[f"{norm}.weight"])
         bias = self.checkpoint[f"{norm}.bias"]
-        offset = graph.weight(f"{norm}.bias", bias) if not shift else graph.weight(f"{norm}.bias.{shift:g}", bias + shift)
+        offset = (
+            graph.weight(f"{norm}.bias", bias) if not shift else graph.weight(f"{norm}.bias.{shift:g}", bias + shift)
+        )
         return graph.op("LayerNormalization", y, scale, offset, axis=-1, epsilon=LAYER_NORM_EPSILON)
 
     def feed_forward(self, graph: Graph, x: str, prefix: str, use: Use, shift: float = 0.0) -> str:
@@ -82,9 +84,10 @@ class ModelWriter:
         size = _POSITION_ROWS
         blocks = graph.op("Div", graph.op("Add", count, graph.i64(size - 1)), graph.i64(size))
         first, rest = _angles(config.max_position_embeddings, config.d_model)
-        first = graph.op("Slice", graph.weight("positions.blocks", first), graph.i64(0), blocks, graph.i64(0))
-        sin_a, cos_a = graph.ops("Split", first, outputs=2, axis=2, num_outputs=2)
-        sin_b, cos_b = (graph.weight(f"positions.rest.{part}", table) for part, table in zip(("sin", "cos"), rest))
+        start = graph.op("Slice", graph.weight("positions.blocks", first), graph.i64(0), blocks, graph.i64(0))
+        sin_a, cos_a = graph.ops("Split", start, outputs=2, axis=2, num_outputs=2)
+        sin_b = graph.weight("positions.rest.sin", rest[0])
+        cos_b = graph.weight("positions.rest.cos", rest[1])
         sines = graph.op("Add", graph.op("Mul", sin_a, cos_b), graph.op("Mul", cos_a, sin_b))
         cosines = graph.op("Sub", graph.op("Mul", cos_a, cos_b), graph.op("Mul", sin_a, sin_b))
         rows = graph.op("Concat", sines, cosines, axis=2)

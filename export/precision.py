@@ -169,7 +169,10 @@ class Int8(Precision):
     ) -> dict[str, str]:
         values, scales = quantize_rows(table, LEVELS)
         rows = graph.op("Gather", graph.weight(f"{name}.int8", values), ids)
-        found = [graph.op("Transpose", rows, perm=[1, 0]), graph.op("Gather", graph.weight(f"{name}.scale", scales), ids)]
+        found = [
+            graph.op("Transpose", rows, perm=[1, 0]),
+            graph.op("Gather", graph.weight(f"{name}.scale", scales), ids),
+        ]
         if shift or bias is not None:
             offset = -shift * scales * values.astype(np.int32).sum(axis=1) + (0.0 if bias is None else bias)
             offset = graph.weight(f"{name}.offset.{shift:g}", offset.astype(np.float32))

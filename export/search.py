@@ -1,9 +1,9 @@
 """translator.onnx: ids in, ids out, one sentence and a beam; semantics of transformers' ``generate`` (4.57).
 
-The whole search is one ONNX ``Loop``. A step does only what the next one depends on: it picks the hypotheses that go on,
-and keeps the scores of those that ended, for the rule when to stop. Which hypotheses ended where, and what they consist
-of, is worked out once, after the loop, on the choices of all steps. Several sentences would need masks for limits and
-ends in every step, and wait for the longest; so each goes through alone.
+The whole search is one ONNX ``Loop``. A step does only what the next one depends on: it picks the hypotheses that go
+on, and keeps the scores of those that ended, for the rule when to stop. Which hypotheses ended where, and what they
+consist of, is worked out once, after the loop, on the choices of all steps. Several sentences would need masks for
+limits and ends in every step, and wait for the longest; so each goes through alone.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
 
     counter = graph.op("Range", zero, graph.op("Squeeze", beams), one)
     initial = graph.op("Where", graph.op("Equal", counter, zero), graph.f32(0), graph.f32(_DEAD))  # [K]
-    start = graph.op("Expand", graph.constant(config.decoder_start_token_id, np.int64), join(graph, graph.i64(1), beams))
+    start = graph.op(
+        "Expand", graph.constant(config.decoder_start_token_id, np.int64), join(graph, graph.i64(1), beams)
+    )
     dead = graph.op("Expand", graph.f32(_DEAD), beams)
     ancestry = graph.op("ConstantOfShape", join(graph, graph.i64(1, 1), beams, graph.i64(0)))
     empty = graph.op("ConstantOfShape", graph.i64(1, *cache_shape(writer)))
@@ -94,9 +96,7 @@ def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
     body = phase.body("step")
     iteration = body.input("iteration", INT64, [])
     body.input("go_on", BOOL, [])
-    tokens, running, ended, ancestors, *past = (
-        body.input(name, kind) for name, kind in zip(names, kinds, strict=True)
-    )
+    tokens, running, ended, ancestors, *past = (body.input(name, kind) for name, kind in zip(names, kinds, strict=True))
     place = body.op("Add", iteration, done)
     ancestors = body.op("Concat", ancestors, own, axis=3)
     position = body.op("Gather", positions, place)
@@ -130,9 +130,7 @@ def build_translator(writer: ModelWriter, graph: Graph) -> Graph:
     yes = graph.constant(True, np.bool_)
     count = phase.op("Min", phase.op("Sub", steps, done), phase.constant(_PHASE, np.int64))
     results = phase.ops("Loop", count, yes, *held, outputs=len(held) + len(before), body=body.to_graph())
-    after = [
-        phase.op("Concat", old, new, axis=0) for old, new in zip(before, results[-len(before) :], strict=True)
-    ]
+    after = [phase.op("Concat", old, new, axis=0) for old, new in zip(before, results[-len(before) :], strict=True)]
     until = phase.op("Squeeze", dimension(phase, after[0], 0))
     bound = phase.op("Gather", bounds, phase.op("Sub", until, one))
     going = _improvable(phase, results[1], results[2], bound, generation.early_stopping)

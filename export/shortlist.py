@@ -109,9 +109,7 @@ class Candidates:
         return index if self.ids is None else graph.op("Gather", self.ids, index)
 
 
-def write_candidates(
-    writer: ModelWriter, graph: Graph, ids: str, use: Use, *, rows: int | None = None
-) -> Candidates:
+def write_candidates(writer: ModelWriter, graph: Graph, ids: str, use: Use, *, rows: int | None = None) -> Candidates:
     """Emit the choice of candidates for int64 source ``ids`` [B, S]: one set for all sentences of a batch.
 
     Without a shortlist all target tokens are candidates, or the first ``rows`` of them.

@@ -23,7 +23,7 @@ PARTS = ("runtime", "export", "compression")
 PACK_FILES = ("pack.json", "tokenizer.json", "weights.bin", "greedy.onnx", "translator.onnx")
 # Installed: what everybody gets, without models/ (200,000 is the goal, README says where the rest is), and the
 # pipeline, Python files that nothing on a device reads.
-MAX_WHEEL_BYTES, MAX_PIPELINE_BYTES = 320_000, 500_000
+MAX_WHEEL_BYTES, MAX_PIPELINE_BYTES = 330_000, 500_000
 MAX_IMPORT_SECONDS = 0.15
 HEAVY = {"numpy", "onnxruntime", "tokenizers", "torch", "transformers", "onnx"}
 
