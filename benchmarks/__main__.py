@@ -11,7 +11,8 @@ from typing import Any
 
 from benchmarks import figures
 from benchmarks.engines.base import SPECS
-from benchmarks.settings import BUILD, CHECKPOINT, RESULTS, SENTENCES, Settings
+from benchmarks.restore import restored
+from benchmarks.settings import BUILD, RESULTS, SENTENCES, SHIPPED, Settings
 from mobilenmt.runtime.errors import MobileNMTError
 
 _QUICK: dict[str, Any] = {
@@ -54,8 +55,12 @@ def _run_parser(parser: argparse.ArgumentParser) -> None:
 
     parser.set_defaults(function=_run)
     parser.add_argument("--quick", action="store_true", help="few turns, lengths and batches, to see that all works")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, metavar="DIR", help="Marian checkpoint for all")
-    parser.add_argument("--pack", type=Path, metavar="DIR", help="our pack; default: the checkpoint is exported")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="Marian checkpoint for all; default: what the pack was made from"
+    )
+    parser.add_argument(
+        "--pack", type=Path, metavar="DIR", help="our pack; default: the checkpoint is exported, or else the shipped pack"
+    )
     parser.add_argument("--sentences", type=Path, default=SENTENCES, metavar="FILE", help="one sentence a line")
     parser.add_argument("--dev", type=Path, nargs="+", default=[], metavar="FILE", help="source, tab, reference")
     parser.add_argument("--only", nargs="+", default=[], metavar="PART", help=f"some of: {', '.join(PARTS)}")
@@ -82,9 +87,10 @@ def _run(options: argparse.Namespace) -> None:
     if options.turns is not None:
         values["turns"] = options.turns
     partial = options.quick or options.only or options.engines
+    pack = options.pack or (None if options.checkpoint else SHIPPED)
     settings = Settings(
-        checkpoint=options.checkpoint.resolve(),
-        pack=options.pack.resolve() if options.pack else None,
+        checkpoint=(options.checkpoint or restored(pack, options.build)).resolve(),
+        pack=pack.resolve() if pack else None,
         sentences=options.sentences,
         build=options.build.resolve(),
         out=(options.out or (BUILD / "out" if partial else RESULTS)).resolve(),

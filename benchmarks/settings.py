@@ -11,7 +11,7 @@ from benchmarks.engines.base import SPECS
 from benchmarks.errors import BenchmarkError
 
 SENTENCES = ROOT / "benchmarks" / "sentences.en.txt"
-CHECKPOINT = ROOT.parent / "shared" / "models" / "en-de-student"
+SHIPPED = ROOT / "models" / "en-de"
 BUILD = ROOT / "build" / "bench"
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -31,7 +31,7 @@ def available_cores() -> tuple[int, ...]:
 class Settings:
     """One run of the benchmarks. BenchmarkError for a value that makes no sense."""
 
-    checkpoint: Path = CHECKPOINT
+    checkpoint: Path
     """Folder of the Marian checkpoint that all engines get."""
     pack: Path | None = None
     """Pack for our INT8 engine; None exports the checkpoint."""

@@ -197,13 +197,13 @@ def _still_open(
     bounds: str,
     early_stopping: bool | str,
 ) -> str:
-    """fp32 [K]: sums of log-probabilities of the hypotheses that the limit ends, -1e9 if the search was over before."""
+    """fp32 [K]: sums of log-probabilities of the hypotheses that the limit ends, -inf if the search was over before."""
     made = dimension(graph, found.scores, 0)
     at_limit = graph.op("Equal", made, graph.op("Sub", last, graph.i64(1)))
     bound = graph.op("Gather", bounds, graph.op("Sub", made, graph.i64(1)))
     going = graph.op("And", at_limit, _improvable(graph, running, ended, bound, early_stopping))
     only = graph.op("Equal", last, graph.i64(1))  # nothing but the forced token is generated
-    return graph.op("Where", only, initial, graph.op("Where", going, running, graph.f32(_DEAD)))
+    return graph.op("Where", only, initial, graph.op("Where", going, running, graph.f32(_NEVER)))
 
 
 def _write_results(
@@ -231,7 +231,7 @@ def _write_results(
         ends = graph.op("And", ends, graph.op("Less", number, longest))
     ends = graph.op("And", ends, first)
     norm = graph.op("Pow", graph.op("Cast", graph.op("Add", number, one), to=FLOAT), penalty)
-    ended = graph.op("Where", ends, graph.op("Div", found.scores, norm), graph.f32(_DEAD))
+    ended = graph.op("Where", ends, graph.op("Div", found.scores, norm), graph.f32(_NEVER))
     ended = graph.op("Reshape", ended, flat)
     token = graph.op("Reshape", candidates.token(graph, candidate), flat)
     parent = graph.op("Reshape", graph.op("Div", found.index, candidates.count), flat)

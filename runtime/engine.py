@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnxruntime
 
+    _Search = tuple[onnxruntime.InferenceSession, onnxruntime.RunOptions | None]
+
 MAX_BEAMS = 64
 # Sentences that go through batch.onnx together, and source tokens (padding counted) in its encoder. More are slower on
 # one core: their keys, values and candidates outgrow its cache.
@@ -55,12 +57,12 @@ class Engine:
         self._lock = threading.Lock()
         self._stepper: tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession] | None = None
         self._greedy: onnxruntime.InferenceSession | None = None
-        self._batch: onnxruntime.InferenceSession | None = None
-        self._translator: onnxruntime.InferenceSession | None = None
+        self._batch: _Search | None = None
+        self._translator: _Search | None = None
         if "greedy.onnx" in pack.manifest.files:
             self._greedy = open_session(pack.file("greedy.onnx"), self._config)
         else:
-            self._translator = open_session(pack.file("translator.onnx"), self._config)
+            self._translator = open_session(pack.file("translator.onnx"), self._config), None
 
     @property
     def max_length(self) -> int:
@@ -127,6 +129,13 @@ class Engine:
     def search_is_open(self) -> bool:
         """Whether the graph for beams is held in memory."""
         return self._translator is not None
+
+    def open_search_briefly(self) -> None:
+        """Open the graph for beams with little memory, for a search or two; slower than :meth:`generate` opens it."""
+        with self._lock:
+            if self._translator is None:
+                path = self._pack.file("translator.onnx")
+                self._translator = open_session(path, self._config, prepack=False), None
 
     def close_search(self) -> None:
         """Let go of the graph for beams, which takes more memory than all else; it opens when needed."""
@@ -245,24 +254,26 @@ class Engine:
             row[len(source)] = self._tokens.eos
         return ids, lengths
 
-    def _open_translator(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.RunOptions | None]:
-        """translator.onnx, and how to run it.
+    def _open_search(self, name: str) -> _Search:
+        """A graph for several rows, and how to run it.
 
         Its values are large and change size at every step; without an arena the system would hand out and take back
         every one of them.
         """
+        session = open_session(self._pack.file(name), self._config, fold=True, arena=True)
+        return session, None if self._config.arena else shrinking()
+
+    def _open_translator(self) -> _Search:
         with self._lock:
             if self._translator is None:
-                path = self._pack.file("translator.onnx")
-                self._translator = open_session(path, self._config, fold=True, arena=True)
-            return self._translator, None if self._config.arena or self._greedy is None else shrinking()
+                self._translator = self._open_search("translator.onnx")
+            return self._translator
 
-    def _open_batch(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.RunOptions | None]:
-        """batch.onnx, and how to run it: as :meth:`_open_translator`."""
+    def _open_batch(self) -> _Search:
         with self._lock:
             if self._batch is None:
-                self._batch = open_session(self._pack.file("batch.onnx"), self._config, fold=True, arena=True)
-            return self._batch, None if self._config.arena else shrinking()
+                self._batch = self._open_search("batch.onnx")
+            return self._batch
 
     def _open_stepper(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
         with self._lock:

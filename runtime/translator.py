@@ -241,8 +241,10 @@ class Translator:
         outputs = list(outputs)
         beams = max(_RETRY_BEAMS, n_best)
         keep = self._engine.search_is_open or self._arena
+        if not keep:  # it is rare, so memory counts for more than time
+            self._engine.open_search_briefly()
         again = self._search([sources[index] for index in bad], beams, None, min_length, beams)
-        if not keep:  # 25 MB for something rare
+        if not keep:
             self._engine.close_search()
             release_memory()
         for index, found in zip(bad, again, strict=True):

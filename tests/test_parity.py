@@ -91,19 +91,17 @@ def compare_states(checkpoint: Path, pack: Path) -> None:
 
 
 def compare_search(checkpoint: Path, pack: Path, beams: int, max_length: int = 20, min_length: int = 0) -> None:
-    """Every sentence of a batch gives the ids and scores that ``generate`` gives for it alone."""
+    """Every sentence gives the ids and scores that ``generate`` gives for it, alone (greedy.onnx, translator.onnx) and
+    together with others (batch.onnx)."""
     model = load(checkpoint)
     sources = random_sources(model.config.vocab_size, seed=beams)
-    found = Engine(Pack.open(pack)).generate(
-        sources,
-        max_lengths=[max_length] * len(sources),
-        min_length=min_length,
-        beam_size=beams,
-        n_best=beams,
-        together=True,
-    )
+    engine = Engine(Pack.open(pack))
+    limits = [max_length] * len(sources)
+    options = {"max_lengths": limits, "min_length": min_length, "beam_size": beams, "n_best": beams}
+    found = engine.generate(sources, **options)
+    together = engine.generate(sources, **options, together=True)
     penalty = model.generation_config.length_penalty
-    for source, hypotheses in zip(sources, found, strict=True):
+    for source, hypotheses, others in zip(sources, found, together, strict=True):
         out = model.generate(
             torch.tensor([[*source, 0]]),
             num_beams=beams,
@@ -115,13 +113,14 @@ def compare_search(checkpoint: Path, pack: Path, beams: int, max_length: int = 2
             output_scores=True,
         )
         wanted = [clean(row, model) for row in out.sequences]
-        assert [list(item.ids) for item in hypotheses] == wanted
+        assert [list(item.ids) for item in hypotheses] == [list(item.ids) for item in others] == wanted
         if beams > 1:
             scores = out.sequences_scores.tolist()
         else:
             steps = model.compute_transition_scores(out.sequences, out.scores, normalize_logits=True)[0]
             scores = [float(steps.sum()) / len(steps) ** penalty]
-        np.testing.assert_allclose([item.score for item in hypotheses], scores, atol=1e-3)
+        for group in (hypotheses, others):
+            np.testing.assert_allclose([item.score for item in group], scores, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -218,6 +217,17 @@ def test_int8_stays_within_a_stated_distance_of_fp32(
     reference = StepRunner(Pack.open(tiny_fp32_pack)).logits(ids, lengths, targets)
     found = StepRunner(Pack.open(tiny_pack)).logits(ids, lengths, targets)
     assert np.sqrt(np.square(found - reference).mean()) < 0.06 * reference.std()
+
+
+@pytest.mark.parametrize("max_length", [2, 3])
+@pytest.mark.parametrize("forced", [0, None])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_shortest_limits_give_torchs_outputs(
+    beams: int, forced: int | None, max_length: int, tmp_path: Path, make_pack: Callable[..., Path]
+) -> None:
+    defaults = {"forced_eos_token_id": forced}
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", generation=defaults, **defaults)
+    compare_search(checkpoint, make_pack(checkpoint, "fp32"), beams, max_length=max_length)
 
 
 def test_streamed_ids_are_the_greedy_ids(tiny_pack: Path) -> None:

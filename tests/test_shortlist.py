@@ -11,10 +11,15 @@ from transformers import LogitsProcessor, LogitsProcessorList, MarianMTModel
 
 from mobilenmt.compression.errors import VocabularyError
 from mobilenmt.compression.shortlist import ShortlistSettings, learn_shortlist, measure_coverage
+from mobilenmt.export.encoder import rename
 from mobilenmt.export.export import export
+from mobilenmt.export.graph import FLOAT, Graph
+from mobilenmt.export.precision import Int8, Use
 from mobilenmt.export.shortlist import FILE_NAME, Shortlist
+from mobilenmt.export.weights import WEIGHTS_FILE, WeightStore
 from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.errors import CheckpointError
+from mobilenmt.runtime.ort import SessionConfig, open_session
 from tiny_models import make_checkpoint
 
 SIZE = 344
@@ -35,6 +40,30 @@ class Only(LogitsProcessor):
         limited = torch.full_like(scores, float("-inf"))
         limited[:, self.allowed] = scores[:, self.allowed]
         return torch.log_softmax(limited, -1)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("lowest", [-1.0, -30.0])
+def test_candidates_are_scored_right_above_and_below_what_the_shift_covers(
+    lowest: float, bias: bool, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    table, offset = random.normal(size=(60, 32)).astype(np.float32), random.normal(size=60).astype(np.float32)
+    x = random.normal(size=(1, 1, 32)).astype(np.float32)
+    x[0, 0, 3] = lowest
+    ids, precision = np.arange(0, 60, 7), Int8()
+    shift = precision.shift(np.ones(32, np.float32))
+    assert 1.0 < shift < 30.0  # so that the quantized input has zero point 0, or not
+    graph = Graph("score", WeightStore())
+    value = graph.input("x", FLOAT, [1, 1, 32])
+    names = precision.choose(graph, graph.constant(ids, np.int64), "table", table, offset if bias else None, shift)
+    rename(graph, precision.score(graph, value, names, Use.STEP), "logits", FLOAT)
+    (tmp_path / "score.onnx").write_bytes(graph.to_model("0").SerializeToString())
+    graph.store.write(tmp_path / WEIGHTS_FILE)
+    session = open_session(tmp_path / "score.onnx", SessionConfig())
+    found = session.run(None, {"x": x + np.float32(shift)})[0]
+    wanted = x @ table[ids].T + (offset[ids] if bias else 0)
+    np.testing.assert_allclose(found, wanted, atol=0.02 * np.abs(x).max() * 32**0.5)
 
 
 @pytest.mark.parametrize("bias", [False, True])
