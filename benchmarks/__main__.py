@@ -59,7 +59,10 @@ def _run_parser(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", type=Path, metavar="DIR", help="Marian checkpoint for all; default: what the pack was made from"
     )
     parser.add_argument(
-        "--pack", type=Path, metavar="DIR", help="our pack; default: the checkpoint is exported, or else the shipped pack"
+        "--pack",
+        type=Path,
+        metavar="DIR",
+        help="our pack; default: the checkpoint is exported, or else the shipped pack",
     )
     parser.add_argument("--sentences", type=Path, default=SENTENCES, metavar="FILE", help="one sentence a line")
     parser.add_argument("--dev", type=Path, nargs="+", default=[], metavar="FILE", help="source, tab, reference")

@@ -35,7 +35,7 @@ def restore(path: Path, out: Path) -> Path:
     """Write the checkpoint of the pack at ``path`` into the new folder ``out``, its shortlist included.
 
     Raises:
-        BenchmarkError: the pack is not of the kind that ``mobilenmt compress`` makes: INT8, one vocabulary, a shortlist.
+        BenchmarkError: the pack is not one of ``mobilenmt compress``: INT8, one vocabulary, a shortlist.
     """
     from safetensors.numpy import save_file
 
@@ -179,7 +179,8 @@ def _tokenizer(pack: Pack) -> tuple[dict[str, Any], dict[str, str]]:
         model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     content["added_tokens"] += [
-        {"id": number, "content": names[piece], **flags} for piece, number in sorted(special.items(), key=lambda x: x[1])
+        {"id": number, "content": names[piece], **flags}
+        for piece, number in sorted(special.items(), key=lambda x: x[1])
     ]
     tokens = pack.manifest.tokens
     roles = {"eos_token": tokens.eos, "unk_token": tokens.unk, "pad_token": tokens.pad}

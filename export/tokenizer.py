@@ -237,7 +237,8 @@ def _lower_bytes(model: dict[str, Any]) -> None:
     vocab: list[list[Any]] = model["vocab"]
     normal = {p for p, _ in vocab if not _BYTE_PIECE.fullmatch(p) and not p.startswith((CONTROL_MARK, OUTPUT_MARK))}
     if set("<0x123456789ABCDEF>").union(*normal) <= normal:
-        low = 8.0 * min(0.0, *(score for _, score in vocab)) - 100.0  # below any spelling in 6 characters
+        spelling = (score for piece, score in vocab if not _BYTE_PIECE.fullmatch(piece))
+        low = 8.0 * min(0.0, *spelling) - 100.0  # below any spelling in 6 characters
         model["vocab"] = [[p, low if _BYTE_PIECE.fullmatch(p) else score] for p, score in vocab]
 
 

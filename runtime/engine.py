@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mobilenmt.runtime.errors import EngineError, InputError
-from mobilenmt.runtime.ort import SessionConfig, first_line, open_session, shrinking
+from mobilenmt.runtime.ort import SessionConfig, first_line, open_session, release_memory, shrinking
 from mobilenmt.runtime.pack import Pack
 
 if TYPE_CHECKING:
@@ -59,8 +60,10 @@ class Engine:
         self._greedy: onnxruntime.InferenceSession | None = None
         self._batch: _Search | None = None
         self._translator: _Search | None = None
-        if "greedy.onnx" in pack.manifest.files:
-            self._greedy = open_session(pack.file("greedy.onnx"), self._config)
+        self._brief = 0  # blocks of search_briefly that share a translator.onnx opened for them
+        self._lean = "greedy.onnx" in pack.manifest.files
+        if self._lean:
+            self._open_greedy()
         else:
             self._translator = open_session(pack.file("translator.onnx"), self._config), None
 
@@ -125,23 +128,26 @@ class Engine:
             limits = list(max_lengths)
         return results
 
-    @property
-    def search_is_open(self) -> bool:
-        """Whether the graph for beams is held in memory."""
-        return self._translator is not None
-
-    def open_search_briefly(self) -> None:
-        """Open the graph for beams with little memory, for a search or two; slower than :meth:`generate` opens it."""
+    @contextmanager
+    def search_briefly(self) -> Iterator[None]:
+        """For a search with beams now and then: in the block the graph for beams stands in place of the greedy one,
+        since together they take twice the memory; afterwards it is as before. A graph for beams that was open stays.
+        """
         with self._lock:
-            if self._translator is None:
-                path = self._pack.file("translator.onnx")
-                self._translator = open_session(path, self._config, prepack=False), None
-
-    def close_search(self) -> None:
-        """Let go of the graph for beams, which takes more memory than all else; it opens when needed."""
-        with self._lock:
-            if self._greedy is not None:
-                self._translator = None
+            if self._brief or (self._translator is None and not self._config.arena):
+                self._brief += 1
+                self._greedy = None
+            brief = self._brief > 0
+        try:
+            yield
+        finally:
+            if brief:
+                with self._lock:
+                    self._brief -= 1
+                    if not self._brief:
+                        self._translator = None
+                release_memory()
+                self._open_greedy()
 
     def steps(self, source: Sequence[int], *, max_length: int) -> Iterator[int]:
         """Greedy search one token at a time, for streaming; yields ids until the end token (not yielded) or the limit.
@@ -213,15 +219,15 @@ class Engine:
             "length_penalty": np.array([penalty], np.float32),
         }
         options = None
-        if beam_size == 1 and self._greedy is not None and len(sources) == 1:
-            session = self._greedy
-        elif beam_size == 1 and self._greedy is not None:
+        if beam_size == 1 and self._lean and len(sources) == 1:
+            session = self._open_greedy()
+        elif beam_size == 1 and self._lean:
             session, options = self._open_batch()
             feed["lengths"] = lengths
         else:
             session, options = self._open_translator()
             feed["beam_size"] = np.array([beam_size], np.int64)
-            if self._greedy is None:  # format 1
+            if not self._lean:
                 feed["lengths"] = lengths
         sequences, scores = _call(session, ["sequences", "scores"], feed, options)
         return [
@@ -262,6 +268,12 @@ class Engine:
         """
         session = open_session(self._pack.file(name), self._config, fold=True, arena=True)
         return session, None if self._config.arena else shrinking()
+
+    def _open_greedy(self) -> onnxruntime.InferenceSession:
+        with self._lock:
+            if self._greedy is None:
+                self._greedy = open_session(self._pack.file("greedy.onnx"), self._config)
+            return self._greedy
 
     def _open_translator(self) -> _Search:
         with self._lock:

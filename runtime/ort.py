@@ -67,13 +67,12 @@ class SessionConfig:
 
 
 def open_session(
-    path: Path, config: SessionConfig, *, fold: bool = False, arena: bool | None = None, prepack: bool = True
+    path: Path, config: SessionConfig, *, fold: bool = False, arena: bool | None = None
 ) -> onnxruntime.InferenceSession:
     """Open a graph whose weights lie in a file beside it, to be memory-mapped.
 
     ``fold`` computes what follows from weights alone once, now, instead of at every run. ``arena`` overrides the
-    configuration's. Without ``prepack`` no matrix is copied in the order in which kernels read it: half the memory, and
-    two to three times the time of a run.
+    configuration's.
 
     Raises:
         InputError: a provider that this onnxruntime does not have.
@@ -94,8 +93,6 @@ def open_session(
     options.enable_cpu_mem_arena = config.arena if arena is None else arena
     options.enable_mem_pattern = False  # plans for fixed shapes; ours change with every sentence and step
     options.log_severity_level = 3
-    if not prepack:
-        options.add_session_config_entry("session.disable_prepacking", "1")
     providers = list(dict.fromkeys([*config.providers, "CPUExecutionProvider"]))
     try:
         return ort.InferenceSession(str(path), options, providers=providers)

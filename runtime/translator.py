@@ -240,13 +240,8 @@ class Translator:
             return outputs
         outputs = list(outputs)
         beams = max(_RETRY_BEAMS, n_best)
-        keep = self._engine.search_is_open or self._arena
-        if not keep:  # it is rare, so memory counts for more than time
-            self._engine.open_search_briefly()
-        again = self._search([sources[index] for index in bad], beams, None, min_length, beams)
-        if not keep:
-            self._engine.close_search()
-            release_memory()
+        with self._engine.search_briefly():  # it is rare, so memory counts for more than time
+            again = self._search([sources[index] for index in bad], beams, None, min_length, beams)
         for index, found in zip(bad, again, strict=True):
             text, source = texts[index], sources[index]
             good = next((item for item in found if not self._is_bad(text, source, item)), None)

@@ -30,12 +30,15 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.memory import resident
 from benchmarks.plots import plots
 from benchmarks.report import markdown
+from benchmarks.restore import restored
 from benchmarks.results import Results, read, write_atomically
 from benchmarks.settings import Settings
 from benchmarks.stats import growth, ratio, summarize
 from benchmarks.text import Corpus, read_corpus
 from benchmarks.worker import Worker
 
+from mobilenmt.export.export import export
+from mobilenmt.export.shortlist import Shortlist
 from tiny_models import WORDS, make_checkpoint
 
 SOURCES = [[5, 9, 20, 7], [30, 31, 8], [12, 40, 41, 42, 6, 10, 11]]
@@ -279,6 +282,7 @@ def test_a_file_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
     ("arguments", "message"),
     [
         (["run", "--checkpoint", "/nowhere", "--quick"], "is no checkpoint"),
+        (["run", "--pack", "/nowhere", "--quick"], "/nowhere"),
         (["run", "--sentences", "/nowhere", "--quick"], "there is no file"),
         (["run", "--engines", "bing", "--quick"], "no engine bing"),
         (["report", "/nowhere/results.json"], "cannot be read"),
@@ -287,7 +291,7 @@ def test_a_file_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_errors_are_one_line(
     arguments: list[str], message: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if arguments[0] == "run" and "--checkpoint" not in arguments:
+    if arguments[0] == "run" and not {"--checkpoint", "--pack"} & {*arguments}:
         arguments = [*arguments, "--checkpoint", str(checkpoint)]
     assert main(arguments) == 2
     said = capsys.readouterr().err
@@ -303,6 +307,42 @@ def test_the_readme_names_every_part_command_and_engine() -> None:
     text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     for name in (*runner.PARTS, *figures.COMMANDS, *SPECS):
         assert f"`{name}`" in text, name
+
+
+# -- the checkpoint in a pack ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"output_bias": False, "scale_embedding": False, "decoder_layers": 1}])
+def test_a_pack_gives_back_a_checkpoint_that_exports_to_the_same_pack(changes: dict[str, Any], tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, MarianMTModel
+
+    made = make_checkpoint(tmp_path / "made", **changes)
+    size = json.loads((made / "config.json").read_text())["vocab_size"]
+    random = np.random.default_rng(0)
+    shortlist = Shortlist(np.arange(0, 40), random.integers(2, size - 1, (size, 6)))
+    pack = export(made, tmp_path / "en-de", shortlist=shortlist).path
+    found = restored(pack, tmp_path / "build")
+    (tmp_path / "again").mkdir()
+    again = export(found, tmp_path / "again" / "en-de").path
+    for file in sorted(pack.iterdir()):
+        if file.name != "pack.json":
+            assert (again / file.name).read_bytes() == file.read_bytes(), file.name
+    weights, wanted = (MarianMTModel.from_pretrained(folder).state_dict() for folder in (found, made))
+    assert weights.keys() == wanted.keys()
+    for name, value in wanted.items():
+        error = np.abs(weights[name].numpy() - value.numpy()).max()
+        assert error <= np.abs(value.numpy()).max() / 63 / 2 * 1.001, name
+    line = " ".join(WORDS[:9])
+    theirs, ours = (AutoTokenizer.from_pretrained(folder) for folder in (made, found))
+    assert ours(line, add_special_tokens=False).input_ids == theirs(line, add_special_tokens=False).input_ids
+    assert (ours.eos_token_id, ours.pad_token_id, ours.unk_token) == (0, size - 1, theirs.unk_token)
+    assert restored(pack, tmp_path / "build") == found
+
+
+def test_a_pack_of_another_kind_is_not_taken_apart(tiny_pack: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="name the checkpoint it was made from"):
+        restored(tiny_pack, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- report ------------------------------------------------------------------------------------------------------------

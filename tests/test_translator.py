@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from typing import Any
 import pytest
 
 from mobilenmt import InputError, Translator
+from mobilenmt.runtime import engine as engine_module
 from mobilenmt.runtime.engine import Engine, Hypothesis
+from mobilenmt.runtime.ort import open_session
+from mobilenmt.runtime.pack import Pack
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 
@@ -217,6 +221,32 @@ def test_a_runaway_from_a_single_word_is_cut(translator: Translator, monkeypatch
     fake_search(monkeypatch, list(range(9, 20)), list(range(9, 20)))
     (found,) = translator.translate_batch(["a"])
     assert len(found.text) <= 5 and "cut" in found.flags
+
+
+def test_a_retry_holds_one_graph_at_a_time_and_leaves_the_greedy_one(
+    tiny_pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is for one copy of the packed weights, also while a beam is searched in between."""
+    opened: list[tuple[str, weakref.ref[Any]]] = []
+
+    def open_and_note(path: Path, *arguments: Any, **options: Any) -> Any:
+        session = open_session(path, *arguments, **options)
+        opened.append((path.name, weakref.ref(session)))
+        return session
+
+    monkeypatch.setattr(engine_module, "open_session", open_and_note)
+    engine = Engine(Pack.open(tiny_pack))
+    source, limits = [[9, 10, 11, 12]], [12]
+    greedy = engine.generate(source, max_lengths=limits)
+    with engine.search_briefly(), engine.search_briefly():
+        beam = engine.generate(source, max_lengths=limits, beam_size=3)
+        assert [(name, ref() is None) for name, ref in opened] == [("greedy.onnx", True), ("translator.onnx", False)]
+    assert engine.generate(source, max_lengths=limits) == greedy
+    assert [(name, ref() is None) for name, ref in opened[1:]] == [("translator.onnx", True), ("greedy.onnx", False)]
+    assert engine.generate(source, max_lengths=limits, beam_size=3) == beam
+    with engine.search_briefly():  # what a caller opened for good is not closed
+        assert engine.generate(source, max_lengths=limits, beam_size=3) == beam
+    assert [ref() is None for _, ref in opened] == [True, True, False, False]
 
 
 def test_an_explicit_limit_turns_the_guard_off(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
