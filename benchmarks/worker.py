@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks import ROOT
 from benchmarks.engines.base import SPECS, Engine, Ids
@@ -43,6 +43,9 @@ class Answer:
 
 class Worker:
     """One engine in a process of its own, on the given cores; with a tokenizer it translates texts, else ids."""
+
+    _busy: ClassVar[Worker | None] = None
+    """Which worked last."""
 
     def __init__(self, name: str, path: str, threads: int, cores: list[int], tokenizer: str = "") -> None:
         self.name = name
@@ -112,8 +115,9 @@ class Worker:
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
-        if self.threads > 1:
+        if self.threads > 1 and Worker._busy is not self:
             time.sleep(_SETTLE)
+        Worker._busy = self
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()

@@ -1,6 +1,6 @@
 """greedy.onnx: ids in, ids out, one sentence and one hypothesis, with as few nodes a step as it takes.
 
-A step of the general search (:mod:`mobilenmt.export.loop`) runs some seventy small nodes after the logits, which for
+A step of the beam search (:mod:`mobilenmt.export.search`) runs some seventy small nodes after the logits, which for
 one sentence take longer than the matrices. Here a step only picks a token; what the choice means (limits, forced ends,
 scores) is worked out once, after the loop, on the tokens of all steps.
 """

@@ -36,6 +36,7 @@ _STANDARD_FILES = {
     "decoder.onnx",
     "translator.onnx",
     "greedy.onnx",
+    "batch.onnx",
 }
 _LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file managers leave these behind on their own
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     _Search = tuple[onnxruntime.InferenceSession, onnxruntime.RunOptions | None]
 
 MAX_BEAMS = 64
-# Sentences that go through batch.onnx together, and source tokens (padding counted) in its encoder. More are slower on
-# one core: their keys, values and candidates outgrow its cache.
+# Sentences that go through batch.onnx together, and their source tokens, padding counted. More are slower on one core:
+# their keys, values and candidates outgrow its cache, the sooner the longer the sentences are.
 _SENTENCES = 16
-_TOKENS = 4096
+_TOKENS = 640
 
 
 @dataclass(frozen=True)
@@ -331,7 +331,9 @@ def _usual(source: int) -> int:
 
 
 def _groups(lengths: Sequence[int], rows: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length, longest first, so that little is padding."""
+    """Indices in batches of similar length and number, longest first, so that little is padding."""
+    if lengths:
+        rows = -(-len(lengths) // -(-len(lengths) // rows))
     group: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         if group and (len(group) >= rows or (len(group) + 1) * lengths[group[0]] > _TOKENS):

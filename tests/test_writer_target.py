@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,14 @@ def test_force_replaces_a_damaged_pack_and_an_empty_folder(tmp_path: Path) -> No
     (tmp_path / "empty").mkdir()
     for name in ("damaged", "empty", "new"):
         Pack.open(write(tmp_path / name, force=True))
+
+
+def test_force_replaces_a_damaged_pack_with_every_file_that_the_exporter_writes(
+    tiny_pack: Path, tmp_path: Path
+) -> None:
+    damaged = Path(shutil.copytree(tiny_pack, tmp_path / "damaged"))
+    (damaged / "pack.json").write_bytes(b"{")
+    Pack.open(write(damaged, force=True))
 
 
 def make_home(folder: Path) -> None:
