@@ -331,17 +331,17 @@ def _usual(source: int) -> int:
 
 
 def _groups(lengths: Sequence[int], rows: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length and number, longest first, so that little is padding."""
-    if lengths:
-        rows = -(-len(lengths) // -(-len(lengths) // rows))
-    group: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        if group and (len(group) >= rows or (len(group) + 1) * lengths[group[0]] > _TOKENS):
-            yield group
-            group = []
-        group.append(index)
-    if group:
-        yield group
+    """Indices in batches of similar length, longest first, so that little is padding. They do not depend on the number
+    of threads, as what an INT8 pack says of sentences together does not."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    start = 0
+    while start < len(order):
+        left = len(order) - start
+        most = max(1, min(rows, _TOKENS // lengths[order[start]]))
+        if most < left < 2 * most:  # two of like size rather than a full one and a rest
+            most = -(-left // 2)
+        yield order[start : start + most]
+        start += most
 
 
 def _call(

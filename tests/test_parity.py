@@ -190,6 +190,31 @@ def test_threads_that_work_together_give_what_one_gives(tiny_pack: Path) -> None
     assert [batched for batched, _ in two] == [batched for batched, _ in one]
 
 
+@pytest.mark.parametrize(
+    ("lengths", "wanted"),
+    [
+        ([10] * 16, [16]),
+        ([10] * 20, [10, 10]),  # rather than 16 and 4
+        ([60] * 4 + [10] * 30, [10, 12, 12]),  # 640 tokens at most, 60 of a source and its end token in each row
+        ([10, 10, 10], [3]),
+    ],
+)
+def test_sentences_put_together_are_of_like_number_and_no_more_than_a_cache_holds(
+    lengths: list[int], wanted: list[int], tiny_pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def run(self: Engine, sources: list[list[int]], *arguments: Any) -> list[list[Hypothesis]]:
+        sizes.append(len(sources))
+        return [[Hypothesis((9,), -1.0, 2, False)] for _ in sources]
+
+    monkeypatch.setattr(Engine, "_run", run)
+    engine = Engine(Pack.open(tiny_pack))
+    sources = [[9] * length for length in lengths]
+    engine.generate(sources, max_lengths=[12] * len(sources), together=True)
+    assert sorted(sizes) == wanted
+
+
 def _batched_and_alone(
     pack: Path, beams: int, together: bool = True, threads: int = 1
 ) -> list[tuple[Hypothesis, Hypothesis]]:
