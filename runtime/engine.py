@@ -144,10 +144,12 @@ class Engine:
             if brief:
                 with self._lock:
                     self._brief -= 1
-                    if not self._brief:
+                    last = self._brief == 0
+                    if last:
                         self._translator = None
-                release_memory()
-                self._open_greedy()
+                if last:
+                    release_memory()
+                    self._open_greedy()
 
     def steps(self, source: Sequence[int], *, max_length: int) -> Iterator[int]:
         """Greedy search one token at a time, for streaming; yields ids until the end token (not yielded) or the limit.

@@ -238,8 +238,9 @@ def test_a_retry_holds_one_graph_at_a_time_and_leaves_the_greedy_one(
     engine = Engine(Pack.open(tiny_pack))
     source, limits = [[9, 10, 11, 12]], [12]
     greedy = engine.generate(source, max_lengths=limits)
-    with engine.search_briefly(), engine.search_briefly():
-        beam = engine.generate(source, max_lengths=limits, beam_size=3)
+    with engine.search_briefly():
+        with engine.search_briefly():  # as another thread's retry at the same time
+            beam = engine.generate(source, max_lengths=limits, beam_size=3)
         assert [(name, ref() is None) for name, ref in opened] == [("greedy.onnx", True), ("translator.onnx", False)]
     assert engine.generate(source, max_lengths=limits) == greedy
     assert [(name, ref() is None) for name, ref in opened[1:]] == [("translator.onnx", True), ("greedy.onnx", False)]
