@@ -56,7 +56,7 @@ def _run_parser(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(function=_run)
     parser.add_argument("--quick", action="store_true", help="few turns, lengths and batches, to see that all works")
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="DIR", help="Marian checkpoint for all; default: what the pack was made from"
+        "--checkpoint", type=Path, metavar="DIR", help="Marian checkpoint for all; default: the weights of the pack"
     )
     parser.add_argument(
         "--pack",

@@ -45,16 +45,22 @@ def artifact(name: str, settings: Settings) -> Path:
         return settings.pack
     key = _key(name, settings)
     target = settings.build / key / ("en-de" if name.startswith("pack") else name)
+    try:
+        return made_once(target, lambda out: _MAKERS[name](settings, out))
+    except ImportError as error:
+        raise BenchmarkError(f"{name} needs a package that is not installed: {error}") from error
+
+
+def made_once(target: Path, make: Callable[[Path], object]) -> Path:
+    """The folder ``target``, which ``make`` writes if it is not there yet; it appears complete or not at all."""
     if target.exists():
         return target
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _MAKERS[name](settings, partial)
+        make(partial)
         partial.rename(target)
-    except ImportError as error:
-        raise BenchmarkError(f"{name} needs a package that is not installed: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target

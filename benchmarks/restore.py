@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.prepare import made_once
 from mobilenmt.export.checkpoint import MarianConfig, expected_tensors
+from mobilenmt.export.layers import stacked_name
+from mobilenmt.export.precision import ZERO_POINT
 from mobilenmt.export.shortlist import FILE_NAME, Shortlist
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.tokenizer import CONTROL_MARK
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 _TABLE = "source_embedding"
-_ZERO_POINT = 128
 
 
 def restore(path: Path, out: Path) -> Path:
@@ -54,7 +55,7 @@ def restore(path: Path, out: Path) -> Path:
     bias = stored.get(f"{_TABLE}.offset.0", np.zeros(len(stored[f"{_TABLE}.scale"]), np.float32))
     tensors["final_logits_bias"] = bias.reshape(1, -1)
     for names in _stacks(config):
-        joined = names[0] + "".join(f"+{name.rpartition('.')[2]}" for name in names[1:])
+        joined = stacked_name(names)
         matrix, offset = _matrix(stored, joined, shapes[f"{names[0]}.weight"][1]), stored[f"{joined}.bias"]
         ends = np.cumsum([shapes[f"{name}.weight"][0] for name in names])[:-1]
         for name, rows, part in zip(names, np.split(matrix, ends), np.split(offset, ends), strict=True):
@@ -79,15 +80,7 @@ def restore(path: Path, out: Path) -> Path:
 def restored(path: Path, build: Path) -> Path:
     """The checkpoint of a pack, in a folder below ``build``; made once for each content of a pack."""
     files = Pack.open(path).manifest.files
-    target = build / f"checkpoint-{files['weights.bin'].sha256[:12]}"
-    if not target.exists():
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            restore(path, partial).rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return target
+    return made_once(build / f"checkpoint-{files['weights.bin'].sha256[:12]}", lambda out: restore(path, out))
 
 
 def _stored(pack: Pack) -> dict[str, Array]:
@@ -112,7 +105,7 @@ def _matrix(stored: Mapping[str, Array], name: str, columns: int) -> Array:
         values = stored[f"{name}.int8"].T
     else:
         rows = stored[f"{name}.int8.rows"]
-        values = (rows.astype(np.float32) - _ZERO_POINT).reshape(len(rows), -1)[:, :columns]
+        values = (rows.astype(np.float32) - ZERO_POINT).reshape(len(rows), -1)[:, :columns]
     product: Array = values * stored[f"{name}.scale"][:, None]
     return product
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,7 @@ class ModelWriter:
         weights = [self.checkpoint[f"{name}.weight"] for name in names]
         biases = np.concatenate([self.checkpoint[f"{name}.bias"] for name in names])
         stacked = np.concatenate(weights) if len(weights) > 1 else weights[0]
-        joined = names[0] + "".join(f"+{name.rsplit('.', 1)[-1]}" for name in names[1:])
-        return self.precision.linear(graph, x, joined, stacked, biases, use)
+        return self.precision.linear(graph, x, stacked_name(names), stacked, biases, use)
 
     def residual(
         self, graph: Graph, x: str, branch: str, projection: str, norm: str, use: Use, shift: float = 0.0
@@ -113,6 +113,11 @@ class ModelWriter:
         """Tied tables share one name, so that they are stored and held once."""
         order = ("source_embedding", "target_embedding", "output_embedding")
         return next(name for name in order if self.checkpoint[name] is self.checkpoint[key])
+
+
+def stacked_name(names: Sequence[str]) -> str:
+    """What the matrix of several projections is called in a pack."""
+    return names[0] + "".join(f"+{name.rpartition('.')[2]}" for name in names[1:])
 
 
 def _angles(count: int, width: int) -> tuple[Array, tuple[Array, Array]]:

@@ -12,7 +12,7 @@ from mobilenmt.export.graph import FLOAT, INT8, Graph
 from mobilenmt.export.weights import Array
 
 _BLOCKS = (128, 64, 32, 16)  # 128 is the fastest in ONNX Runtime's kernels; 16 the smallest they take
-_ZERO_POINT = 128
+ZERO_POINT = 128
 LEVELS = 63
 """Largest stored magnitude. Kernels of processors without VNNI add pairs of products of an 8-bit activation and a
 weight in 16 bits: 2 * 255 * 63 fits, 2 * 255 * 127 overflows and gives wrong results silently."""
@@ -149,7 +149,7 @@ class Int8(Precision):
             return _scaled(graph, rows, factor)
         # The kernel wants a width that its blocks divide; other widths take the same bytes through standard nodes.
         picked = graph.op("Gather", graph.weight(f"{name}.int8.rows", blocks), ids)
-        value = graph.op("Sub", graph.op("Cast", picked, to=FLOAT), graph.f32(_ZERO_POINT))
+        value = graph.op("Sub", graph.op("Cast", picked, to=FLOAT), graph.f32(ZERO_POINT))
         shape = graph.op("Concat", graph.op("Shape", ids), graph.i64(blocks.shape[1] * size), axis=0)
         value = graph.op("Slice", graph.op("Reshape", value, shape), graph.i64(0), graph.i64(columns), graph.i64(-1))
         scale = graph.op("Gather", graph.weight(f"{name}.scale", scales), ids)
@@ -220,7 +220,7 @@ def _turned(graph: Graph, blocks: str, rows: int, columns: int) -> str:
     if known is None:
         # With its highest bit turned over, a byte read as signed is the byte less 128: no wider type on the way, which
         # would take several times the matrices' memory while the graph is opened.
-        values = home.op("BitwiseXor", blocks, home.constant(_ZERO_POINT, np.uint8))
+        values = home.op("BitwiseXor", blocks, home.constant(ZERO_POINT, np.uint8))
         values = home.op("Reshape", home.op("Cast", values, to=INT8), home.i64(rows, -1))
         values = home.op("Slice", values, home.i64(0), home.i64(columns), home.i64(1))
         known = home.derived[blocks] = home.op("Transpose", values, perm=[1, 0])
@@ -246,7 +246,7 @@ def _blocks(values: Array) -> tuple[Array, int]:
     """
     size = block_size(values.shape[1])
     padded = np.pad(values, ((0, 0), (0, -values.shape[1] % size))).reshape(len(values), -1, size)
-    return (padded.astype(np.int16) + _ZERO_POINT).astype(np.uint8), size
+    return (padded.astype(np.int16) + ZERO_POINT).astype(np.uint8), size
 
 
 def _repeat(scales: Array, blocks: int) -> Array:
