@@ -64,7 +64,7 @@ def write_corpus(files: list[Path], count: int, path: Path) -> int:
 
 def endless(files: list[Path]) -> Iterator[bytes]:
     """Lines of the files, every file's in turn, again and again."""
-    from mobilenmt.compression.streams import numbered_lines
+    from mobilenmt.compression.core.streams import numbered_lines
 
     turn = 0
     while True:
@@ -97,13 +97,13 @@ def measure(step: str, folder: Path, languages: str, held_out: list[Path]) -> di
     source, target = languages.split("-")
     names = {"source_language": source, "target_language": target}
     pairs = folder / "corpus" / "pairs.tsv.zst"
-    from mobilenmt.compression.augment import AugmentSettings
-    from mobilenmt.compression.corpus import CorpusSettings
-    from mobilenmt.compression.corpus import run as make_corpus
-    from mobilenmt.compression.dataset import PackedDataset, build_dataset
-    from mobilenmt.compression.readers import Source
-    from mobilenmt.compression.vocabulary import VocabularySettings
-    from mobilenmt.compression.vocabulary import run as make_vocabulary
+    from mobilenmt.compression.corpus.readers import Source
+    from mobilenmt.compression.corpus.stage import CorpusSettings
+    from mobilenmt.compression.corpus.stage import run as make_corpus
+    from mobilenmt.compression.dataset.augment import AugmentSettings
+    from mobilenmt.compression.dataset.dataset import PackedDataset, build_dataset
+    from mobilenmt.compression.vocabulary.vocabulary import VocabularySettings
+    from mobilenmt.compression.vocabulary.vocabulary import run as make_vocabulary
 
     before = peak()
     wall, processor = time.perf_counter(), time.process_time()

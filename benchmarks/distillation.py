@@ -21,12 +21,14 @@ from typing import Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from mobilenmt.compression import corpus, distill, teacher
-from mobilenmt.compression.corpus import CorpusSettings
-from mobilenmt.compression.readers import Source
-from mobilenmt.compression.student import StudentShape
-from mobilenmt.compression.teacher import TeacherSettings
-from mobilenmt.compression.train_settings import DistillSettings
+from mobilenmt.compression.corpus import stage as corpus
+from mobilenmt.compression.corpus.readers import Source
+from mobilenmt.compression.corpus.stage import CorpusSettings
+from mobilenmt.compression.teacher import stage as teacher
+from mobilenmt.compression.teacher.stage import TeacherSettings
+from mobilenmt.compression.train import stage as distill
+from mobilenmt.compression.train.settings import DistillSettings
+from mobilenmt.compression.train.student import StudentShape
 
 SHAPE = StudentShape(
     d_model=64,
@@ -111,7 +113,7 @@ def _options() -> argparse.Namespace:
 
 def _first(source: Path, target: Path, count: int) -> Path:
     """Up to ``count`` pairs, taken evenly, in a file of their own."""
-    from mobilenmt.compression.pairs import PairWriter, read_pairs
+    from mobilenmt.compression.core.pairs import PairWriter, read_pairs
 
     if not target.exists():
         total = sum(1 for _ in read_pairs(source))

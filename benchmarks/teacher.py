@@ -15,11 +15,11 @@ from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from mobilenmt.compression.pairs import read_pairs
-from mobilenmt.compression.shards import Item
-from mobilenmt.compression.teacher import TeacherSettings
-from mobilenmt.compression.teacher_models import TeacherSpec, check_teacher, find_machine, open_teacher
-from mobilenmt.compression.teacher_text import translate_shard
+from mobilenmt.compression.core.pairs import read_pairs
+from mobilenmt.compression.teacher.open import TeacherSpec, check_teacher, find_machine, open_teacher
+from mobilenmt.compression.teacher.shards import Item
+from mobilenmt.compression.teacher.stage import TeacherSettings
+from mobilenmt.compression.teacher.text import translate_shard
 
 
 def main() -> None:

@@ -22,14 +22,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from mobilenmt.compression.batches import Batch, make_batch, plan_epoch
-from mobilenmt.compression.dataset import PackedDataset
-from mobilenmt.compression.loss import LossWeights
-from mobilenmt.compression.schedule import learning_rate
-from mobilenmt.compression.student import StudentShape, make_student
-from mobilenmt.compression.train_settings import TrainSettings
-from mobilenmt.compression.update import Updater, matrix_type
-from mobilenmt.compression.vocabulary import Vocabulary
+from mobilenmt.compression.dataset.batches import Batch, make_batch, plan_epoch
+from mobilenmt.compression.dataset.dataset import PackedDataset
+from mobilenmt.compression.train.loss import LossWeights
+from mobilenmt.compression.train.schedule import learning_rate
+from mobilenmt.compression.train.settings import TrainSettings
+from mobilenmt.compression.train.student import StudentShape, make_student
+from mobilenmt.compression.train.update import Updater, matrix_type
+from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from mobilenmt.compression.pairs import read_pairs
+from mobilenmt.compression.core.pairs import read_pairs
 
 Words = tuple[str, ...]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from mobilenmt.runtime.errors import InputError, MobileNMTError
 
 if TYPE_CHECKING:
-    from mobilenmt.compression.chain import Chain
+    from mobilenmt.compression.chain.chain import Chain
 
 Stage = Literal["corpus", "vocabulary", "teacher_model", "teacher", "distill", "export", "evaluate"]
 
@@ -42,8 +42,8 @@ def compress(
             "accelerate launch is for mobilenmt distill and mobilenmt teacher --train, not for the whole chain"
         )
     chain = _chain("compress", recipe, work, set)
-    from mobilenmt.compression.compress import compress as run
-    from mobilenmt.compression.compress import plan
+    from mobilenmt.compression.chain.compress import compress as run
+    from mobilenmt.compression.chain.compress import plan
 
     if dry_run:
         print(plan(chain, until=until).text(chain))
@@ -135,7 +135,7 @@ def shortlist(
     """
     _need("shortlist", "torch", "transformers", "onnx", "tqdm", "zstandard")
     _quiet()
-    from mobilenmt.compression.shortlist import ShortlistSettings, make_shortlist, read_texts, sample_lines
+    from mobilenmt.compression.pack.shortlist import ShortlistSettings, make_shortlist, read_texts, sample_lines
     from mobilenmt.export.shortlist import FILE_NAME
 
     if not text:
@@ -185,8 +185,8 @@ def evaluate(
         json: print a JSON object instead of tables
     """
     _need("evaluate", "sacrebleu", "tqdm", *(("matplotlib",) if out else ()))
-    from mobilenmt.compression.evaluate import EvaluateSettings, find_model
-    from mobilenmt.compression.evaluate import evaluate as run
+    from mobilenmt.compression.evaluate.evaluate import EvaluateSettings, find_model
+    from mobilenmt.compression.evaluate.evaluate import evaluate as run
 
     if not test:
         raise InputError("give test sets: --test FILE.tsv")
@@ -222,8 +222,8 @@ def _chain(command: str, recipe: Path, work: Path | None, overrides: list[str] |
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     _quiet()
-    from mobilenmt.compression.chain import Chain
-    from mobilenmt.compression.recipe import load_recipe
+    from mobilenmt.compression.chain.chain import Chain
+    from mobilenmt.compression.chain.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
     return Chain(loaded, work or Path("work") / loaded.name)

@@ -1,0 +1,394 @@
+"""One stage of the pipeline: a folder that is made once, resumed after a kill, and never mixed up with another's.
+
+A stage's folder holds ``started.json`` (settings and inputs, from the first moment), what the work writes, and, last of
+all, ``manifest.json``. A folder with a manifest is finished; one without is resumed by calling the work again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mobilenmt.compression.core.errors import StageError
+from mobilenmt.compression.core.settings import PATH_IF_THERE, shown, to_mapping
+
+MANIFEST = "manifest.json"
+STARTED = "started.json"
+LOCK = ".lock"
+FORMAT = 1
+"""Version of the two files; a reader refuses another."""
+
+_PACKAGES = ("mobilenmt", "numpy", "tokenizers", "torch", "transformers", "onnxruntime", "sacrebleu", "accelerate")
+_SHOWN_DIFFERENCES = 8
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What became of a stage."""
+
+    name: str
+    folder: Path
+    skipped: bool
+    """The folder was finished already."""
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    """What the work returned, JSON types; from the manifest if the stage was skipped."""
+    seconds: float = 0.0
+    """Time spent in this process, 0 if skipped."""
+
+
+def run_stage(
+    folder: Path,
+    *,
+    name: str,
+    settings: object,
+    inputs: Mapping[str, Path | str],
+    work: Callable[[Path], Mapping[str, Any]],
+    force: bool = False,
+    scratch: Collection[str] = (),
+) -> StageResult:
+    """Make the results of a stage, or find them made.
+
+    ``work(folder)`` is called to begin and, after a kill, to go on; it writes its durable pieces with
+    :func:`atomic_path` and returns a summary of JSON types. Files named ``*.tmp-*`` are leftovers and removed before.
+
+    Two runs are the same if their settings and inputs are. A path inside the settings counts by its last part alone, so
+    that a project may be moved; what it points to must be among the inputs, which count by their content.
+
+    Args:
+        folder: where the results go; made if needed.
+        name: the stage, as in ``corpus``.
+        settings: a dataclass or a mapping.
+        inputs: files and folders (compared by SHA-256), or texts (compared as they are).
+        work: does the work inside ``folder``.
+        force: remove what the folder holds, and begin again.
+        scratch: names directly inside ``folder`` that are no results: they may be deleted once the stage is done.
+
+    Raises:
+        StageError: an input is missing; the folder is in use, belongs to something else, was made with other settings
+            or inputs, or its results are damaged.
+    """
+    wanted = _Identity.of(name, settings, inputs)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        _check_owner(folder, name)
+        if force:
+            _clear(folder)
+        manifest = _read(folder / MANIFEST)
+        if manifest is not None:
+            wanted.check(manifest, folder)
+            _check_outputs(folder, manifest)
+            return StageResult(name, folder, skipped=True, summary=manifest.get("summary", {}))
+        started = _read(folder / STARTED)
+        if started is not None:
+            wanted.check(started, folder)
+        else:
+            write_json(folder / STARTED, wanted.to_dict())
+        remove_temporary(folder)
+        begin = time.monotonic()
+        summary = to_mapping(work(folder))
+        remove_temporary(folder)
+        seconds = time.monotonic() - begin
+        outputs = {
+            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+            for path in _files(folder)
+            if path.relative_to(folder).parts[0] not in scratch
+        }
+        manifest = {**wanted.to_dict(), "outputs": outputs, "summary": summary, "versions": _versions()}
+        write_json(folder / MANIFEST, manifest)
+    return StageResult(name, folder, skipped=False, summary=summary, seconds=seconds)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a stage has finished in ``folder``, whatever its settings were."""
+    return (folder / MANIFEST).is_file()
+
+
+def check_stage(folder: Path, *, name: str, settings: object, inputs: Mapping[str, Path | str]) -> bool:
+    """Say whether :func:`run_stage` would skip (True) or work (False), and raise what it would raise; change nothing.
+
+    Inputs that are not there yet are taken as unchanged: stages before this one may still have to make them.
+    """
+    there = {key: value for key, value in inputs.items() if isinstance(value, str) or value.exists()}
+    if not folder.is_dir():
+        return False
+    _check_owner(folder, name)
+    wanted = _Identity.of(name, settings, there)
+    for file in (MANIFEST, STARTED):
+        found = _read(folder / file)
+        if found is not None:
+            known = found.get("inputs", {})
+            absent = {key: known[key] for key in inputs if key not in there and key in known}
+            wanted.with_inputs(absent).check(found, folder)
+            return file == MANIFEST
+    return False
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``, with its suffix; what is written there gets its name at the end.
+
+    For a file or a folder; both are synced to the disk first, so a power cut leaves the old or the new one. A block
+    left by an exception leaves nothing.
+    """
+    temporary = path.with_name(f"{path.stem}.tmp-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        for item in (*temporary.rglob("*"), temporary) if temporary.is_dir() else (temporary,):
+            _sync(item)
+        if path.is_dir() and temporary.is_dir():  # a folder replaces none but an empty folder
+            old = path.with_name(f"{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}-old")
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        _remove(temporary)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically: UTF-8, indented, ending in a line end. NaN and infinity are refused."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_json` wrote, an object.
+
+    Raises StageError if the file is missing, damaged, or holds something else.
+    """
+    found = _read(path)
+    if found is None:
+        raise StageError(f"{path} is gone; begin this stage again with --force")
+    return found
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what :func:`atomic_path` left behind when a process was killed."""
+    for path in sorted(folder.rglob("*.tmp-*")):
+        _remove(path)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    status = path.stat()
+    return _cached_digest(str(path), status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and digests of all files of a folder."""
+    if not path.is_dir():
+        return file_digest(path)
+    total = hashlib.sha256()
+    for file in _files(path):
+        total.update(f"{file.relative_to(path).as_posix()}\0{file_digest(file)}\n".encode())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """What makes two runs of a stage the same."""
+
+    name: str
+    settings: Any
+    """As it is recorded."""
+    compared: Any
+    """The same, with paths shortened to their last part."""
+    inputs: Mapping[str, str]
+
+    @classmethod
+    def of(cls, name: str, settings: object, inputs: Mapping[str, Path | str]) -> _Identity:
+        digests = {}
+        for key, value in inputs.items():
+            if isinstance(value, Path):
+                if not value.exists():
+                    raise StageError(f"{name}: its input {value} ({key}) is not there; run the stage that makes it")
+                digests[key] = f"sha256:{content_digest(value)}"
+            else:
+                digests[key] = value
+        return cls(name, to_mapping(settings), to_mapping(_short_paths(settings)), digests)
+
+    def with_inputs(self, further: Mapping[str, str]) -> _Identity:
+        return _Identity(self.name, self.settings, self.compared, {**self.inputs, **further})
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "stage": self.name,
+            "settings": self.settings,
+            "compared": self.compared,
+            "inputs": dict(self.inputs),
+        }
+
+    def check(self, found: Mapping[str, Any], folder: Path) -> None:
+        old = {**_flat(found.get("compared"), ""), **_flat(found.get("inputs"), "input ")}
+        new = {**_flat(self.compared, ""), **_flat(dict(self.inputs), "input ")}
+        keys = [key for key in {**old, **new} if key not in old or key not in new or old[key] != new[key]]
+        if not keys:
+            return
+        told = [
+            f"{key} changed"
+            if str(new.get(key, old.get(key))).startswith("sha256:")
+            else f"{key} was {_told(old, key)} and is {_told(new, key)}"
+            for key in keys[:_SHOWN_DIFFERENCES]
+        ]
+        more = f" and {len(keys) - _SHOWN_DIFFERENCES} more" if len(keys) > _SHOWN_DIFFERENCES else ""
+        raise StageError(
+            f"{folder} was made with other settings or inputs: {'; '.join(told)}{more}. "
+            "Take another work folder, or begin this stage again with --force"
+        )
+
+
+def _told(values: Mapping[str, Any], key: str) -> str:
+    return shown(values[key]) if key in values else "not there"
+
+
+def _short_paths(value: Any) -> Any:
+    """The same settings with each path cut to its last part."""
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, Mapping):
+        return {key: _short_paths(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short_paths(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        found = {field.name: _short_paths(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        for field in dataclasses.fields(value):
+            if field.metadata.get(PATH_IF_THERE) and isinstance(found[field.name], str):
+                path = Path(found[field.name])
+                found[field.name] = path.name if path.is_absolute() else str(found[field.name])
+        return found
+    return value
+
+
+def _flat(value: Any, prefix: str) -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        found: dict[str, Any] = {}
+        for key, item in value.items():
+            separator = "." if prefix and not prefix.endswith(" ") else ""
+            found.update(_flat(item, f"{prefix}{separator}{key}"))
+        return found
+    if isinstance(value, list) and value:
+        return {
+            key: item for index, child in enumerate(value) for key, item in _flat(child, f"{prefix}[{index}]").items()
+        }
+    return {prefix: value}
+
+
+def _check_owner(folder: Path, name: str) -> None:
+    for file in (MANIFEST, STARTED):
+        found = _read(folder / file)
+        if found is None:
+            continue
+        if found.get("format") != FORMAT:
+            raise StageError(f"{folder / file}: written by another version of mobilenmt; take another work folder")
+        if found.get("stage") != name:
+            raise StageError(f"{folder} holds the stage {found.get('stage')!r}, not {name!r}; take another work folder")
+        return
+    foreign = sorted(path.name for path in folder.iterdir() if path.name != LOCK and ".tmp-" not in path.name)
+    if foreign:
+        raise StageError(f"{folder} holds {foreign[0]!r}, which no stage made; take another work folder")
+
+
+def _check_outputs(folder: Path, manifest: Mapping[str, Any]) -> None:
+    for name, entry in manifest.get("outputs", {}).items():
+        path = folder / name
+        if not path.is_file():
+            raise StageError(f"{path} is gone, though {folder / MANIFEST} lists it; make it again with --force")
+        if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
+            raise StageError(f"{path} is not what the stage wrote (its SHA-256 differs); make it again with --force")
+
+
+def _clear(folder: Path) -> None:
+    (folder / MANIFEST).unlink(missing_ok=True)  # first: what is half removed must not count as finished
+    for path in folder.iterdir():
+        if path.name not in (LOCK, STARTED):
+            _remove(path)
+    (folder / STARTED).unlink(missing_ok=True)  # last: until then the folder is known as ours
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StageError(f"{path} is damaged ({error}); take another work folder") from None
+    if not isinstance(found, dict):
+        raise StageError(f"{path} is damaged (no object in it); take another work folder")
+    return found
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the system lets go of it when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with (folder / LOCK).open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StageError(f"{folder} is in use by another process; wait for it, or take another folder") from None
+        yield
+
+
+@lru_cache(maxsize=4096)
+def _cached_digest(path: str, size: int, modified: int, inode: int) -> str:
+    # one stage's output is the next one's input: a large file is read once in a run
+    with Path(path).open("rb", buffering=0) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files of a folder that are results or inputs, sorted by their names."""
+    ours = {folder / MANIFEST, folder / STARTED, folder / LOCK}
+    found = [
+        path for path in folder.rglob("*") if path.is_file() and path not in ours and ".tmp-" not in str(path.name)
+    ]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return  # only POSIX can open a folder
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in {22, 95, 30}:  # EINVAL, ENOTSUP, EROFS: not every file system can
+            raise
+    finally:
+        os.close(handle)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

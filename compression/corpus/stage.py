@@ -1,0 +1,211 @@
+"""The corpus stage: parallel text from many files, cleaned, deduplicated, held-out sentences left out.
+
+One pass reads, judges and writes what is left to a scratch file, with a hash of each pair; a second one leaves out the
+pairs that came before. Memory does not grow with the corpus (one bit a pair).
+
+The folder: ``pairs.tsv.zst`` (:mod:`mobilenmt.compression.core.pairs`), ``report.json``, ``report.md``, and
+``dropped.tsv``, a sample of what each rule dropped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from mobilenmt.compression.core.errors import CorpusError, RecipeError
+from mobilenmt.compression.core.pairs import Pair, PairWriter, read_pairs
+from mobilenmt.compression.core.settings import shown
+from mobilenmt.compression.core.stage import StageResult, run_stage, write_json
+from mobilenmt.compression.core.streams import Meter
+from mobilenmt.compression.core.tag_weights import weight_of
+from mobilenmt.compression.corpus.clean import RULES, Cleaner, CleanSettings, tidy
+from mobilenmt.compression.corpus.dedup import Deduplicator
+from mobilenmt.compression.corpus.held_out import hash_of, read_held_out
+from mobilenmt.compression.corpus.language_id import LanguageCheck
+from mobilenmt.compression.corpus.readers import Malformed, Part, Row, Source, check, expand, parts_of
+from mobilenmt.compression.corpus.report import Report
+
+_LEARN_FROM = 40_000  # pairs of each file that the language check learns from
+_PROGRESS_EVERY = 1024
+_MOST_TAGS = 10_000  # each is counted and weighted: more are numbers of lines or documents, not corpora
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSettings(CleanSettings):
+    """Where the text comes from, and how it is cleaned."""
+
+    sources: tuple[Source, ...] = ()
+    """Files of parallel text, in the order in which they count: of two equal pairs the first is kept."""
+    held_out: tuple[Path, ...] = ()
+    """Test sets (``source<TAB>target`` a line, or patterns of such files): their sentences are left out."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """How often the pairs of a tag go into training: 3 for three times, 0.5 for half of them, 0 to leave them out. Keys
+    are tags or patterns (``docs*``); the first that fits counts; where none does, the weight
+    of the source, or 1."""
+    duplicates: Literal["pair", "source", "target", "none"] = "pair"
+    """What counts as a duplicate: equal pairs, equal sources (one translation each), equal targets, or nothing."""
+    min_pairs: int = 100
+    """Fewer pairs left are an error."""
+    examples: int = 20
+    """Dropped pairs shown for each rule."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sources:
+            raise RecipeError("sources: expected at least one [[corpus.sources]]")
+        if self.min_pairs < 1:
+            raise RecipeError(f"min_pairs: expected at least 1, found {shown(self.min_pairs)}")
+        if not 0 <= self.examples <= 10_000:
+            raise RecipeError(f"examples: expected 0 to 10000, found {shown(self.examples)}")
+        own: dict[str, float] = {}
+        for source in self.sources:
+            if source.tag is not None and own.setdefault(source.tag, source.weight) != source.weight:
+                raise RecipeError(f"sources: two with the tag {source.tag!r} and different weights")
+        for tag, weight in self.weights.items():
+            if weight < 0:
+                raise RecipeError(f"weights: {tag!r}: expected 0 or more, found {shown(weight)}")
+        merged = {tag: weight for tag, weight in own.items() if weight != 1.0} | self.weights
+        object.__setattr__(self, "weights", merged)  # one table for every reader of the settings
+
+
+def run(
+    settings: CorpusSettings,
+    folder: Path,
+    *,
+    source_language: str,
+    target_language: str,
+    seed: int = 1,
+    force: bool = False,
+) -> StageResult:
+    """Make the corpus in a stage folder; see the head of this module for its files.
+
+    :param source_language: and `target_language`: codes, such as ``en``; text that is plainly in another is refused.
+    :param seed: of the samples of dropped pairs.
+    :raises CorpusError: files are missing, damaged, empty, mostly malformed or do not belong together; a side is in
+        another language; or fewer than `min_pairs` are left.
+    :raises StageError: the folder holds something else.
+    """
+    parts = [part for source in settings.sources for part in parts_of(source)]
+    held_out = [path for given in settings.held_out for path in expand(given)]
+    inputs: dict[str, Path | str] = {"languages": f"{source_language}-{target_language}", "seed": str(seed)}
+    for kind, paths in (("source", [path for part in parts for path in part.paths]), ("held out", held_out)):
+        inputs |= {f"{kind} {number} {path.name}": path for number, path in enumerate(paths, 1)}
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        return _Corpus(settings, parts, held_out, (source_language, target_language), seed).make(folder)
+
+    # Weights are applied when the dataset is built; here they matter only where they leave a tag out.
+    identity = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name != "weights"}
+    identity["sources"] = [
+        {item.name: getattr(source, item.name) for item in fields(source) if item.name != "weight"}
+        for source in settings.sources
+    ]
+    if 0.0 in settings.weights.values():
+        identity["left out"] = {tag: weight == 0 for tag, weight in settings.weights.items()}
+    return run_stage(folder, name="corpus", settings=identity, inputs=inputs, work=work, force=force)
+
+
+class _Corpus:
+    """One run of the stage."""
+
+    def __init__(
+        self, settings: CorpusSettings, parts: list[Part], held_out: list[Path], languages: tuple[str, str], seed: int
+    ) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._report = Report([part.name for part in parts], seed, settings.examples)
+        for part in parts:
+            check(part)
+        language = None
+        if settings.language:
+            language = LanguageCheck(itertools.chain.from_iterable(map(_beginning, parts)), languages)
+            language.verify()
+        self._cleaner = Cleaner(settings, language, read_held_out(held_out))
+
+    def make(self, folder: Path) -> Mapping[str, Any]:
+        try:
+            with tempfile.TemporaryDirectory(prefix="scratch.tmp-", dir=folder) as name:
+                self._first_pass(Path(name))
+                self._second_pass(Path(name), folder / "pairs.tsv.zst")
+            summary = self._report.summary()
+            write_json(folder / "report.json", summary)
+            self._report.write_text(folder, RULES)
+        except OSError as error:
+            raise CorpusError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        if summary["pairs"] < self._settings.min_pairs:
+            (folder / "pairs.tsv.zst").unlink()
+            dropped = ", ".join(f"{rule} {count}" for rule, count in summary["dropped"].items()) or "nothing"
+            raise CorpusError(
+                f"only {summary['pairs']} of {summary['read']} pairs are left, and corpus.min_pairs is "
+                f"{self._settings.min_pairs}; dropped: {dropped} (see {folder / 'report.md'})"
+            )
+        return {key: summary[key] for key in ("pairs", "read", "malformed", "dropped", "words")}
+
+    def _first_pass(self, scratch: Path) -> None:
+        from tqdm import tqdm
+
+        self._hashes = Deduplicator(scratch)
+        left_out: dict[str, bool] = {}
+        sizes = [part.size for part in self._parts]
+        bar = tqdm(total=sum(sizes), desc="corpus", unit="B", unit_scale=True, mininterval=1.0, disable=None)
+        with bar, PairWriter(scratch / "kept.tsv.zst", level=1) as writer:
+            for index, part in enumerate(self._parts):
+                meter = Meter()
+                for item in part.read(meter):
+                    if item.number % _PROGRESS_EVERY == 0:
+                        bar.n = sum(sizes[:index]) + int(sizes[index] * meter.share)
+                        bar.update(0)
+                    if isinstance(item, Malformed):
+                        self._report.malformed(index, item)
+                        continue
+                    pair = _tidied(item, part)
+                    if pair.tag not in left_out:
+                        left_out[pair.tag] = weight_of(pair.tag, self._settings.weights) == 0
+                        if len(left_out) > _MOST_TAGS:
+                            raise CorpusError(
+                                f"{part.name}: more than {_MOST_TAGS:,} different tags, such as {pair.tag[:60]!r}; is "
+                                "that column a tag? Set a tag for the source"
+                            )
+                    rule = "weight" if left_out[pair.tag] else self._cleaner.drops(pair.source, pair.target)
+                    self._report.read(index)
+                    if rule is not None:
+                        self._report.dropped(rule, index, item.number, pair.source, pair.target)
+                        continue
+                    self._hashes.add(self._key(pair))
+                    writer.write(pair._replace(tag=f"{index} {item.number} {pair.tag}"))
+            bar.n = bar.total
+            bar.update(0)
+
+    def _second_pass(self, scratch: Path, out: Path) -> None:
+        repeated = self._hashes.repeated()
+        unique = self._settings.duplicates != "none"
+        with PairWriter(out) as writer:
+            for position, pair in enumerate(read_pairs(scratch / "kept.tsv.zst")):
+                index, number, tag = pair.tag.split(" ", 2)
+                if unique and repeated[position]:
+                    self._report.dropped("duplicate", int(index), int(number), pair.source, pair.target)
+                else:
+                    self._report.kept(int(index), tag, pair.source, pair.target)
+                    writer.write(pair._replace(tag=tag))
+
+    def _key(self, pair: Pair) -> int:
+        if self._settings.duplicates == "source":
+            return hash_of(pair.source)
+        if self._settings.duplicates == "target":
+            return hash_of(pair.target)
+        return hash_of(f"{pair.source}\t{pair.target}")
+
+
+def _tidied(row: Row, part: Part) -> Pair:
+    tag = part.tag if part.fixed_tag else row.tag.strip() or part.tag
+    return Pair(tidy(row.source), tidy(row.target), tag)
+
+
+def _beginning(part: Part) -> Iterator[tuple[str, str]]:
+    rows = (item for item in part.read() if isinstance(item, Row))
+    for row in itertools.islice(rows, _LEARN_FROM):
+        yield row.source, row.target

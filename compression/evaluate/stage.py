@@ -1,0 +1,89 @@
+"""The evaluate stage of a chain: the student's checkpoint in fp32, its pack, its teacher and peers, side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobilenmt.compression.core.stage import StageResult, run_stage
+from mobilenmt.compression.evaluate.evaluate import EvaluateSettings, evaluate
+from mobilenmt.compression.evaluate.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from mobilenmt.compression.teacher.stage import TeacherSettings
+
+STUDENT = "student fp32"
+PACK = "pack"
+TEACHER = "teacher"
+
+
+def run(
+    settings: EvaluateSettings,
+    folder: Path,
+    *,
+    checkpoint: Path,
+    pack: Path,
+    teacher: TeacherSettings | None,
+    source_language: str,
+    target_language: str,
+    force: bool = False,
+) -> StageResult:
+    """Write scores.json, scores.md, scores.png and outputs/ into ``folder``.
+
+    Args:
+        settings: test sets and peers.
+        folder: the stage's folder.
+        checkpoint: the student.
+        pack: what it was exported to.
+        teacher: evaluated as it teaches, if the settings want it; n-best and sampling become a beam.
+        source_language: code, as in the recipe.
+        target_language: likewise.
+        force: begin anew.
+
+    Returns:
+        The stage's result. Its summary: ``scores`` (system -> test set -> bleu, chrf) and ``lost``: what the pack loses
+        against the checkpoint in the mean of the dev sets (of the test sets, if there are none), BLEU and chrF.
+    """
+    models: dict[str, str | Path | TeacherSettings] = {STUDENT: checkpoint, PACK: pack}
+    inputs: dict[str, Path | str] = {"checkpoint": checkpoint, "pack": pack}
+    if teacher is not None and settings.teacher:
+        from mobilenmt.compression.teacher.open import fingerprint
+
+        models[TEACHER] = as_evaluated(teacher)
+        inputs["teacher"] = fingerprint(teacher.checkpoint)
+    inputs |= {f"test set {path.parent.name}/{path.name}": path for path in settings.files}
+    inputs |= {f"{peer} {path.name}": path for peer, paths in settings.peers.items() for path in paths}
+
+    def work(stage: Path) -> Mapping[str, Any]:
+        found = evaluate(models, settings, source_language=source_language, target_language=target_language)
+        found.write(stage)
+        return {
+            "scores": {system.name: dataclasses.asdict(system)["scores"] for system in found.systems},
+            "lost": lost(found, settings),
+        }
+
+    return run_stage(folder, name="evaluate", settings=settings, inputs=inputs, work=work, force=force)
+
+
+def as_evaluated(teacher: TeacherSettings) -> TeacherSettings:
+    """A teacher that gives one translation of a sentence, on this machine, whatever the reference is."""
+    search = teacher.search if teacher.search in ("greedy", "beam") else "beam"
+    return dataclasses.replace(teacher, search=search, n_best=1, engine="local", address="", workers=0)
+
+
+def lost(found: Evaluation, settings: EvaluateSettings) -> dict[str, float]:
+    """Mean BLEU and chrF that the pack loses against the checkpoint."""
+    systems = {system.name: system for system in found.systems}
+    if STUDENT not in systems or PACK not in systems:
+        return {}
+    chosen = found.tests[: len(settings.dev)] if settings.dev else found.tests
+    differences = {
+        metric: [
+            getattr(systems[STUDENT].scores[test.name], metric) - getattr(systems[PACK].scores[test.name], metric)
+            for test in chosen
+        ]
+        for metric in ("bleu", "chrf")
+    }
+    return {metric: round(sum(values) / len(values), 4) for metric, values in differences.items()}

@@ -1,0 +1,169 @@
+"""The export stage of a chain: the student's checkpoint becomes a verified pack with a card that says what went in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mobilenmt.compression.core.errors import RecipeError
+from mobilenmt.compression.core.stage import StageResult, run_stage
+from mobilenmt.compression.pack.shortlist import ShortlistSettings, sample_lines
+
+if TYPE_CHECKING:
+    from mobilenmt.export.shortlist import Shortlist
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """The pack that comes out."""
+
+    precision: Literal["int8", "fp32"] = "int8"
+    """int8 for use, fp32 as the reference."""
+    max_bytes: int | None = None
+    """Warn before and after if all files of the pack take more than this."""
+    shortlist_sentences: int = 50_000
+    """Source sentences to learn a lexical shortlist from; 0 for none. Only int8 packs have one, and only where the
+    vocabulary has at least four times as many pieces as are common."""
+    shortlist_from: Literal["student", "text"] = "student"
+    """student: what the student makes of those sentences. text: the pairs that it was trained on, by their weights;
+    much faster, so that it can be all of them, and as good where they are a teacher's text."""
+    shortlist: ShortlistSettings = field(default_factory=ShortlistSettings)
+    """Sizes of the shortlist."""
+    card: Path | None = None
+    """JSON file with what people should know: description, licence, training_data, scores, notes."""
+
+    def __post_init__(self) -> None:
+        if self.max_bytes is not None and self.max_bytes < 1:
+            raise RecipeError(f"max_bytes: expected at least 1, found {self.max_bytes}")
+        if self.shortlist_sentences < 0:
+            raise RecipeError(f"shortlist_sentences: expected 0 or more, found {self.shortlist_sentences}")
+
+    def shortlist_for(self, vocabulary: int) -> ShortlistSettings | None:
+        """Sizes of the shortlist of a pack with so many target pieces; None if it gets none."""
+        due = self.precision == "int8" and self.shortlist_sentences and vocabulary >= 4 * self.shortlist.common
+        return self.shortlist if due else None
+
+
+def run(
+    settings: ExportSettings,
+    folder: Path,
+    *,
+    checkpoint: Path,
+    name: str,
+    source_language: str,
+    target_language: str,
+    pairs: Path | None = None,
+    weights: Mapping[str, float] | None = None,
+    training_data: Mapping[str, int] | None = None,
+    force: bool = False,
+) -> StageResult:
+    """Export ``checkpoint`` to the pack ``folder``/``name``, checked against torch as ``mobilenmt export`` checks it.
+
+    Args:
+        settings: precision and card.
+        folder: the stage's folder.
+        checkpoint: a MarianMTModel folder with its tokenizer.
+        name: the pack's name.
+        source_language: code for the pack's manifest.
+        target_language: likewise.
+        pairs: pairs whose source sides the shortlist is learned from; None for no shortlist.
+        weights: how often pairs went into training, by tag; a pair that was taken less than once is taken by chance.
+        training_data: corpus -> pairs, for a card that does not list them itself.
+        force: begin anew.
+
+    Returns:
+        The stage's result. Its summary: ``pack`` (name of the folder in it), ``bytes``, ``parameters``, ``check``
+        (what was compared with torch).
+
+    Raises:
+        RecipeError: the card is no JSON object.
+        CheckpointError, ExportError: see :func:`mobilenmt.export.export.export`.
+        StageError: see :func:`run_stage`.
+    """
+    card = read_card(settings.card)
+    if training_data:
+        card.setdefault("training_data", [{"corpus": tag, "pairs": count} for tag, count in training_data.items()])
+    inputs: dict[str, Path | str] = {
+        "checkpoint": checkpoint,
+        "name": name,
+        "languages": f"{source_language}-{target_language}",
+        "card": json.dumps(card, sort_keys=True, ensure_ascii=False),
+    }
+
+    def work(stage: Path) -> Mapping[str, Any]:
+        from mobilenmt.export.export import export
+
+        shortlist, coverage = _shortlist(settings, checkpoint, pairs, weights or {})
+        told: list[str] = []
+        pack = export(
+            checkpoint,
+            stage / name,
+            precision=settings.precision,
+            force=True,  # what a run left that was killed just before its manifest
+            name=name,
+            source_language=source_language,
+            target_language=target_language,
+            card=card,
+            shortlist=shortlist or False,
+            report=told.append,
+        )
+        return {
+            **coverage,
+            "pack": name,
+            "bytes": pack.total_bytes,
+            "parameters": pack.manifest.model.parameters,
+            "check": told[-1] if told else "",
+        }
+
+    # the card counts by its content, and max_bytes only warns
+    identity: dict[str, Any] = {"precision": settings.precision}
+    if pairs is not None and settings.shortlist_sentences and settings.precision == "int8":
+        identity |= {"shortlist_sentences": settings.shortlist_sentences, "shortlist": settings.shortlist}
+        if settings.shortlist_from == "text":
+            identity |= {"shortlist_from": "text", "weights": dict(weights or {})}
+        inputs["pairs"] = pairs
+    return run_stage(folder, name="export", settings=identity, inputs=inputs, work=work, force=force)
+
+
+def _shortlist(
+    settings: ExportSettings, checkpoint: Path, pairs: Path | None, weights: Mapping[str, float]
+) -> tuple[Shortlist | None, dict[str, float]]:
+    """The shortlist of a checkpoint, and how well it covers translations, for the summary; nothing where none is
+    due."""
+    from mobilenmt.compression.core.pairs import read_pairs
+    from mobilenmt.compression.core.tag_weights import Repeater
+    from mobilenmt.compression.pack.shortlist import make_shortlist, shortlist_from_pairs
+    from mobilenmt.export.checkpoint import MarianConfig, read_json
+
+    config = MarianConfig.from_dict(read_json(checkpoint / "config.json", f"{checkpoint} is no checkpoint"))
+    sizes = settings.shortlist_for(config.decoder_vocab_size)
+    if pairs is None or sizes is None:
+        return None, {}
+    if settings.shortlist_from == "text":
+        repeater = Repeater(weights, 0, "shortlist")
+        lines = (f"{pair.source}\t{pair.target}" for pair in read_pairs(pairs) if repeater.times(pair))
+        chosen = [line.partition("\t")[::2] for line in sample_lines(lines, settings.shortlist_sentences)]
+        shortlist, coverage = shortlist_from_pairs(checkpoint, chosen, settings=sizes)
+    else:
+        texts = sample_lines((pair.source for pair in read_pairs(pairs)), settings.shortlist_sentences)
+        shortlist, coverage = make_shortlist(checkpoint, texts, settings=sizes, progress=True)
+    return shortlist, {
+        "shortlist_covers": round(coverage.tokens, 4),
+        "shortlist_candidates": round(coverage.candidates, 1),
+    }
+
+
+def read_card(path: Path | None) -> dict[str, Any]:
+    """Read a card; an empty one if there is none. RecipeError if it is no JSON object."""
+    if path is None:
+        return {}
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path}: the card cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not isinstance(card, dict):
+        raise RecipeError(f"{path}: the card is no JSON object")
+    return card

@@ -1,0 +1,132 @@
+"""Evaluation while training: dev sets, greedy translation in batches of one length, BLEU and chrF by sacrebleu."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobilenmt.compression.core.errors import TrainingError
+from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import MarianMTModel
+
+BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class DevSet:
+    """Sentences and their reference translations."""
+
+    name: str
+    sources: tuple[str, ...]
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Corpus scores of one dev set, sacrebleu's defaults."""
+
+    bleu: float
+    chrf: float
+
+
+def read_dev_sets(paths: Sequence[Path], lines: int) -> list[DevSet]:
+    """Read TSV files: source, target, anything further is ignored. ``lines`` of each, evenly spaced; 0 for all.
+
+    Raises TrainingError: a file is missing, not text, empty, or a line has no two columns.
+    """
+    sets: list[DevSet] = []
+    for path in paths:
+        try:
+            rows = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+        except FileNotFoundError:
+            raise TrainingError(f"{path}: no such dev file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise TrainingError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+        pairs = []
+        for number, row in enumerate(rows, 1):
+            columns = row.rstrip("\r").split("\t")
+            if len(columns) < 2 or not columns[0].strip() or not columns[1].strip():
+                raise TrainingError(f"{path}, line {number}: a source and a target with a tab between are expected")
+            pairs.append((columns[0], columns[1]))
+        if lines and lines < len(pairs):
+            pairs = [pairs[index * len(pairs) // lines] for index in range(lines)]
+        name = path.stem
+        if any(known.name == name for known in sets):
+            raise TrainingError(f"{path}: two dev files are called {name}; rename one")
+        sources, references = zip(*pairs, strict=True)
+        sets.append(DevSet(name, sources, references))
+    return sets
+
+
+class DevEvaluator:
+    """Translates dev sets greedily with a model under training."""
+
+    def __init__(self, sets: Sequence[DevSet], vocabulary: Vocabulary, max_positions: int) -> None:
+        self.sets = sets
+        self.pad = vocabulary.pad
+        self.max_positions = max_positions
+        self.vocabulary = vocabulary
+        sources = [source for dev in sets for source in dev.sources]
+        encoded = [[*ids[: max_positions - 1], vocabulary.eos] for ids in vocabulary.encode_batch(sources)]
+        order = sorted(range(len(encoded)), key=lambda index: (len(encoded[index]), index))
+        self._encoded = encoded
+        self._batches: list[list[int]] = []
+        for index in order:
+            last = self._batches[-1] if self._batches else None
+            if last is None or (len(last) + 1) * len(encoded[index]) > BATCH_TOKENS or len(last) >= 256:
+                self._batches.append([index])
+            else:
+                last.append(index)
+
+    def translate(self, model: MarianMTModel, rank: int = 0, world: int = 1) -> dict[int, str]:
+        """Translations by number of sentence (all sets, one after the other); the share of process ``rank``."""
+        import torch
+
+        training = model.training
+        model.train(False)
+        found = {}
+        with torch.inference_mode():
+            for batch in self._batches[rank::world]:
+                longest = max(len(self._encoded[index]) for index in batch)
+                rows = [self._encoded[index] + [self.pad] * (longest - len(self._encoded[index])) for index in batch]
+                source = torch.tensor(rows, device=model.device)
+                output = model.generate(
+                    input_ids=source,
+                    attention_mask=source != self.pad,
+                    num_beams=1,
+                    do_sample=False,
+                    max_length=min(self.max_positions, 2 * longest + 10),
+                )
+                for index, ids in zip(batch, output[:, 1:].tolist(), strict=True):
+                    found[index] = self.vocabulary.decode(ids)
+        model.train(training)
+        return found
+
+    def score(self, translations: dict[int, str]) -> dict[str, Scores]:
+        """BLEU and chrF of each dev set, by its name."""
+        import sacrebleu
+
+        scores, start = {}, 0
+        for dev in self.sets:
+            hypotheses = [translations[start + index] for index in range(len(dev.sources))]
+            references = [list(dev.references)]
+            scores[dev.name] = Scores(
+                round(sacrebleu.corpus_bleu(hypotheses, references, force=True).score, 4),
+                round(sacrebleu.corpus_chrf(hypotheses, references).score, 4),
+            )
+            start += len(dev.sources)
+        return scores
+
+
+def mean_score(scores: dict[str, Scores], metric: str) -> float:
+    """Mean over the dev sets."""
+    return sum(float(getattr(score, metric)) for score in scores.values()) / len(scores)
+
+
+def to_json(scores: dict[str, Scores]) -> dict[str, dict[str, Any]]:
+    """Scores as plain mappings."""
+    return {name: asdict(score) for name, score in scores.items()}

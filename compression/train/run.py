@@ -1,0 +1,314 @@
+"""One run of the trainer, from its first or latest state to its checkpoint. ``train`` starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mobilenmt.compression.core.errors import StoppedError, TrainingError
+from mobilenmt.compression.core.stage import remove_temporary, write_json
+from mobilenmt.compression.dataset.batches import (
+    Batch,
+    EpochPlan,
+    Pairs,
+    derive_seed,
+    make_batch,
+    plan_epoch,
+    prefetch,
+    share,
+)
+from mobilenmt.compression.train.averaging import Snapshots, swapped
+from mobilenmt.compression.train.devset import DevEvaluator, mean_score, read_dev_sets, to_json
+from mobilenmt.compression.train.interrupt import StopRequest
+from mobilenmt.compression.train.loss import LossWeights
+from mobilenmt.compression.train.resume import load_state, save_state
+from mobilenmt.compression.train.runlog import RunLog, plot, read_log
+from mobilenmt.compression.train.schedule import learning_rate, total_steps
+from mobilenmt.compression.train.settings import TrainSettings
+from mobilenmt.compression.train.student import StudentShape, load_weights, make_student, save_checkpoint
+from mobilenmt.compression.train.update import SoftTargets, Updater
+from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from mobilenmt.compression.dataset.batches import Array
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What word-level distillation adds to training."""
+
+    weights: LossWeights
+    stored: Callable[[Array], tuple[Array, Array]] | None = None
+    """The teacher's stored pieces and log-probabilities of some sentences, token after token."""
+    targets: Callable[[Accelerator], SoftTargets] | None = None
+    """Makes, on the device, what gives the teacher's distribution of a batch."""
+
+
+class TrainingRun:
+    """The model and everything that changes while it trains."""
+
+    def __init__(
+        self,
+        shape: StudentShape,
+        settings: TrainSettings,
+        dataset: Pairs,
+        vocabulary: Vocabulary,
+        folder: Path,
+        seed: int,
+        extras: Extras | None,
+        accelerator: Accelerator,
+        report: Callable[[str], None],
+    ) -> None:
+        self.settings, self.dataset, self.vocabulary, self.folder = settings, dataset, vocabulary, folder
+        self.seed, self.accelerator = seed, accelerator
+        self.main = accelerator.is_main_process
+        self.report = report if self.main else lambda line: None
+        dev_sets = read_dev_sets(settings.dev, settings.dev_lines)
+        self.evaluator = DevEvaluator(dev_sets, vocabulary, shape.max_position_embeddings) if dev_sets else None
+        student = make_student(
+            shape,
+            vocabulary,
+            seed=derive_seed(seed, "weights"),
+            dropout=settings.dropout,
+            attention_dropout=settings.attention_dropout,
+            activation_dropout=settings.activation_dropout,
+        )
+        if settings.initial is not None:
+            load_weights(student, settings.initial, vocabulary, layers=settings.initial_layers)
+        weights = extras.weights if extras else LossWeights(label_smoothing=settings.label_smoothing)
+        self.stored = extras.stored if extras else None
+        soft_targets = extras.targets(accelerator) if extras and extras.targets else None
+        self.updater = Updater(student, settings, weights, accelerator, soft_targets, seed)
+        self.student = student
+        self.log = RunLog(folder / "log.jsonl")
+        self.snapshots = Snapshots(folder / "snapshots", settings.average_last)
+        self.updates_per_epoch = self.plan(0).updates
+        self.total = total_steps(settings, self.updates_per_epoch)
+        self.step = self.epoch = self.position = self.tokens = self.window_tokens = 0
+        self.window = torch.zeros(3, dtype=torch.float64, device=accelerator.device)
+        self.best: dict[str, Any] | None = None
+        self.waited = self.skipped = self.bad_in_a_row = 0
+        self.stopped_early = False
+        self.begun = self.saved = self.mark = time.monotonic()
+        self.mark_tokens = 0
+        self.seconds_before = 0.0
+
+    def plan(self, epoch: int) -> EpochPlan:
+        return plan_epoch(
+            np.asarray(self.dataset.source_lengths),
+            np.asarray(self.dataset.target_lengths),
+            batch_tokens=self.settings.batch_tokens,
+            accumulation=self.settings.accumulation,
+            max_tokens=self.settings.max_tokens,
+            seed=self.seed,
+            epoch=epoch,
+        )
+
+    def start(self, described: dict[str, Any]) -> None:
+        """Take up the latest saved state, if there is one."""
+        state = load_state(self.folder / "last")
+        if state is not None:
+            self.updater.restore(state.tensors)
+            values = dict(state.values)
+            self.window = torch.tensor(values.pop("window"), dtype=torch.float64, device=self.window.device)
+            self.step = state.step
+            for name, value in values.items():
+                setattr(self, name, value)
+            self.mark_tokens = self.tokens  # the speed shown next is that of this process
+            self.report(f"going on after update {self.step:,} of {self.total:,}")
+        self.accelerator.wait_for_everyone()  # all have read, before anything is written
+        if not self.main:
+            return
+        remove_temporary(self.folder)
+        self.log.resume(self.step)
+        self.snapshots.forget_after(self.step)
+        write_json(self.folder / "settings.json", described)
+        if state is not None and self.log.path.exists():
+            self.seconds_before = max((entry.get("seconds", 0.0) for entry in read_log(self.log.path)), default=0.0)
+
+    def save(self) -> None:
+        self.saved = time.monotonic()
+        if not self.main:
+            return
+        names = "epoch position tokens window_tokens best waited skipped bad_in_a_row stopped_early"
+        values = {name: getattr(self, name) for name in names.split()}
+        save_state(self.folder / "last", self.step, {**values, "window": self.window.tolist()}, self.updater.state())
+        if self.settings.average_last:
+            self.snapshots.prune()
+
+    def work(self) -> Generator[tuple[int, int, int, list[tuple[int, bool, Batch]]], None, None]:
+        """Epoch, position after it, tokens, and this process's batches, for each update from here on."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        epoch, position, pad = self.epoch, self.position, self.vocabulary.pad
+        lengths = np.asarray(self.dataset.target_lengths)
+        while True:
+            plan = self.plan(epoch)
+            for update in range(position, plan.updates):
+                pieces = plan.pieces(update)
+                tokens = sum(int(lengths[piece].sum()) for piece in pieces)
+                shares = share(pieces, self.settings.accumulation, rank, world)
+                batches = [
+                    (part.number, part.counts, make_batch(self.dataset, part.indices, pad, self.stored))
+                    for part in shares
+                ]
+                yield epoch, update + 1, tokens, batches
+            epoch, position = epoch + 1, 0
+
+    def loop(self, stop: StopRequest) -> None:
+        from tqdm import tqdm
+
+        source = self.work()
+        work = prefetch(source, 4) if self.accelerator.device.type != "cpu" else source
+        settings = self.settings
+        with (
+            contextlib.closing(work),
+            tqdm(total=self.total, initial=self.step, unit=" updates", disable=not self.main, mininterval=1.0) as bar,
+        ):
+            self.mark = time.monotonic()
+            while self.step < self.total and not self.stopped_early:
+                self.epoch, self.position, tokens, batches = next(work)
+                self.step += 1
+                rate = learning_rate(settings, self.step, self.total)
+                result = self.updater.update(self.step, batches, tokens, rate)
+                self.account(result.sums, result.norm, tokens)
+                bar.update()
+                if self.step % settings.log_every == 0 or self.step == self.total:
+                    bar.set_postfix_str(self.write_log(rate, result.norm))
+                if settings.average_last and self.step % settings.average_every == 0 and self.main:
+                    with swapped(self.updater.parameters, self.average_values()):
+                        self.snapshots.add(self.step, self.updater.parameters)
+                due = self.step == self.total
+                if self.evaluator and (self.step % settings.dev_every == 0 or self.step == self.total):
+                    self.evaluate()
+                    due = True
+                due |= bool(settings.save_every) and self.step % settings.save_every == 0
+                due |= bool(settings.save_seconds) and time.monotonic() - self.saved >= settings.save_seconds
+                stopping = (
+                    self.step < self.total and not self.stopped_early and stop.agreed(self.accelerator, self.step)
+                )
+                if due or stopping:
+                    self.save()
+                if stopping:
+                    raise StoppedError(
+                        f"stopped by {stop.name} after update {self.step:,} of {self.total:,}; the state is saved in "
+                        f"{self.folder / 'last'}: run the same command again to go on",
+                        130 if stop.name == "Ctrl-C" else 143,
+                    )
+
+    def account(self, sums: torch.Tensor, norm: float, tokens: int) -> None:
+        self.tokens += tokens
+        if math.isfinite(norm):
+            self.window += sums
+            self.window_tokens += tokens
+            self.bad_in_a_row = 0
+            return
+        self.skipped += 1
+        self.bad_in_a_row += 1
+        if self.bad_in_a_row >= self.settings.bad_updates:
+            raise TrainingError(
+                f"training diverged: loss or gradient not finite in {self.bad_in_a_row} updates in a row, the last "
+                f"being {self.step:,}. Lower learning_rate ({self.settings.learning_rate:g}), lengthen warmup_steps, "
+                "lower clip_norm, or take precision = 'fp32'; then begin again with --force"
+            )
+
+    def write_log(self, rate: float, norm: float) -> str:
+        sums = self.accelerator.reduce(self.window, "sum").tolist()
+        count = max(self.window_tokens, 1)
+        now = time.monotonic()
+        weights = self.updater.weights
+        nll, smoothed, divergence = (value / count for value in sums)
+        entry = {
+            "step": self.step,
+            "kind": "train",
+            "epoch": self.epoch,
+            "loss": (1 - weights.word_level) * smoothed + weights.word_level * divergence,
+            "nll": nll,
+            **({"kl": divergence} if weights.word_level else {}),
+            "rate": rate,
+            "norm": norm if math.isfinite(norm) else None,
+            "tokens": self.tokens,
+            "skipped": self.skipped,
+            "seconds": round(self.seconds_before + now - self.begun, 1),
+            "tokens_per_second": round((self.tokens - self.mark_tokens) / max(now - self.mark, 1e-9)),
+        }
+        if self.main:
+            self.log.write(entry)
+        self.window.zero_()
+        self.window_tokens, self.mark, self.mark_tokens = 0, now, self.tokens
+        return f"loss {nll:.3f}, {entry['tokens_per_second']:,} tokens/s"
+
+    def average_values(self) -> dict[str, torch.Tensor] | None:
+        """The moving average, which is what is evaluated and kept; None without one."""
+        return None if self.updater.average is None else self.updater.average.values
+
+    def translate_dev(self, kind: str) -> tuple[dict[str, Any], float]:
+        """Scores of the weights as they are, and their mean."""
+        from accelerate.utils import gather_object
+
+        assert self.evaluator is not None
+        begin = time.monotonic()
+        mine = self.evaluator.translate(self.student, self.accelerator.process_index, self.accelerator.num_processes)
+        merged: dict[int, str] = dict(gather_object(list(mine.items())))
+        scores = self.evaluator.score(merged)
+        mean = mean_score(scores, self.settings.dev_metric)
+        shown = ", ".join(f"{name} {score.bleu:.1f} BLEU {score.chrf:.1f} chrF" for name, score in scores.items())
+        self.report(f"update {self.step:,}, {kind}: {shown} ({time.monotonic() - begin:.0f} s)")
+        self.mark += time.monotonic() - begin
+        return to_json(scores), mean
+
+    def evaluate(self) -> None:
+        with swapped(self.updater.parameters, self.average_values()):
+            scores, mean = self.translate_dev("dev")
+            better = self.best is None or mean > self.best["mean"]
+            if better:
+                self.best = {"step": self.step, "mean": mean, "scores": scores}
+                if self.main:
+                    save_checkpoint(self.student, self.vocabulary, self.folder / "best")
+        self.waited = 0 if better else self.waited + 1
+        self.stopped_early = bool(self.settings.patience) and self.waited >= self.settings.patience
+        if self.main:
+            self.log.write({"step": self.step, "kind": "dev", "scores": scores, "mean": mean, "best": better})
+            plot(self.log.path, self.folder / "curve.png")
+
+    def finish(self) -> dict[str, Any]:
+        """Choose among best, last and average by the dev sets, and write ``checkpoint``."""
+        final: dict[str, Any] = {"chosen": "last", "step": self.step, "scores": {}}
+        averaged = self.snapshots.average() if self.settings.average_last else None
+        values = self.average_values()
+        if self.best is not None and self.best["step"] != self.step:
+            final = {"chosen": "best", "step": self.best["step"], "scores": self.best["scores"]}
+        elif self.best is not None:
+            final["scores"] = self.best["scores"]
+        if averaged is not None:
+            if self.evaluator is None or self.best is None:
+                final, values = {"chosen": "average", "step": self.step, "scores": {}}, averaged
+            else:
+                with swapped(self.updater.parameters, averaged):
+                    scores, mean = self.translate_dev("average")
+                if mean > self.best["mean"]:
+                    final, values = {"chosen": "average", "step": self.step, "scores": scores}, averaged
+        if self.main:
+            if final["chosen"] == "best":
+                load_weights(self.student, self.folder / "best", self.vocabulary)
+                values = None
+            with swapped(self.updater.parameters, values):
+                save_checkpoint(self.student, self.vocabulary, self.folder / "checkpoint")
+            plot(self.log.path, self.folder / "curve.png")
+        return {
+            **final,
+            "steps": self.step,
+            "tokens": self.tokens,
+            "parameters": sum(value.numel() for value in self.updater.parameters.values()),
+            "stopped_early": self.stopped_early,
+            "skipped_updates": self.skipped,
+        }

@@ -1,0 +1,58 @@
+"""Learning rate and optimizer. Both follow from the settings and the step alone, so a resumed run goes on exactly."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from mobilenmt.compression.train.settings import DEFAULT_EPOCHS, TrainSettings
+
+if TYPE_CHECKING:
+    import torch
+
+
+def total_steps(settings: TrainSettings, updates_per_epoch: int) -> int:
+    """Updates of the whole run: ``steps`` or ``epochs`` of the settings, whichever ends first."""
+    if settings.steps is None:
+        return (settings.epochs or DEFAULT_EPOCHS) * updates_per_epoch
+    if settings.epochs is None:
+        return settings.steps
+    return min(settings.steps, settings.epochs * updates_per_epoch)
+
+
+def learning_rate(settings: TrainSettings, step: int, total: int) -> float:
+    """Rate of update ``step`` (the first is 1) of ``total``."""
+    peak, warmup = settings.learning_rate, settings.warmup_steps
+    if step <= warmup:
+        rate = peak * step / warmup
+    elif settings.schedule == "inverse_sqrt":
+        rate = peak * math.sqrt(max(warmup, 1) / step)
+    elif settings.schedule == "cosine":
+        rate = peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+    else:
+        rate = peak
+    decaying = settings.final_decay * total
+    if decaying:
+        rate *= min(1.0, (total - step + 1) / decaying)
+    return rate
+
+
+def make_optimizer(parameters: dict[str, torch.nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019) on the matrices of the layers alone."""
+    import torch
+
+    decayed = {name for name, value in parameters.items() if value.dim() > 1 and name != "model.shared.weight"}
+    groups = [
+        {
+            "params": [value for name, value in parameters.items() if name in decayed],
+            "weight_decay": settings.weight_decay,
+        },
+        {"params": [value for name, value in parameters.items() if name not in decayed], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups,
+        lr=settings.learning_rate,
+        betas=(settings.adam_beta1, settings.adam_beta2),
+        eps=settings.adam_epsilon,
+        fused=True,
+    )

@@ -1,0 +1,201 @@
+"""Settings of training: what a run does, checked before it starts. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mobilenmt.compression.core.errors import RecipeError
+from mobilenmt.compression.train.student import StudentShape
+
+DEFAULT_EPOCHS = 20
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a model is trained. Tokens are pieces of the vocabulary, the closing ``</s>`` of each sentence included."""
+
+    steps: int | None = None
+    """Updates to make."""
+    epochs: int | None = None
+    """Passes over the text; with ``steps`` given too, whichever comes first. Neither: 20 epochs."""
+    batch_tokens: int = 8192
+    """Target tokens of one update, over all processes."""
+    accumulation: int = 4
+    """Pieces an update is worked off in, each of about batch_tokens / accumulation tokens and of one length. Processes
+    share the pieces if their number divides this one, else the sentences of each piece."""
+    max_tokens: int = 128
+    """Pairs with a longer side are left out."""
+    learning_rate: float = 1e-3
+    """Peak rate of Adam."""
+    warmup_steps: int = 1000
+    """Updates in which the rate rises from 0 to its peak."""
+    schedule: Literal["inverse_sqrt", "cosine", "constant"] = "inverse_sqrt"
+    """Rate after the warm-up: peak * sqrt(warmup / step), half a cosine down to 0, or the peak."""
+    final_decay: float = 0.0
+    """Part of all updates, at the end, in which the rate is drawn linearly down to 0 on top of the schedule."""
+    adam_beta1: float = 0.9
+    """Decay of the mean gradient."""
+    adam_beta2: float = 0.98
+    """Decay of the mean squared gradient."""
+    adam_epsilon: float = 1e-9
+    """Added to the root of the mean squared gradient."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW) of the matrices; embeddings, biases and norms are spared."""
+    clip_norm: float = 1.0
+    """Largest norm of an update's gradient; 0 turns clipping off."""
+    dropout: float = 0.1
+    """Dropout of embeddings and of what each sublayer adds."""
+    attention_dropout: float = 0.0
+    """Dropout of attention weights (slow on a CPU)."""
+    activation_dropout: float = 0.0
+    """Dropout inside the feed-forward layers."""
+    label_smoothing: float = 0.1
+    """Part of the probability spread over all pieces but the padding."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Type of the matrix products; weights, sums and updates are always fp32. auto: bf16 where the processor has it."""
+    ema_decay: float = 0.999
+    """Decay of the exponential moving average of the weights, which is what is evaluated and kept; 0 turns it off."""
+    average_last: int = 0
+    """Average this many of the latest snapshots at the end (Vaswani et al. 2017, section 6.1); 0 turns it off."""
+    average_every: int = 500
+    """Updates between two snapshots."""
+    dev: tuple[Path, ...] = ()
+    """TSV files (source, target) to evaluate on while training; never a test set."""
+    dev_lines: int = 500
+    """Lines taken of each dev file, evenly spaced; 0 for all."""
+    dev_every: int = 1000
+    """Updates between two evaluations."""
+    dev_metric: Literal["bleu", "chrf"] = "bleu"
+    """The score, averaged over the dev files, that decides which weights are best."""
+    patience: int = 0
+    """Stop after this many evaluations without a better score; 0 never stops early."""
+    save_every: int = 1000
+    """Updates between two saved states to resume from; 0 to go by time alone."""
+    save_seconds: float = 600.0
+    """Seconds between two saved states; 0 to go by updates alone."""
+    log_every: int = 50
+    """Updates between two lines of log.jsonl."""
+    bad_updates: int = 10
+    """Stop after this many updates in a row whose loss or gradient is not finite (each is skipped)."""
+    initial: Path | None = None
+    """Checkpoint folder to start from, of the same width and vocabulary; None starts from random weights."""
+    initial_layers: Literal["same", "spread"] = "same"
+    """same: the checkpoint of ``initial`` has the same number of layers. spread: layers are taken evenly from its, so
+    that a student starts from some of its teacher's layers (in a recipe without ``initial``: of the teacher trained
+    there), or a deep model from a shallow one."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto: what Accelerate finds (a GPU if there is one)."""
+    threads: int = 0
+    """CPU threads of one process; 0 leaves it to torch. Results are the same bit for bit for one number of threads."""
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise RecipeError(f"{name}: must be at least {least}, found {value}")
+        for name in _SHARES:
+            if not 0 <= getattr(self, name) < 1:
+                raise RecipeError(f"{name}: must be from 0 up to, not including, 1, found {getattr(self, name)}")
+        for name in ("learning_rate", "adam_epsilon"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise RecipeError(f"{name}: must be above 0, found {value}")
+        if not 0 <= self.final_decay <= 1:
+            raise RecipeError(f"final_decay: must be from 0 to 1, found {self.final_decay}")
+        if self.batch_tokens < self.max_tokens:
+            raise RecipeError(
+                f"batch_tokens: must hold a sentence of max_tokens ({self.max_tokens}), found {self.batch_tokens}"
+            )
+        if self.patience and not self.dev:
+            raise RecipeError("patience: an early stop needs dev files; name some in dev")
+        if not self.save_every and not self.save_seconds:
+            raise RecipeError("save_every: 0 with save_seconds 0 would never save; give one of them")
+
+
+@dataclass(frozen=True)
+class DistillSettings(TrainSettings):
+    """Training of a student on a teacher's text, with the teacher's distributions if ``word_level`` is above 0."""
+
+    text: Literal["teacher", "references"] = "teacher"
+    """In a recipe with a teacher: what the student learns to write. references: the teacher translates nothing, which
+    saves hours on a processor, and teaches by ``word_level`` alone."""
+    word_level: float = 0.0
+    """Weight of word-level distillation, KL(teacher || student); the cross-entropy has 1 minus this."""
+    temperature: float = 1.0
+    """Both distributions are softened by it; the loss is multiplied by its square (Hinton et al. 2015, section 2)."""
+    top_k: int = 8
+    """Pieces of the teacher's distribution that count, renormalized; 0 takes all (only with soft_targets = live)."""
+    soft_targets: Literal["stored", "live"] = "stored"
+    """stored: the teacher reads all text once, before training, and top_k is kept (4 bytes for each of them and token,
+    6 for a vocabulary above 65,536). live: it runs beside the student, again in each epoch."""
+    teacher: Path | None = None
+    """Checkpoint folder of the teacher of word_level; its vocabulary must be the student's."""
+    teacher_tokens: int = 8192
+    """Tokens (padding counted) the teacher reads at once when distributions are stored."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.word_level <= 1:
+            raise RecipeError(f"word_level: must be from 0 to 1, found {self.word_level}")
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise RecipeError(f"temperature: must be above 0, found {self.temperature}")
+        if not 0 <= self.top_k <= 1024:
+            raise RecipeError(f"top_k: must be from 0 to 1024, found {self.top_k}")
+        if self.teacher_tokens < self.max_tokens:
+            raise RecipeError(f"teacher_tokens: must hold a sentence of max_tokens ({self.max_tokens})")
+        if self.word_level and self.teacher is None:
+            raise RecipeError("word_level: word-level distillation needs the teacher's checkpoint; name it in teacher")
+        if self.word_level and self.soft_targets == "stored" and not self.top_k:
+            raise RecipeError("top_k: all pieces cannot be stored; give a number, or soft_targets = 'live'")
+
+
+@dataclass(frozen=True)
+class TeacherModelSettings(TrainSettings):
+    """Training of a teacher from text, with the student's trainer: a Transformer of any shape."""
+
+    shape: StudentShape = field(
+        default_factory=lambda: StudentShape(
+            d_model=512,
+            encoder_layers=6,
+            decoder_layers=6,
+            encoder_attention_heads=8,
+            decoder_attention_heads=8,
+            encoder_ffn_dim=2048,
+            decoder_ffn_dim=2048,
+        )
+    )
+    """Dimensions; the default is Transformer-base (Vaswani et al. 2017)."""
+
+
+_SHARES = (
+    "adam_beta1",
+    "adam_beta2",
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "label_smoothing",
+    "ema_decay",
+)
+_LEAST: dict[str, float] = {
+    "steps": 1,
+    "epochs": 1,
+    "batch_tokens": 1,
+    "accumulation": 1,
+    "max_tokens": 2,
+    "warmup_steps": 0,
+    "weight_decay": 0,
+    "clip_norm": 0,
+    "average_last": 0,
+    "average_every": 1,
+    "dev_lines": 0,
+    "dev_every": 1,
+    "patience": 0,
+    "save_every": 0,
+    "save_seconds": 0,
+    "log_every": 1,
+    "bad_updates": 1,
+    "threads": 0,
+}

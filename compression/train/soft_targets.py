@@ -1,0 +1,220 @@
+"""The teacher's distributions for word-level distillation: read live, or once, before training, and stored.
+
+Stored, they lie beside the tokens of the dataset: ``ids.bin`` [tokens, K] (uint16 or uint32) and ``logprobs.bin``
+[tokens, K] (float16), where row t belongs to token t of ``target.bin``. They are made shard by shard, in place; a shard
+counts as done when ``done/NNNNNN`` is there, which is made after its rows are on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mobilenmt.compression.core.errors import TrainingError
+from mobilenmt.compression.core.stage import atomic_path
+from mobilenmt.compression.dataset.batches import Array, make_batch
+from mobilenmt.compression.train.loss import CHUNK_BYTES_GPU, soften
+from mobilenmt.compression.train.settings import DistillSettings
+from mobilenmt.compression.train.student import check_same_vocabulary
+from mobilenmt.compression.train.update import DeviceBatch, SoftTargets, matrix_type
+from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from mobilenmt.compression.dataset.dataset import PackedDataset
+
+SHARD = 20_000
+"""Sentences of a shard: minutes of work that a kill can cost."""
+
+
+class SoftTeacher:
+    """A teacher that says how likely it finds each piece, for given sources and targets."""
+
+    def __init__(
+        self, checkpoint: Path, vocabulary: Vocabulary, top_k: int, precision: str, device: torch.device
+    ) -> None:
+        from transformers import MarianMTModel
+
+        check_soft_teacher(checkpoint, vocabulary, 0)
+        self.top_k = top_k
+        self.classes = vocabulary.size - 1
+        self.device = device
+        self.dtype = matrix_type(precision, device)
+        self.model: Any = MarianMTModel.from_pretrained(checkpoint, attn_implementation="sdpa")
+        self.model = self.model.float().to(device).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def best(self, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The ``top_k`` likeliest pieces of each target token: int64 [N, K], and their log-probabilities, float32."""
+        model = self.model
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            hidden = model.model(
+                input_ids=batch.source,
+                attention_mask=batch.source_mask,
+                decoder_input_ids=batch.decoder_input,
+                use_cache=False,
+            ).last_hidden_state
+            hidden = hidden.reshape(-1, hidden.shape[-1])
+            if batch.positions is not None:
+                hidden = hidden.index_select(0, batch.positions)
+            count = self.top_k or self.classes
+            found = []
+            for chunk in hidden.split(max(1, CHUNK_BYTES_GPU // 8 // (4 * self.classes))):
+                logits = (model.lm_head(chunk) + model.final_logits_bias).float()[:, : self.classes]
+                values, ids = logits.topk(min(count, self.classes), dim=1)
+                found.append((ids, values - logits.logsumexp(1, keepdim=True)))
+        ids, logprobs = zip(*found, strict=True)
+        return torch.cat(ids), torch.cat(logprobs)
+
+
+def check_soft_teacher(checkpoint: Path, vocabulary: Vocabulary, max_tokens: int) -> None:
+    """Check that a checkpoint can give distributions over the student's vocabulary.
+
+    Raises:
+        CheckpointError: it is no Marian checkpoint.
+        TrainingError: its vocabulary is another, or it has too few positions.
+    """
+    from mobilenmt.export.checkpoint import MarianConfig, read_json
+
+    config = MarianConfig.from_dict(read_json(checkpoint / "config.json", f"{checkpoint}: no config.json there"))
+    check_same_vocabulary(checkpoint, vocabulary)
+    if config.decoder_vocab_size != vocabulary.size or config.decoder_start_token_id != vocabulary.pad:
+        raise TrainingError(f"{checkpoint}: its output layer or its start token does not fit its tokenizer")
+    if config.max_position_embeddings < max_tokens:
+        raise TrainingError(
+            f"{checkpoint} has positions for {config.max_position_embeddings} tokens, "
+            f"max_tokens is {max_tokens}; lower it"
+        )
+
+
+def live_targets(settings: DistillSettings, vocabulary: Vocabulary) -> Callable[[Accelerator], SoftTargets]:
+    """The teacher runs beside the student."""
+
+    def make(accelerator: Accelerator) -> SoftTargets:
+        assert settings.teacher is not None
+        teacher = SoftTeacher(settings.teacher, vocabulary, settings.top_k, settings.precision, accelerator.device)
+
+        def targets(batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+            ids, logprobs = teacher.best(batch)
+            return ids, soften(logprobs, settings.temperature)
+
+        return targets
+
+    return make
+
+
+def stored_targets(temperature: float) -> Callable[[Accelerator], SoftTargets]:
+    """The batch brings the teacher's distributions along."""
+
+    def targets(batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        return batch.soft_ids, soften(batch.soft_logprobs, temperature)
+
+    return lambda accelerator: targets
+
+
+class StoredTargets:
+    """The two files, opened. Callable: indices of sentences to pieces int64 [N, K] and log-probabilities [N, K]."""
+
+    def __init__(
+        self, folder: Path, dataset: PackedDataset, vocabulary: Vocabulary, top_k: int, mode: str = "r"
+    ) -> None:
+        self.offsets = np.concatenate(([0], np.cumsum(dataset.target_lengths, dtype=np.int64)))
+        shape = (int(self.offsets[-1]), min(top_k, vocabulary.size - 1))
+        kind = np.uint16 if vocabulary.size <= 1 << 16 else np.uint32
+        self.ids = np.memmap(folder / "ids.bin", kind, mode, shape=shape)  # type: ignore[call-overload]
+        self.logprobs = np.memmap(folder / "logprobs.bin", np.float16, mode, shape=shape)  # type: ignore[call-overload]
+
+    def __call__(self, indices: Array) -> tuple[Array, Array]:
+        rows = self.rows(indices)
+        return self.ids[rows].astype(np.int64), self.logprobs[rows].astype(np.float32)
+
+    def rows(self, indices: Array) -> Array:
+        """Rows of the tokens of some sentences, one sentence after the other."""
+        begins = self.offsets[indices]
+        lengths = self.offsets[indices + 1] - begins
+        ends = np.cumsum(lengths)
+        return np.repeat(begins - (ends - lengths), lengths) + np.arange(ends[-1])
+
+
+def store_targets(
+    settings: DistillSettings,
+    dataset: PackedDataset,
+    vocabulary: Vocabulary,
+    folder: Path,
+    device: torch.device,
+    rank: int = 0,
+    world: int = 1,
+) -> None:
+    """Make the files of :class:`StoredTargets`, or the rest of them; process ``rank`` makes its share of the shards.
+
+    Raises TrainingError if the disk is full (room is taken before the work begins).
+    """
+    from tqdm import tqdm
+
+    assert settings.teacher is not None
+    shards = [np.arange(start, min(start + SHARD, len(dataset))) for start in range(0, len(dataset), SHARD)]
+    try:
+        (folder / "done").mkdir(parents=True, exist_ok=True)
+        if rank == 0:
+            _take_room(folder, dataset, vocabulary, settings.top_k)
+    except OSError as error:
+        raise TrainingError(f"{folder}: no room for the teacher's distributions: {error}; lower top_k") from error
+    mine = [(number, shard) for number, shard in enumerate(shards) if number % world == rank]
+    todo = [(number, shard) for number, shard in mine if not (folder / "done" / f"{number:06d}").exists()]
+    if not todo:
+        return
+    teacher = SoftTeacher(settings.teacher, vocabulary, settings.top_k, settings.precision, device)
+    while not all((folder / name).exists() for name in ("ids.bin", "logprobs.bin")):
+        time.sleep(0.1)  # the first process is about to make them
+    files = StoredTargets(folder, dataset, vocabulary, settings.top_k, "r+")
+    lengths = np.asarray(dataset.target_lengths)
+    total = sum(int(lengths[shard].sum()) for _, shard in todo)
+    with tqdm(total=total, desc="teacher's distributions", unit=" tokens", unit_scale=True, disable=rank > 0) as bar:
+        for number, shard in todo:
+            for indices in _by_length(dataset, shard, settings.teacher_tokens):
+                batch = make_batch(dataset, indices, vocabulary.pad, None)
+                ids, logprobs = teacher.best(DeviceBatch(batch, device))
+                rows = files.rows(indices)
+                files.ids[rows] = ids.cpu().numpy()
+                files.logprobs[rows] = np.maximum(logprobs.cpu().numpy(), np.finfo(np.float16).min)
+                bar.update(len(rows))
+            try:
+                files.ids.flush()
+                files.logprobs.flush()
+                (folder / "done" / f"{number:06d}").touch()
+            except OSError as error:
+                raise TrainingError(f"{folder}: cannot be written: {error}; make room and run again") from error
+
+
+def _take_room(folder: Path, dataset: PackedDataset, vocabulary: Vocabulary, top_k: int) -> None:
+    """Make both files in full size, so that a disk too small is found out now."""
+    values = int(np.sum(dataset.target_lengths, dtype=np.int64)) * min(top_k, vocabulary.size - 1)
+    for name, width in (("ids.bin", 2 if vocabulary.size <= 1 << 16 else 4), ("logprobs.bin", 2)):
+        path = folder / name
+        if path.exists() and path.stat().st_size == values * width:
+            continue
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(stream.fileno(), 0, values * width)
+            else:
+                stream.truncate(values * width)
+
+
+def _by_length(dataset: PackedDataset, indices: Array, tokens: int) -> Iterator[Array]:
+    """Batches of sentences of similar length, at most ``tokens`` with padding."""
+    longest = np.maximum(dataset.source_lengths[indices], dataset.target_lengths[indices])
+    order = indices[np.argsort(longest, kind="stable")]
+    longest = np.sort(longest)
+    start = 0
+    while start < len(order):
+        fits = longest[start:].astype(np.int64) * np.arange(1, len(order) - start + 1)
+        stop = start + max(1, int(np.searchsorted(fits, tokens, side="right")))
+        yield order[start:stop]
+        start = stop

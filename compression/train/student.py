@@ -1,0 +1,264 @@
+"""The student: a Hugging Face ``MarianMTModel`` of a given shape, from random weights or from a checkpoint.
+
+Conventions of Marian checkpoints, which export and CTranslate2 rely on: ``</s>`` is id 0, ``<unk>`` 1 and ``<pad>`` the
+last id; decoding starts from ``<pad>``, whose embedding row is zero and which is never generated.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mobilenmt.compression.core.errors import RecipeError, TrainingError
+from mobilenmt.compression.core.stage import atomic_path
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import MarianMTModel
+
+    from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+@dataclass(frozen=True)
+class StudentShape:
+    """Dimensions of a Transformer (names as in transformers' ``MarianConfig``). Embeddings are tied, all three."""
+
+    d_model: int = 256
+    """Width."""
+    encoder_layers: int = 6
+    """Encoder layers; deep encoders are cheap, they run once a sentence."""
+    decoder_layers: int = 2
+    """Decoder layers; each runs once a token."""
+    encoder_attention_heads: int = 4
+    """Heads of each encoder attention; divides the width."""
+    decoder_attention_heads: int = 4
+    """Heads of each decoder attention; divides the width."""
+    encoder_ffn_dim: int = 1024
+    """Inner width of the encoder's feed-forward layers."""
+    decoder_ffn_dim: int = 1024
+    """Inner width of the decoder's feed-forward layers."""
+    activation_function: Literal["relu", "gelu", "swish"] = "relu"
+    """Activation of the feed-forward layers; relu is the fastest."""
+    max_position_embeddings: int = 256
+    """Longest sentence the model has positions for, in tokens."""
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise RecipeError(f"{name}: must be at least 1, found {value}")
+        for side in ("encoder", "decoder"):
+            heads = getattr(self, f"{side}_attention_heads")
+            if self.d_model % heads:
+                raise RecipeError(f"{side}_attention_heads: {heads} does not divide d_model {self.d_model}")
+        if self.d_model % 2:
+            raise RecipeError(f"d_model: must be even, for sinusoidal positions, found {self.d_model}")
+
+
+def read_pieces(path: Path) -> dict[str, int]:
+    """Pieces and ids of a tokenizer.json, or of the one in a folder.
+
+    Raises TrainingError if it cannot be read, or if ids are missing between.
+    """
+    import tokenizers
+
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise TrainingError(f"{file}: no such file; a vocabulary folder holds a tokenizer.json")
+    try:
+        pieces: dict[str, int] = tokenizers.Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
+    except Exception as error:  # tokenizers raises Exception itself
+        raise TrainingError(f"{file}: cannot be read as a tokenizer: {error}") from None
+    if sorted(pieces.values()) != list(range(len(pieces))):
+        raise TrainingError(f"{file}: ids are not 0 to {len(pieces) - 1}, each once")
+    return pieces
+
+
+def make_student(
+    shape: StudentShape,
+    vocabulary: Vocabulary,
+    *,
+    seed: int,
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+    activation_dropout: float = 0.0,
+) -> MarianMTModel:
+    """A model of random weights, in training mode, fp32 on the CPU.
+
+    Matrices are Xavier-uniform (Glorot & Bengio 2010), with fan-out counted over query, key and value together where
+    they share an input, as fairseq does; embeddings normal with deviation width^-0.5, the padding row zero; biases
+    zero; norms one. transformers' own initialization (deviation 0.02 throughout) learns very slowly with post-norm.
+    """
+    import torch
+    from transformers import MarianMTModel
+
+    config: Any = _config(shape, vocabulary, dropout, attention_dropout, activation_dropout)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MarianMTModel(config)
+        bias: Any = model.final_logits_bias
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if not parameter.requires_grad:
+                    continue  # sinusoidal positions
+                if name == "model.shared.weight":
+                    parameter.normal_(0.0, shape.d_model**-0.5)
+                elif name.endswith("bias"):
+                    parameter.zero_()
+                elif "layer_norm" in name:
+                    parameter.fill_(1.0)
+                else:
+                    together = any(part in name for part in ("q_proj", "k_proj", "v_proj"))
+                    torch.nn.init.xavier_uniform_(parameter, gain=2**-0.5 if together else 1.0)
+            bias.zero_()
+            model.model.shared.weight[vocabulary.pad].zero_()
+    model.generation_config = _generation(shape, vocabulary)
+    model.train()
+    return model
+
+
+def load_weights(
+    model: MarianMTModel, checkpoint: Path, vocabulary: Vocabulary, *, layers: Literal["same", "spread"] = "same"
+) -> None:
+    """Fill a model from a checkpoint folder.
+
+    Args:
+        model: what is filled.
+        checkpoint: a folder with a Marian checkpoint of the same width.
+        vocabulary: the model's.
+        layers: ``same``: as many layers as the model has. ``spread``: layers are taken evenly from the checkpoint's,
+            the first and the last included, so that a student starts from every other layer of its teacher (Shleifer
+            & Rush 2020, section 3), and a deep model from each layer of a shallow one several times (Gong et al.
+            2019, section 3). A single layer is taken from the first.
+
+    Raises:
+        CheckpointError: the folder is no Marian checkpoint, or a damaged one.
+        TrainingError: its vocabulary or its shape is another; every difference is named.
+    """
+    import torch
+
+    from mobilenmt.export.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(checkpoint)
+    check_same_vocabulary(checkpoint, vocabulary)
+    stored = dict(loaded.tensors)
+    if "source_embedding" in stored:
+        if stored["source_embedding"] is not stored["target_embedding"]:
+            raise TrainingError(f"{checkpoint}: source and target embeddings differ; a student ties them")
+        if stored["output_embedding"] is not stored["target_embedding"]:
+            raise TrainingError(f"{checkpoint}: the output layer is not tied to the embedding; a student ties them")
+        stored["model.shared.weight"] = stored["source_embedding"]
+    wrong = []
+    for key in ("activation_function", "scale_embedding"):
+        found, wanted = getattr(loaded.config, key), getattr(model.config, key)
+        if found != wanted:
+            wrong.append(f"{key} is {found!r}, {wanted!r} is wanted")
+    depth = {side: getattr(loaded.config, f"{side}_layers") for side in ("encoder", "decoder")}
+    wanted_depth = {side: getattr(model.config, f"{side}_layers") for side in depth}
+    chosen: dict[str, torch.Tensor] = {}
+    for name, parameter in trained_parameters(model).items():
+        origin = name if layers == "same" else _spread(name, depth, wanted_depth)
+        if origin not in stored:
+            wrong.append(f"{origin} is missing")
+        elif stored[origin].shape != tuple(parameter.shape):
+            wrong.append(f"{origin} is {list(stored[origin].shape)}, {list(parameter.shape)} is wanted")
+        else:
+            chosen[name] = torch.from_numpy(stored[origin])
+    if layers == "same":
+        wrong += [
+            f"{side}_layers is {depth[side]}, {wanted_depth[side]} is wanted"
+            for side in depth
+            if depth[side] > wanted_depth[side]
+        ]
+    if wrong:
+        shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise TrainingError(f"{checkpoint} does not fit the shape: {shown}. Give it in [student], or start afresh")
+    with torch.no_grad():
+        for name, parameter in trained_parameters(model).items():
+            parameter.copy_(chosen[name])
+        bias: Any = model.final_logits_bias
+        bias.copy_(torch.from_numpy(stored["final_logits_bias"]))
+        model.model.shared.weight[vocabulary.pad].zero_()
+
+
+def _spread(name: str, depth: Mapping[str, int], wanted: Mapping[str, int]) -> str:
+    """Name of the parameter that a parameter is taken from, if layers are spread."""
+    found = re.fullmatch(r"model\.(encoder|decoder)\.layers\.(\d+)\.(.+)", name)
+    if found is None:
+        return name
+    side, number, rest = found[1], int(found[2]), found[3]
+    origin = round(number * (depth[side] - 1) / max(1, wanted[side] - 1))
+    return f"model.{side}.layers.{origin}.{rest}"
+
+
+def check_same_vocabulary(checkpoint: Path, vocabulary: Vocabulary) -> None:
+    """TrainingError unless a checkpoint's tokenizer.json has the same pieces under the same ids."""
+    theirs, ours = read_pieces(checkpoint), read_pieces(vocabulary.path)
+    if theirs != ours:
+        different = sum(theirs.get(piece) != number for piece, number in ours.items())
+        raise TrainingError(
+            f"{checkpoint} has another vocabulary than {vocabulary.path}: {len(theirs):,} pieces against "
+            f"{len(ours):,}, {different:,} of which have another id or are missing; take the one it was trained with"
+        )
+
+
+def trained_parameters(model: MarianMTModel) -> dict[str, torch.nn.Parameter]:
+    """Parameters by name, each once, without the sinusoidal positions."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save_checkpoint(model: MarianMTModel, vocabulary: Vocabulary, folder: Path) -> None:
+    """Write a checkpoint folder with its tokenizer, atomically, in place of one that is there.
+
+    Raises TrainingError if the disk refuses.
+    """
+    try:
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            model.save_pretrained(temporary)
+            for name in TOKENIZER_FILES:
+                if (vocabulary.path.parent / name).is_file():
+                    shutil.copyfile(vocabulary.path.parent / name, temporary / name)
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written: {error}") from error
+
+
+def _config(shape: StudentShape, vocabulary: Vocabulary, dropout: float, attention: float, activation: float) -> Any:
+    from transformers import MarianConfig
+
+    return MarianConfig(  # type: ignore[no-untyped-call]
+        **{name: getattr(shape, name) for name in shape.__dataclass_fields__},
+        vocab_size=vocabulary.size,
+        decoder_vocab_size=vocabulary.size,
+        dropout=dropout,
+        attention_dropout=attention,
+        activation_dropout=activation,
+        encoder_layerdrop=0.0,
+        decoder_layerdrop=0.0,
+        scale_embedding=True,
+        share_encoder_decoder_embeddings=True,
+        pad_token_id=vocabulary.pad,
+        eos_token_id=vocabulary.eos,
+        decoder_start_token_id=vocabulary.pad,
+        forced_eos_token_id=vocabulary.eos,
+        attn_implementation="sdpa",
+    )
+
+
+def _generation(shape: StudentShape, vocabulary: Vocabulary) -> Any:
+    from transformers import GenerationConfig
+
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        max_length=shape.max_position_embeddings,
+        pad_token_id=vocabulary.pad,
+        eos_token_id=vocabulary.eos,
+        decoder_start_token_id=vocabulary.pad,
+        forced_eos_token_id=vocabulary.eos,
+        bad_words_ids=[[vocabulary.pad]],
+    )

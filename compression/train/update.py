@@ -1,0 +1,162 @@
+"""One update: forward, backward, clipping, Adam, moving average, on one process or many.
+
+The gradient is the sum over all tokens of the update divided by their number, wherever they were worked off, so pieces
+and processes only change the order of summation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from mobilenmt.compression.core.errors import TrainingError
+from mobilenmt.compression.dataset.batches import Batch, derive_seed
+from mobilenmt.compression.train.averaging import MovingAverage
+from mobilenmt.compression.train.loss import LossWeights, TrainingModule
+from mobilenmt.compression.train.schedule import make_optimizer
+from mobilenmt.compression.train.settings import TrainSettings
+from mobilenmt.compression.train.student import trained_parameters
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import MarianMTModel
+
+SoftTargets = Callable[["DeviceBatch"], "tuple[torch.Tensor, torch.Tensor]"]
+"""Pieces int64 [N, K] and softened probabilities float32 [N, K] of the teacher for a batch."""
+
+
+class DeviceBatch:
+    """A :class:`Batch` as tensors on the model's device."""
+
+    def __init__(self, batch: Batch, device: torch.device) -> None:
+        def move(array: Any) -> Any:
+            if array is None:
+                return None
+            tensor = torch.from_numpy(array)
+            return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+        self.source, self.source_mask = move(batch.source), move(batch.source_mask)
+        self.decoder_input, self.positions = move(batch.decoder_input), move(batch.positions)
+        self.labels = move(batch.labels)
+        self.soft_ids, self.soft_logprobs = move(batch.soft_ids), move(batch.soft_logprobs)
+
+
+class Updater:
+    """Holds the model, its optimizer and its moving average."""
+
+    def __init__(
+        self,
+        student: MarianMTModel,
+        settings: TrainSettings,
+        weights: LossWeights,
+        accelerator: Accelerator,
+        soft_targets: SoftTargets | None,
+        seed: int,
+    ) -> None:
+        self.settings, self.weights = settings, weights
+        self.accelerator = accelerator
+        self.soft_targets = soft_targets
+        self.seed = seed
+        self.student = student
+        # On CPUs torch's fused attention has a slow backward pass in bf16: 50 ms against 7, for 170 x 12 tokens.
+        student.set_attn_implementation("eager" if accelerator.device.type == "cpu" else "sdpa")
+        self.dtype = matrix_type(settings.precision, accelerator.device)
+        self.module = accelerator.prepare_model(TrainingModule(student, weights, self.dtype))
+        self.parameters = trained_parameters(student)
+        self.optimizer = make_optimizer(self.parameters, settings)
+        self.average = MovingAverage(self.parameters, settings.ema_decay) if settings.ema_decay else None
+
+    def update(self, step: int, work: Sequence[tuple[int, bool, Batch]], tokens: int, rate: float) -> UpdateResult:
+        """Make update ``step`` (from 1).
+
+        Args:
+            step: number of the update; decides dropout.
+            work: number of piece, whether it counts, and batch, for each piece of this process.
+            tokens: target tokens of the whole update, on all processes.
+            rate: learning rate.
+
+        Returns:
+            Sums of this process (see :func:`fused_loss`) and the norm of the whole gradient. An update whose gradient
+            is not finite changes nothing; its sums are zero.
+        """
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        whole_pieces = self.settings.accumulation % world == 0
+        sums = torch.zeros(3, dtype=torch.float64, device=self.accelerator.device)
+        for position, (number, counts, batch) in enumerate(work):
+            torch.manual_seed(derive_seed(self.seed, "dropout", step, number, 0 if whole_pieces else rank))
+            data = DeviceBatch(batch, self.accelerator.device)
+            soft = None if self.soft_targets is None else self.soft_targets(data)
+            last = position == len(work) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
+                loss, parts = self.module(
+                    data.source, data.source_mask, data.decoder_input, data.positions, data.labels, soft
+                )
+                # DistributedDataParallel takes the mean over processes; the sum is wanted.
+                (loss * (world / tokens if counts else 0.0)).backward()
+            if counts:
+                sums += parts
+        limit = self.settings.clip_norm or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit, foreach=True))
+        if math.isfinite(norm):
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            with torch.no_grad():
+                self.student.model.shared.weight[-1].zero_()
+            if self.average is not None:
+                self.average.update(self.parameters, step)
+        else:
+            sums.zero_()
+        self.optimizer.zero_grad(set_to_none=True)
+        return UpdateResult(sums, norm)
+
+    def state(self) -> dict[str, Mapping[str, torch.Tensor]]:
+        """Tensors to resume from, by group and name."""
+        adam: dict[str, torch.Tensor] = {}
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimizer.state[parameter].items():
+                adam[f"{name}:{key}"] = value
+        groups: dict[str, Mapping[str, torch.Tensor]] = {"model": self.parameters, "optimizer": adam}
+        if self.average is not None:
+            groups["average"] = self.average.values
+        return groups
+
+    def restore(self, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        """Take in what :meth:`state` gave. Raises TrainingError if it belongs to another model."""
+        try:
+            with torch.no_grad():
+                for name, parameter in self.parameters.items():
+                    parameter.copy_(tensors["model"][name])
+                    if self.average is not None:
+                        self.average.values[name].copy_(tensors["average"][name])
+            for key, value in tensors["optimizer"].items():
+                name, _, part = key.rpartition(":")
+                parameter = self.parameters[name]
+                # fused Adam keeps its step beside the parameter
+                self.optimizer.state[parameter][part] = value.to(parameter.device)
+        except (KeyError, RuntimeError) as error:
+            raise TrainingError(f"the saved state belongs to another model: {error}") from None
+
+
+class UpdateResult(NamedTuple):
+    """What an update gave."""
+
+    sums: torch.Tensor
+    """float64 [3]; see :func:`fused_loss`."""
+    norm: float
+    """Of the gradient, before clipping; not finite if the update was skipped."""
+
+
+def matrix_type(precision: str, device: torch.device) -> torch.dtype:
+    """Type of matrix products for ``auto``, ``fp32`` or ``bf16``: bf16 where the processor multiplies it natively."""
+    if precision == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        precision = "bf16" if fast else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32

@@ -1,0 +1,93 @@
+"""Tokenized pairs in memory, as the trainer reads them, and a made-up language to learn."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mobilenmt.compression.train.student import StudentShape
+from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
+from tiny_models import make_tokenizer
+
+Array = npt.NDArray[Any]
+
+_WORDS = (
+    "the:der a:die one:das two:ein where:zwei is:wo train:ist station:Bahnhof house:Haus dog:Hund cat:Katze "
+    "small:klein big:gross runs:rennt sleeps:schläft sees:sieht and:und or:oder not:nicht here:hier"
+)
+SOURCE, TARGET = zip(*(word.split(":") for word in _WORDS.split()), strict=True)
+
+
+SHAPE = StudentShape(
+    d_model=32,
+    encoder_layers=2,
+    decoder_layers=1,
+    encoder_attention_heads=4,
+    decoder_attention_heads=4,
+    encoder_ffn_dim=64,
+    decoder_ffn_dim=64,
+    max_position_embeddings=64,
+)
+"""A model that updates in a hundredth of a second."""
+
+
+def toy_vocabulary(folder: Path) -> Vocabulary:
+    """A vocabulary folder for the made-up language."""
+    folder.mkdir(parents=True, exist_ok=True)
+    make_tokenizer(folder / "tokenizer.json")
+    names = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return Vocabulary.load(folder)
+
+
+def write_dev(path: Path, count: int, seed: int = 99) -> Path:
+    """A dev file of the made-up language."""
+    path.write_text("".join("\t".join(pair) + "\n" for pair in toy_pairs(count, seed)), encoding="utf-8")
+    return path
+
+
+class MemoryDataset:
+    """What ``PackedDataset`` offers, from lists of ids (the closing </s> included)."""
+
+    def __init__(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> None:
+        self._sides = (list(sources), list(targets))
+        self.source_lengths = np.array([len(ids) for ids in sources], np.int32)
+        self.target_lengths = np.array([len(ids) for ids in targets], np.int32)
+
+    def __len__(self) -> int:
+        return len(self._sides[0])
+
+    def gather(self, indices: Array, pad: int) -> tuple[Array, Array]:
+        out = []
+        for side in self._sides:
+            rows = [side[index] for index in indices]
+            padded = np.full((len(rows), max(map(len, rows))), pad, np.int64)
+            for row, ids in zip(padded, rows, strict=True):
+                row[: len(ids)] = ids
+            out.append(padded)
+        return out[0], out[1]
+
+
+def toy_pairs(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Sentences of a made-up language: words are translated one by one, and come out in reverse order."""
+    generator = random.Random(seed)
+    pairs = []
+    for _ in range(count):
+        words = [generator.randrange(len(SOURCE)) for _ in range(generator.randint(1, 7))]
+        pairs.append((" ".join(SOURCE[word] for word in words), " ".join(TARGET[word] for word in reversed(words))))
+    return pairs
+
+
+def toy_dataset(vocabulary: Vocabulary, pairs: Sequence[tuple[str, str]]) -> MemoryDataset:
+    """Tokenize pairs."""
+    sides = [
+        [[*ids, vocabulary.eos] for ids in vocabulary.encode_batch([pair[side] for pair in pairs])] for side in (0, 1)
+    ]
+    return MemoryDataset(*sides)

@@ -1,0 +1,238 @@
+"""What an installation promises: a light import, a small wheel with nothing stray, imports that point one way."""
+
+from __future__ import annotations
+
+import ast
+import email
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mobilenmt
+from places import ROOT
+
+PARTS = ("runtime", "export", "compression")
+PACK_FILES = ("pack.json", "tokenizer.json", "weights.bin", "greedy.onnx", "translator.onnx")
+# Installed: what everybody gets, without models/ (200,000 is the goal, README says where the rest is), and the
+# pipeline, Python files that nothing on a device reads.
+MAX_WHEEL_BYTES, MAX_PIPELINE_BYTES = 330_000, 500_000
+MAX_IMPORT_SECONDS = 0.15
+HEAVY = {"numpy", "onnxruntime", "tokenizers", "torch", "transformers", "onnx"}
+
+
+def run_python(code: str, *, cwd: Path) -> str:
+    """Standard output of a fresh interpreter that sees this checkout as an installed package would be seen."""
+    prologue = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n"
+    done = subprocess.run([sys.executable, "-c", prologue + code], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- import -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["mobilenmt", "mobilenmt.runtime", "mobilenmt.runtime.errors", "mobilenmt.export"])
+def test_import_loads_nothing_heavy(module: str, tmp_path: Path) -> None:
+    code = f"import {module}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    assert HEAVY.isdisjoint(run_python(code, cwd=tmp_path).split())
+
+
+def test_import_is_fast(tmp_path: Path) -> None:
+    code = "import time\nstart = time.perf_counter()\nimport mobilenmt\nprint(time.perf_counter() - start)"
+    best = min(float(run_python(code, cwd=tmp_path)) for _ in range(5))
+    assert best <= MAX_IMPORT_SECONDS
+
+
+def test_public_names_are_listed_once_and_all_load() -> None:
+    tree = ast.parse((ROOT / "src/mobilenmt/__init__.py").read_text(encoding="utf-8"))
+    for_type_checkers = {
+        alias.name: node.module
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert for_type_checkers == mobilenmt._HOMES
+    assert set(mobilenmt.__all__) == {*mobilenmt._HOMES, "__version__"}
+    for name in mobilenmt.__all__:
+        assert getattr(mobilenmt, name) is not None
+    assert set(mobilenmt.__all__) <= set(dir(mobilenmt))
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"module 'mobilenmt' has no attribute 'Interpreter'"):
+        _ = mobilenmt.Interpreter
+
+
+# --- direction of imports ---------------------------------------------------------------------------------------------
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of every import in a file, wherever in the file it stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}:{node.lineno}: relative import"
+            for alias in node.names:  # `from mobilenmt import export` names a module too
+                yield node.lineno, f"{node.module}.{alias.name}"
+
+
+def offences(part: str, banned: tuple[str, ...]) -> list[str]:
+    """Imports in one of the top-level folders of a banned module or of something inside it."""
+    return [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in sorted((ROOT / part).rglob("*.py"))
+        for line, name in imports(path)
+        if name.startswith(tuple(f"{module}." for module in banned)) or name in banned
+    ]
+
+
+def test_runtime_imports_its_three_dependencies_and_nothing_else() -> None:
+    allowed = {*sys.stdlib_module_names, "mobilenmt", "numpy", "onnxruntime", "tokenizers"}
+    roots = {
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in (ROOT / "runtime").rglob("*.py")
+        for line, name in imports(path)
+        if name.partition(".")[0] not in allowed
+    }
+    assert roots == set()
+    assert offences("runtime", ("mobilenmt.export", "mobilenmt.compression", "mobilenmt.cli")) == []
+
+
+def test_export_does_not_import_compression() -> None:
+    assert offences("export", ("mobilenmt.compression", "mobilenmt.cli")) == []
+
+
+def test_nothing_imports_a_part_by_its_top_level_name() -> None:
+    """`import runtime` works from the root of a checkout, and nowhere else."""
+    for part in PARTS:
+        assert offences(part, PARTS) == []
+
+
+# --- distribution -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the build reads, with one tiny pack in place of the real ones."""
+    copy = tmp_path_factory.mktemp("tree")
+    stray = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("src", *PARTS):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=stray)
+    for name in ("pyproject.toml", "LICENSE", "README.md"):
+        shutil.copy(ROOT / name, copy / name)
+    pack = copy / "models" / "xx-yy"
+    pack.mkdir(parents=True)
+    for name in PACK_FILES:
+        (pack / name).write_bytes(b"{}")
+    # What a used checkout also holds, and a wheel must not.
+    (copy / "models" / "README.md").write_text("notes", encoding="utf-8")
+    (copy / "runtime" / "__pycache__").mkdir()
+    (copy / "runtime" / "__pycache__" / "pack.cpython-311.pyc").write_bytes(b"stale")
+    (copy / "runtime" / "notes.txt").write_text("notes", encoding="utf-8")
+    return copy
+
+
+def build(kind: str, source: Path, out: Path) -> Path:
+    """Call the build backend as pip does (`kind` is wheel or sdist), without a network; the path of what it made."""
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("needs setuptools (the dev extra)")
+    code = f"from setuptools import build_meta\nprint('\\n' + build_meta.build_{kind}({str(out)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out / done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def sdist(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, unpacked."""
+    out = tmp_path_factory.mktemp("sdist")
+    archive = build("sdist", tree, out)
+    with tarfile.open(archive) as tar:
+        tar.extractall(out, filter="data")
+    return out / archive.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture(scope="module")
+def wheel(tree: Path, sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel. Built after the sdist, so that what that leaves in the tree (an egg-info) would show."""
+    assert sdist.is_dir()
+    return build("wheel", tree, tmp_path_factory.mktemp("wheel"))
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    """File name -> unpacked bytes."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {info.filename: info.file_size for info in archive.infolist()}
+
+
+def expected_files() -> set[str]:
+    code = {f"mobilenmt/{path.name}" for path in (ROOT / "src/mobilenmt").glob("*.py")}
+    code |= {f"mobilenmt/{path.relative_to(ROOT).as_posix()}" for part in PARTS for path in (ROOT / part).rglob("*.py")}
+    pack = {f"mobilenmt/models/xx-yy/{name}" for name in PACK_FILES}
+    info = f"mobilenmt-{mobilenmt.__version__}.dist-info"
+    about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
+    return code | pack | {"mobilenmt/py.typed"} | {f"{info}/{name}" for name in about}
+
+
+def test_wheel_has_every_module_and_pack_and_nothing_stray(wheel: Path) -> None:
+    assert wheel.name == f"mobilenmt-{mobilenmt.__version__}-py3-none-any.whl"
+    assert set(contents(wheel)) == expected_files()
+
+
+def test_wheel_is_small(wheel: Path) -> None:
+    sizes = {name: size for name, size in contents(wheel).items() if not name.startswith("mobilenmt/models/")}
+    pipeline = sum(size for name, size in sizes.items() if name.startswith("mobilenmt/compression/"))
+    assert sum(sizes.values()) - pipeline <= MAX_WHEEL_BYTES
+    assert pipeline <= MAX_PIPELINE_BYTES
+
+
+def test_wheel_from_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: Path) -> None:
+    again = contents(build("wheel", sdist, tmp_path))
+    assert again.keys() == contents(wheel).keys()
+    assert {name: size for name, size in again.items() if name.endswith(".py")} == {
+        name: size for name, size in contents(wheel).items() if name.endswith(".py")
+    }
+
+
+def test_wheel_requires_the_runtime_only(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        info = f"mobilenmt-{mobilenmt.__version__}.dist-info"
+        metadata = email.message_from_bytes(archive.read(f"{info}/METADATA"))
+        scripts = archive.read(f"{info}/entry_points.txt").decode()
+    base = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert sorted(line.split(">")[0].split("<")[0] for line in base) == ["numpy", "onnxruntime", "tokenizers"]
+    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "compress", "ray", "dev"}
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert "mobilenmt = mobilenmt.cli:entry" in scripts
+
+
+def test_pinned_versions_lie_in_the_supported_ranges() -> None:
+    """script/constraints.txt against pyproject.toml, so that script/test cannot become impossible to install."""
+    packaging = pytest.importorskip("packaging.requirements")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins: dict[str, list[str]] = {}
+    for line in (ROOT / "script/constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            pin = packaging.Requirement(line)
+            pins.setdefault(pin.name, []).append(str(pin.specifier).removeprefix("=="))
+    wanted = [
+        *project["dependencies"],
+        *(r for extra in ("export", "compress", "ray", "dev") for r in project["optional-dependencies"][extra]),
+    ]
+    for requirement in map(packaging.Requirement, wanted):
+        if requirement.name == "mobilenmt":  # one extra brings another
+            continue
+        assert pins.get(requirement.name), f"{requirement.name} has no exact version in script/constraints.txt"
+        assert all(requirement.specifier.contains(version) for version in pins[requirement.name]), requirement.name

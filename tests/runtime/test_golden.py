@@ -1,0 +1,59 @@
+"""A pack of every format version, committed as it was written: later versions must open it and say the same.
+
+The newest was made by ``python tests/test_golden.py`` (with src on the path); none is ever made again.
+A new format gets a pack of its own beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mobilenmt import Pack, Translator
+from places import TESTS
+
+GOLDEN = TESTS / "golden"
+TEXTS = ["Where is the train station?", "the dog sees two cats", "</s> 🤖"]
+
+
+@pytest.mark.parametrize("folder", sorted(path.name for path in GOLDEN.iterdir() if path.is_dir()))
+def test_golden_packs_translate_as_they_did(folder: str) -> None:
+    expected = json.loads((GOLDEN / f"{folder}.json").read_text(encoding="utf-8"))
+    pack = Pack.open(GOLDEN / folder)
+    assert "{}.{}".format(*pack.manifest.format_version) == folder.rpartition("-")[2]
+    translator = Translator(pack.path)
+    for beams, wanted in expected.items():
+        found = translator.translate_batch(TEXTS, beam_size=int(beams), max_length=12)
+        assert [list(item.tokens) for item in found] == wanted
+
+
+def _make() -> None:
+    import tempfile
+
+    import numpy as np
+
+    from mobilenmt.export.export import export
+    from mobilenmt.export.shortlist import Shortlist
+    from mobilenmt.runtime.pack import FORMAT_VERSION
+    from tiny_models import make_checkpoint
+
+    name = "tiny-{}.{}".format(*FORMAT_VERSION)
+    with tempfile.TemporaryDirectory() as folder:
+        small = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+        checkpoint = make_checkpoint(Path(folder) / "checkpoint", seed=1, **small)
+        size = json.loads((checkpoint / "config.json").read_text())["vocab_size"]
+        lexical = np.random.default_rng(0).integers(2, size - 1, (size, 5))
+        shortlist = Shortlist(np.arange(0, 40), lexical)
+        pack = export(checkpoint, GOLDEN / name, name="tiny", shortlist=shortlist)
+    translator = Translator(pack.path)
+    found = {
+        str(beams): [list(item.tokens) for item in translator.translate_batch(TEXTS, beam_size=beams, max_length=12)]
+        for beams in (1, 3)
+    }
+    (GOLDEN / f"{name}.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _make()

@@ -1,0 +1,255 @@
+"""Text in, text out: layout, odd text, limits, threads, privacy, and the guard against repetition."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilenmt import InputError, Translator
+from mobilenmt.runtime import engine as engine_module
+from mobilenmt.runtime.engine import Engine, Hypothesis
+from mobilenmt.runtime.ort import open_session
+from mobilenmt.runtime.pack import Pack
+from places import SRC
+
+ODD = [
+    "the\x00dog\x07",
+    "🤖 the 👩‍👩‍👧 dog 𝔘",
+    "\ud800 lone",
+    "</s>",
+    "<pad> <unk> </s> the dog",
+    "<0x41>",
+    "the\ufffe\uffff dog",
+    "漢字 и кириллица",
+    "\u200b",
+    "a" * 10_000,
+    "the dog sees the cat. " * 450,
+]
+
+
+@pytest.fixture(scope="module")
+def translator(tiny_pack: Path) -> Translator:
+    return Translator(tiny_pack)
+
+
+def python(code: str, pack: Path, **extra: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"PYTHONPATH": str(SRC), "PACK": str(pack), **extra}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n", " \t\n\n ", "\u3000"])
+def test_text_without_words_comes_back(text: str, translator: Translator) -> None:
+    assert translator.translate(text) == text
+
+
+def test_layout_is_kept_and_lines_are_translated_alone(translator: Translator) -> None:
+    one, two = translator.translate("the dog"), translator.translate("two cats!")
+    assert translator.translate("  the dog\n\n\ttwo cats! \r\n") == f"  {one}\n\n\t{two} \r\n"
+
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_odd_text_translates(text: str, translator: Translator) -> None:
+    found = translator.translate_batch([text])[0]
+    for piece in ("<unk>", "</s>", "<pad>", "\uffff"):
+        assert piece not in found.text
+    assert list(translator.stream(text))[-1:] != [None]
+
+
+def test_a_long_line_is_split_and_says_so(translator: Translator) -> None:
+    found = translator.translate_batch(["the dog sees the cat. " * 40, "the dog"])
+    assert "split" in found[0].flags and "split" not in found[1].flags
+    assert "split" not in translator.translate_batch(["the dog\nthe cat"])[0].flags
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batch_gives_what_each_text_gives_alone(tiny_pack: Path, threads: int) -> None:
+    translator = Translator(tiny_pack, threads=threads)
+    texts = ["the dog", "", "where is the station here today?", "cat\ndog", "x"]
+    for beams in (1, 3):
+        together = translator.translate_batch(texts, beam_size=beams)
+        alone = [translator.translate_batch([text], beam_size=beams)[0] for text in texts]
+        assert together == alone
+
+
+def test_fp32_texts_put_together_give_what_each_gives_alone(tiny_fp32_pack: Path) -> None:
+    """In INT8 they share a scale, and random weights turn that into other words; see test_parity."""
+    translator = Translator(tiny_fp32_pack)
+    texts = ["the dog", "", "where is the station here today?", "cat\ndog", "x"]
+    for beams in (1, 3):
+        together = translator.translate_batch(texts, beam_size=beams, together=True)
+        alone = [translator.translate_batch([text], beam_size=beams)[0] for text in texts]
+        assert [item.text for item in together] == [item.text for item in alone]
+
+
+def test_n_best_and_limits(translator: Translator) -> None:
+    (found,) = translator.translate_batch(["the dog sees"], beam_size=4, n_best=4, max_length=12)
+    scores = [found.score, *(item.score for item in found.alternatives)]
+    assert len(scores) == 4 and scores == sorted(scores, reverse=True)
+    assert all(len(item.tokens) <= 10 for item in found.alternatives)
+    (found,) = translator.translate_batch(["the dog sees"], max_length=20, min_length=20)
+    assert len(found.tokens) == 18 and "truncated" in found.flags
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"beam_size": 0},
+        {"beam_size": 65},
+        {"beam_size": 2.0},
+        {"beam_size": True},
+        {"n_best": 2, "beam_size": 1},
+        {"n_best": 0},
+        {"max_length": 1},
+        {"max_length": 65},
+        {"min_length": -1},
+        {"min_length": 11, "max_length": 10},
+    ],
+)
+def test_arguments_are_checked(arguments: dict[str, Any], translator: Translator) -> None:
+    with pytest.raises(InputError):
+        translator.translate_batch(["the dog"], **arguments)
+
+
+def test_texts_are_checked(translator: Translator) -> None:
+    for texts in ("the dog", [b"bytes"], [None]):
+        with pytest.raises(InputError):
+            translator.translate_batch(texts)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="not available"):
+        Translator(translator.pack.path, providers=["NoSuchProvider"])
+
+
+def test_stream_grows_to_the_translation(translator: Translator) -> None:
+    for text in ("the dog sees the cat", "  one\ntwo  ", ""):
+        steps = list(translator.stream(text))
+        whole = translator.translate_batch([text], beam_size=1)[0]
+        if not whole.flags or whole.flags == ("truncated",):
+            assert (steps or [""])[-1] == whole.text
+        assert all(before != after for before, after in itertools.pairwise(steps))
+
+
+def test_threads_share_a_translator(translator: Translator) -> None:
+    texts = [f"the dog sees {word} cats" for word in ("one", "two", "big", "small", "the", "not", "a", "and")]
+    wanted = [translator.translate(text) for text in texts]
+    found: dict[int, list[str]] = {}
+
+    def work(index: int) -> None:
+        found[index] = (
+            [translator.translate(text) for text in texts]
+            if index % 2
+            else [list(translator.stream(text))[-1] for text in texts]
+        )
+
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(found[index] == wanted for index in range(1, 8, 2))
+    assert all(found[index] == found[0] for index in range(0, 8, 2))
+
+
+# --- privacy ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_socket_is_opened_and_nothing_is_written(tiny_pack: Path, tmp_path: Path) -> None:
+    code = """
+import os, socket
+def refuse(*args, **kwargs):
+    raise AssertionError("a socket was opened")
+socket.socket = socket.create_connection = socket.getaddrinfo = refuse
+from mobilenmt import Translator
+with Translator(os.environ["PACK"]) as translator:
+    translator.translate("the dog")
+    list(translator.stream("the dog"))
+assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+"""
+    done = python(code, tiny_pack, HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), PYTHONWARNINGS="error")
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_an_earlier_import_with_telemetry_is_warned_about(tiny_pack: Path, tmp_path: Path) -> None:
+    code = "import os, onnxruntime\nfrom mobilenmt import Translator\nTranslator(os.environ['PACK'])"
+    assert "RuntimeWarning" in python(code, tiny_pack, HOME=str(tmp_path)).stderr
+    quiet = python(code, tiny_pack, HOME=str(tmp_path), ORT_DISABLE_TELEMETRY="1")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+
+
+# --- the guard --------------------------------------------------------------------------------------------------------
+
+
+def fake_search(monkeypatch: pytest.MonkeyPatch, greedy: list[int], beam: list[int]) -> None:
+    """Let the engine return these ids, whatever the source is."""
+
+    def generate(
+        self: Engine, sources: Sequence[Sequence[int]], *, beam_size: int = 1, n_best: int = 1, **rest: Any
+    ) -> list[list[Hypothesis]]:
+        ids = tuple(greedy if beam_size == 1 else beam)
+        return [[Hypothesis(ids, -1.0, len(ids) + 1, False)] * n_best for _ in sources]
+
+    monkeypatch.setattr(Engine, "generate", generate)
+
+
+LOOP = [9, 10, 11] * 8
+SOURCE = "the dog sees a cat and where is the station"
+
+
+def test_a_loop_is_translated_again_with_a_beam(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_search(monkeypatch, LOOP, [9, 10, 11, 12])
+    (found,) = translator.translate_batch([SOURCE])
+    assert (len(found.tokens), found.flags) == (4, ("retried",))
+
+
+def test_a_loop_that_stays_is_cut_and_flagged(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_search(monkeypatch, LOOP, LOOP)
+    (found,) = translator.translate_batch([SOURCE])
+    assert (len(found.tokens), found.flags) == (3, ("retried", "cut"))
+
+
+def test_a_runaway_from_a_single_word_is_cut(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_search(monkeypatch, list(range(9, 20)), list(range(9, 20)))
+    (found,) = translator.translate_batch(["a"])
+    assert len(found.text) <= 5 and "cut" in found.flags
+
+
+def test_a_retry_holds_one_graph_at_a_time_and_leaves_the_greedy_one(
+    tiny_pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is for one copy of the packed weights, also while a beam is searched in between."""
+    opened: list[tuple[str, weakref.ref[Any]]] = []
+
+    def open_and_note(path: Path, *arguments: Any, **options: Any) -> Any:
+        session = open_session(path, *arguments, **options)
+        opened.append((path.name, weakref.ref(session)))
+        return session
+
+    monkeypatch.setattr(engine_module, "open_session", open_and_note)
+    engine = Engine(Pack.open(tiny_pack))
+    source, limits = [[9, 10, 11, 12]], [12]
+    greedy = engine.generate(source, max_lengths=limits)
+    with engine.search_briefly():
+        with engine.search_briefly():  # as another thread's retry at the same time
+            beam = engine.generate(source, max_lengths=limits, beam_size=3)
+        assert [(name, ref() is None) for name, ref in opened] == [("greedy.onnx", True), ("translator.onnx", False)]
+    assert engine.generate(source, max_lengths=limits) == greedy
+    assert [(name, ref() is None) for name, ref in opened[1:]] == [("translator.onnx", True), ("greedy.onnx", False)]
+    assert engine.generate(source, max_lengths=limits, beam_size=3) == beam
+    with engine.search_briefly():  # what a caller opened for good is not closed
+        assert engine.generate(source, max_lengths=limits, beam_size=3) == beam
+    assert [ref() is None for _, ref in opened] == [True, True, False, False]
+
+
+def test_an_explicit_limit_turns_the_guard_off(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_search(monkeypatch, LOOP, LOOP)
+    (found,) = translator.translate_batch([SOURCE], max_length=40)
+    assert (len(found.tokens), found.flags) == (24, ())
