@@ -1,4 +1,4 @@
-"""Test sets, and BLEU and chrF by sacrebleu, with the signatures that make scores comparable."""
+"""Test sets and the outputs of peers; what scores them is the scorer of the core."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mobilenmt.compression.core.errors import EvaluationError
+from mobilenmt.compression.core.scoring import Score, Scorer
 from mobilenmt.compression.core.streams import READ_ERRORS, open_bytes
+
+__all__ = ["Score", "Scorer", "TestSet", "assign_peers", "read_lines", "read_test_sets"]
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,6 @@ class TestSet:
     def words(self) -> int:
         """Words of all sources, as white space parts them."""
         return sum(len(source.split()) for source in self.sources)
-
-
-@dataclass(frozen=True)
-class Score:
-    """Scores of one system on one test set."""
-
-    bleu: float
-    """BLEU (Papineni et al. 2002), 0 to 100."""
-    chrf: float
-    """chrF (Popović 2015): characters up to six, no words, 0 to 100."""
 
 
 def read_test_sets(paths: Sequence[Path], *, lines: int | None = None, reverse: bool = False) -> list[TestSet]:
@@ -126,34 +118,3 @@ def assign_peers(
                 raise EvaluationError(f"{path}: {peer} has an output for {test.name} already")
             found[peer][test.name] = tuple(lines[: len(test.sources)])
     return found
-
-
-class Scorer:
-    """BLEU and chrF with sacrebleu's defaults for a target language (its tokenizer for Chinese, Japanese, Korean).
-
-    Raises EvaluationError if sacrebleu needs something for this language that is not installed.
-    """
-
-    def __init__(self, target_language: str | None = None) -> None:
-        from sacrebleu.metrics.bleu import BLEU
-        from sacrebleu.metrics.chrf import CHRF
-
-        language = (target_language or "").partition("-")[0].partition("_")[0]
-        try:
-            self._bleu: Any = BLEU(trg_lang=language)
-        except (ImportError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise EvaluationError(f"sacrebleu cannot score {target_language}: {reason}") from None
-        self._chrf: Any = CHRF()
-
-    def score(self, outputs: Sequence[str], references: Sequence[str]) -> Score:
-        """Scores of a whole set, one reference a sentence; ``outputs`` and ``references`` have one length."""
-        if len(outputs) != len(references) or not outputs:
-            raise EvaluationError(f"{len(outputs)} translations for {len(references)} references")
-        bleu = self._bleu.corpus_score(list(outputs), [list(references)])
-        chrf = self._chrf.corpus_score(list(outputs), [list(references)])
-        return Score(round(bleu.score, 4), round(chrf.score, 4))
-
-    def signatures(self) -> dict[str, str]:
-        """sacrebleu's signatures; complete once something was scored."""
-        return {"BLEU": str(self._bleu.get_signature()), "chrF": str(self._chrf.get_signature())}

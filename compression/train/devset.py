@@ -1,4 +1,4 @@
-"""Evaluation while training: dev sets, greedy translation in batches of one length, BLEU and chrF by sacrebleu."""
+"""Evaluation while training: dev sets, greedy translation in batches of one length, BLEU and chrF."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilenmt.compression.core.errors import TrainingError
+from mobilenmt.compression.core.scoring import Score, Scorer
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -23,14 +24,6 @@ class DevSet:
     name: str
     sources: tuple[str, ...]
     references: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Corpus scores of one dev set, sacrebleu's defaults."""
-
-    bleu: float
-    chrf: float
 
 
 def read_dev_sets(paths: Sequence[Path], lines: int) -> list[DevSet]:
@@ -63,13 +56,17 @@ def read_dev_sets(paths: Sequence[Path], lines: int) -> list[DevSet]:
 
 
 class DevEvaluator:
-    """Translates dev sets greedily with a model under training."""
+    """Translates dev sets greedily with a model under training, and scores them for the vocabulary's target language.
+
+    Raises EvaluationError if sacrebleu needs something for this language that is not installed.
+    """
 
     def __init__(self, sets: Sequence[DevSet], vocabulary: Vocabulary, max_positions: int) -> None:
         self.sets = sets
         self.pad = vocabulary.pad
         self.max_positions = max_positions
         self.vocabulary = vocabulary
+        self.scorer = Scorer(vocabulary.languages[1])
         sources = [source for dev in sets for source in dev.sources]
         encoded = [[*ids[: max_positions - 1], vocabulary.eos] for ids in vocabulary.encode_batch(sources)]
         order = sorted(range(len(encoded)), key=lambda index: (len(encoded[index]), index))
@@ -106,27 +103,21 @@ class DevEvaluator:
         model.train(training)
         return found
 
-    def score(self, translations: dict[int, str]) -> dict[str, Scores]:
+    def score(self, translations: dict[int, str]) -> dict[str, Score]:
         """BLEU and chrF of each dev set, by its name."""
-        import sacrebleu
-
         scores, start = {}, 0
         for dev in self.sets:
             hypotheses = [translations[start + index] for index in range(len(dev.sources))]
-            references = [list(dev.references)]
-            scores[dev.name] = Scores(
-                round(sacrebleu.corpus_bleu(hypotheses, references, force=True).score, 4),
-                round(sacrebleu.corpus_chrf(hypotheses, references).score, 4),
-            )
+            scores[dev.name] = self.scorer.score(hypotheses, dev.references)
             start += len(dev.sources)
         return scores
 
 
-def mean_score(scores: dict[str, Scores], metric: str) -> float:
+def mean_score(scores: dict[str, Score], metric: str) -> float:
     """Mean over the dev sets."""
     return sum(float(getattr(score, metric)) for score in scores.values()) / len(scores)
 
 
-def to_json(scores: dict[str, Scores]) -> dict[str, dict[str, Any]]:
+def to_json(scores: dict[str, Score]) -> dict[str, dict[str, Any]]:
     """Scores as plain mappings."""
     return {name: asdict(score) for name, score in scores.items()}

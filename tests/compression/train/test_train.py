@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from mobilenmt.compression.core.errors import RecipeError, TrainingError
+from mobilenmt.compression.core.scoring import Score
 from mobilenmt.compression.core.settings import from_mapping
 from mobilenmt.compression.train import update
-from mobilenmt.compression.train.devset import read_dev_sets
+from mobilenmt.compression.train.devset import DevEvaluator, read_dev_sets
 from mobilenmt.compression.train.runlog import read_log
 from mobilenmt.compression.train.schedule import learning_rate, total_steps
 from mobilenmt.compression.train.settings import DistillSettings, TeacherModelSettings, TrainSettings
@@ -146,12 +147,11 @@ def test_accumulation_only_changes_the_order_of_summation(vocabulary: Vocabulary
 
 def test_best_evaluation_is_kept_and_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([10.0, 30.0, 20.0, 25.0, 29.0])
-    from mobilenmt.compression.train import devset
 
     def score(self: Any, translations: Any) -> Any:
-        return {"dev": devset.Scores(next(scores), 50.0)}
+        return {"dev": Score(next(scores), 50.0)}
 
-    monkeypatch.setattr(devset.DevEvaluator, "score", score)
+    monkeypatch.setattr(DevEvaluator, "score", score)
     result = run(tmp_path, tmp_path / "run", dev_every=4, patience=2, average_last=0)
     assert result["stopped_early"]
     assert (result["chosen"], result["step"], result["steps"]) == ("best", 8, 16)
