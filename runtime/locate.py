@@ -1,15 +1,24 @@
-"""Where packs and the cache lie: names to paths. Reads the environment anew on every call, changes nothing."""
+"""Where packs and the cache lie: names to paths. Reads the environment anew on every call, changes nothing.
+
+A pack can be a Python package of its own, which says so by an entry point of the group ``mobilenmt.packs``: its name is
+the pack's, its value the package whose folder, or the folder ``pack`` in it, is the pack.
+"""
 
 from __future__ import annotations
 
 import errno
+import importlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from mobilenmt.runtime.checks import shown
 from mobilenmt.runtime.errors import InputError, PackError, PackNotFoundError
 from mobilenmt.runtime.manifest import MANIFEST_NAME
+
+GROUP = "mobilenmt.packs"
+"""The entry point group of packs that are installed as Python packages."""
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL}
 
@@ -19,11 +28,14 @@ def find_pack(name_or_path: str | os.PathLike[str]) -> Path:
 
     1. the path itself (a bare name counts as a path only if it is a folder with a pack.json, or a zip file);
     2. NAME or NAME.zip in each folder of ``$MOBILENMT_PACKS`` (separated by ``os.pathsep``);
-    3. NAME or NAME.zip among the packs shipped with mobilenmt;
-    4. NAME or NAME.zip in ``$XDG_DATA_HOME/mobilenmt/packs`` (``~/.local/share/mobilenmt/packs``).
+    3. in a checkout of mobilenmt, NAME or NAME.zip in its folder models;
+    4. NAME or NAME.zip in ``$XDG_DATA_HOME/mobilenmt/packs`` (``~/.local/share/mobilenmt/packs``);
+    5. the installed Python package that offers NAME in the entry point group ``mobilenmt.packs``. One in a zip (a
+       zipapp) is the zip itself where it is the only pack in there.
 
-    Raises PackNotFoundError, which tells where it looked and what there is, PackError for a path that exists but is no
-    pack or may not be read, and InputError for what is neither text nor a path. The content is not looked at here.
+    Raises PackNotFoundError, which tells where it looked, what there is and how to get a pack, PackError for a path
+    that exists but is no pack or may not be read, and for a Python package without its pack, and InputError for what is
+    neither text nor a path. The content is not looked at here.
     """
     try:
         given = os.fsdecode(os.fspath(name_or_path))
@@ -42,6 +54,9 @@ def find_pack(name_or_path: str | os.PathLike[str]) -> Path:
             for candidate in (folder / given, folder / f"{given}.zip"):
                 if _looks_like_pack(candidate):
                     return candidate
+        package = _package_of(given)
+        if package:
+            return pack_in(given, package)
     if exists:
         raise PackError(f"{path} is no pack: neither a folder with a pack.json nor a zip file")
     raise PackNotFoundError(_not_found(given, bare, folders))
@@ -52,7 +67,10 @@ def search_folders() -> Iterator[Path]:
     for folder in os.environ.get("MOBILENMT_PACKS", "").split(os.pathsep):
         if folder:
             yield Path(folder).absolute()
-    yield Path(__file__).absolute().parent.parent / "models"
+    # Only a checkout has it (src/mobilenmt/models is a link there): a wheel leaves packs to distributions of their own.
+    models = Path(__file__).absolute().parent.parent / "models"
+    if models.is_dir():
+        yield models
     data = _base_folder("XDG_DATA_HOME", "~/.local/share")
     if data is not None:
         yield data / "mobilenmt" / "packs"
@@ -80,7 +98,90 @@ def installed_packs() -> list[str]:
         # hidden ones are the temporary folders of an export
         found = (entry for entry in entries if not entry.name.startswith(".") and _looks_like_pack(entry))
         names.update(entry.name.removesuffix(".zip") for entry in found)
-    return sorted(names)
+    return sorted(names.union(_entry_points()))
+
+
+def _package_of(name: str) -> str | None:
+    """The package that offers a pack. importlib.metadata takes tens of ms to import, reading the files takes one."""
+    for folder in sys.path:
+        try:
+            with os.scandir(folder or ".") as entries:
+                about = sorted(entry.path for entry in entries if entry.name.endswith((".dist-info", ".egg-info")))
+        except OSError:  # not there, or a zip
+            continue
+        for path in about:
+            try:
+                text = Path(path, "entry_points.txt").read_text("utf-8")
+            except (OSError, ValueError):
+                continue
+            found = _declared(text).get(name) if GROUP in text else None
+            if found:
+                return found
+    return _entry_points().get(name)  # zips, and importers of other kinds
+
+
+def _declared(text: str) -> dict[str, str]:
+    """What an entry_points.txt says of packs: name -> package."""
+    found: dict[str, str] = {}
+    section = ""
+    for line in map(str.strip, text.splitlines()):
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if line.startswith("["):
+            section = line.strip("[] ")
+        elif section == GROUP and equals and not line.startswith(("#", ";")):
+            found[name] = value
+    return found
+
+
+def _entry_points() -> dict[str, str]:
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry.value for entry in entry_points(group=GROUP)}
+
+
+def pack_in(name: str, package: str) -> Path:
+    """Return the pack of an installed package: its folder, the folder ``pack`` in it, or the zip it was imported from.
+
+    PackError if there is none, or one that nothing can read where it lies.
+    """
+    try:
+        module = importlib.import_module(package)
+    except Exception as error:  # whatever a package raises, it is this pack that cannot be had
+        raise PackError(
+            f"the pack {shown(name)} is in the Python package {shown(package)}, which cannot be imported "
+            f"({error}); install it again"
+        ) from None
+    folders = [Path(folder).absolute() for folder in getattr(module, "__path__", ())]
+    for folder in folders:
+        for candidate in (folder, folder / "pack"):
+            if _looks_like_pack(candidate):
+                return candidate
+        archive = next((parent for parent in folder.parents if _is_file(parent)), None)
+        if archive is not None:
+            if _only_pack(archive, folder):
+                return archive
+            raise PackError(
+                f"the pack {shown(name)} lies inside {archive}, and its files must lie on the disk: "
+                f"unpack {folder.relative_to(archive).as_posix()} into a folder named {name}, "
+                "and set MOBILENMT_PACKS to the folder around that"
+            )
+    raise PackError(
+        f"the pack {shown(name)} should be in the Python package {shown(package)}, which holds none "
+        f"(looked in {', '.join(map(str, folders)) or 'a module without a folder'}); install it again"
+    )
+
+
+def _only_pack(archive: Path, folder: Path) -> bool:
+    """Whether the cache can unpack this folder of a zip: it takes a zip with one pack, at its top."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            names = opened.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+    packs = [entry for entry in names if entry.endswith(MANIFEST_NAME) and entry.count("/") < 2]
+    return packs == [f"{folder.relative_to(archive).as_posix()}/{MANIFEST_NAME}"]
 
 
 def _base_folder(variable: str, default: str) -> Path | None:
@@ -119,4 +220,15 @@ def _not_found(given: str, bare: bool, folders: list[Path]) -> str:
         return f"there is no pack at {shown(given)}: no such file or folder"
     looked = ", ".join(str(folder) for folder in (Path.cwd(), *folders))
     names = ", ".join(installed_packs()) or "none"
-    return f"there is no pack named {shown(given)}; looked in {looked}; names that exist: {names}"
+    return (
+        f"there is no pack named {shown(given)}; looked in {looked} and the installed packages; "
+        f"names that exist: {names}. To get one: pip install mobilenmt-pack-{_for_pip(given)} "
+        "(in a checkout of mobilenmt: pip install ./models/NAME), give the path of a pack, "
+        "or set MOBILENMT_PACKS to the folder it lies in"
+    )
+
+
+def _for_pip(given: str) -> str:
+    """The name, if it can be part of a distribution's."""
+    usual = given.isascii() and given.replace("-", "").replace("_", "").isalnum() and len(given) <= 40
+    return given if usual else "NAME"
