@@ -54,7 +54,7 @@ ensure_venv() {
     local venv=$1 install=$2 key interpreter
     find_python
     interpreter=$("$python" -c 'import platform, sys; print(platform.python_version(), sys.executable)')
-    key="$(cat "$root"/pyproject.toml "$root"/script/{constraints.txt,environment.sh} | cksum) $root $interpreter"
+    key="$(cat "$root"/{,models/en-de/}pyproject.toml "$root"/script/{constraints.txt,environment.sh} | cksum) $root $interpreter"
     if command -v flock >/dev/null; then # two runs at once: the second waits, then finds it done
         exec 9>"$venv.lock"
         flock 9
@@ -70,11 +70,11 @@ ensure_venv() {
     python=$venv/bin/python
 }
 
-# The environment of demo: the runtime alone.
+# The environment of demo: the runtime and the shipped pack.
 # The runtime takes the newest numpy, as a user's pip would; only the exporter's packages hold it at 1.26.
 install_demo() {
-    "$1" -m pip install --quiet -c <(sed '/^numpy==/d' "$root/script/constraints.txt") -e "$root" >&2 ||
-        die "pip could not install the runtime (its message is above)"
+    "$1" -m pip install --quiet -c <(sed '/^numpy==/d' "$root/script/constraints.txt") -e "$root" -e "$root/models/en-de" >&2 ||
+        die "pip could not install the runtime and the pack (its message is above)"
 }
 
 # The environment of test and lint: everything (the ray extra brings compress, and that brings export). torch goes first
@@ -86,6 +86,6 @@ install_test() {
     torch=$(sed -n 's/^\(torch==[^ ;]*\).*/\1/p' "$root/script/constraints.txt")
     "$1" -m pip install --quiet -c "$root/script/constraints.txt" "$torch" >&2 ||
         die "pip could not install $torch for $("$1" --version); if there is no build for it, take another Python: PYTHON=python3.11 $0"
-    "$1" -m pip install --quiet -c "$root/script/constraints.txt" -e "${root}[dev,ray]" >&2 ||
+    "$1" -m pip install --quiet -c "$root/script/constraints.txt" -e "${root}[dev,ray]" -e "$root/models/en-de" >&2 ||
         die "pip could not install the requirements (its message is above)"
 }

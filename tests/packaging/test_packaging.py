@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import email
 import importlib.util
+import json
+import runpy
 import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
+import types
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +20,14 @@ from pathlib import Path
 import pytest
 
 import mobilenmt
+from mobilenmt.pyinstaller import hook_folders
 from places import ROOT
+from small_packs import CONTENT, make_folder
 
 PARTS = ("runtime", "export", "compression")
-PACK_FILES = ("pack.json", "tokenizer.json", "weights.bin", "greedy.onnx", "translator.onnx")
-# Installed: what everybody gets, without models/ (200,000 is the goal, README says where the rest is), and the
-# pipeline, Python files that nothing on a device reads.
-MAX_WHEEL_BYTES, MAX_PIPELINE_BYTES = 330_000, 500_000
+# Bytes, installed: runtime, exporter and front door; the pipeline, Python files that nothing on a device reads; what
+# pip keeps about the distribution.
+MAX_ENGINE_BYTES, MAX_PIPELINE_BYTES, MAX_ABOUT_BYTES = 300_000, 500_000, 40_000
 MAX_IMPORT_SECONDS = 0.15
 HEAVY = {"numpy", "onnxruntime", "tokenizers", "torch", "transformers", "onnx"}
 
@@ -125,18 +129,23 @@ def test_nothing_imports_a_part_by_its_top_level_name() -> None:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the build reads, with one tiny pack in place of the real ones."""
+    """A copy of what the build reads, with a tiny pack in place of the real one."""
     copy = tmp_path_factory.mktemp("tree")
     stray = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in ("src", *PARTS):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=stray)
     for name in ("pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, copy / name)
-    pack = copy / "models" / "xx-yy"
+    # The pack's own distribution, its files one byte long: what is looked at is which go where.
+    pack = copy / "models" / "en-de"
     pack.mkdir(parents=True)
-    for name in PACK_FILES:
-        (pack / name).write_bytes(b"{}")
+    for path in (ROOT / "models" / "en-de").iterdir():
+        if path.suffix in (".bin", ".onnx"):
+            (pack / path.name).write_bytes(b"x")
+        elif path.is_file():
+            shutil.copy(path, pack / path.name)
     # What a used checkout also holds, and a wheel must not.
+    (pack / "notes.txt").write_text("notes", encoding="utf-8")
     (copy / "models" / "README.md").write_text("notes", encoding="utf-8")
     (copy / "runtime" / "__pycache__").mkdir()
     (copy / "runtime" / "__pycache__" / "pack.cpython-311.pyc").write_bytes(b"stale")
@@ -180,22 +189,26 @@ def contents(wheel: Path) -> dict[str, int]:
 def expected_files() -> set[str]:
     code = {f"mobilenmt/{path.name}" for path in (ROOT / "src/mobilenmt").glob("*.py")}
     code |= {f"mobilenmt/{path.relative_to(ROOT).as_posix()}" for part in PARTS for path in (ROOT / part).rglob("*.py")}
-    pack = {f"mobilenmt/models/xx-yy/{name}" for name in PACK_FILES}
+    code |= {f"mobilenmt/pyinstaller/{name}" for name in ("__init__.py", "hook-mobilenmt.py")}
     info = f"mobilenmt-{mobilenmt.__version__}.dist-info"
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
-    return code | pack | {"mobilenmt/py.typed"} | {f"{info}/{name}" for name in about}
+    return code | {"mobilenmt/py.typed"} | {f"{info}/{name}" for name in about}
 
 
-def test_wheel_has_every_module_and_pack_and_nothing_stray(wheel: Path) -> None:
+def test_wheel_has_every_module_and_nothing_stray_nor_any_weights(wheel: Path) -> None:
     assert wheel.name == f"mobilenmt-{mobilenmt.__version__}-py3-none-any.whl"
     assert set(contents(wheel)) == expected_files()
 
 
 def test_wheel_is_small(wheel: Path) -> None:
-    sizes = {name: size for name, size in contents(wheel).items() if not name.startswith("mobilenmt/models/")}
-    pipeline = sum(size for name, size in sizes.items() if name.startswith("mobilenmt/compression/"))
-    assert sum(sizes.values()) - pipeline <= MAX_WHEEL_BYTES
+    sizes = contents(wheel)
+    about = sum(size for name, size in sizes.items() if not name.startswith("mobilenmt/"))
+    pipeline = sum(
+        size for name, size in sizes.items() if name.startswith(("mobilenmt/compression/", "mobilenmt/pipeline_"))
+    )
+    assert sum(sizes.values()) - pipeline - about <= MAX_ENGINE_BYTES
     assert pipeline <= MAX_PIPELINE_BYTES
+    assert about <= MAX_ABOUT_BYTES
 
 
 def test_wheel_from_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: Path) -> None:
@@ -216,6 +229,84 @@ def test_wheel_requires_the_runtime_only(wheel: Path) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == {"export", "compress", "ray", "dev"}
     assert metadata["License-Expression"] == "Apache-2.0"
     assert "mobilenmt = mobilenmt.cli:entry" in scripts
+    assert "[pyinstaller40]\nhook-dirs = mobilenmt.pyinstaller:hook_folders" in scripts
+
+
+def test_pack_is_a_distribution_with_a_licence_of_its_own(tree: Path, tmp_path: Path) -> None:
+    """Built with what its pack.json lists, no more and no less, and an entry point that mobilenmt finds it by."""
+    built = build("wheel", tree / "models" / "en-de", tmp_path)
+    name, _, version = built.name.removesuffix("-py3-none-any.whl").partition("-")
+    assert name == "mobilenmt_pack_en_de"
+    info = f"{name}-{version}.dist-info"
+    card = json.loads((ROOT / "models/en-de/pack.json").read_text(encoding="utf-8"))
+    files = {f"{name}/{file}" for file in ("__init__.py", "pack.json", *card["files"])}
+    about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
+    assert set(contents(built)) == files | {f"{info}/{file}" for file in about}
+    with zipfile.ZipFile(built) as archive:
+        metadata = email.message_from_bytes(archive.read(f"{info}/METADATA"))
+        entry_points = archive.read(f"{info}/entry_points.txt").decode()
+        licence = " ".join(archive.read(f"{info}/licenses/LICENSE").decode().split())
+    assert metadata["Name"] == "mobilenmt-pack-en-de"
+    assert metadata["License-Expression"] == "LicenseRef-research-and-evaluation-only"
+    assert entry_points.split("\n")[:2] == ["[mobilenmt.packs]", "en-de = mobilenmt_pack_en_de"]
+    assert "not for commercial use" in card["card"]["licence"] and "NOT FOR COMMERCIAL USE" in licence
+    for source in card["card"]["training_data"]:  # as the card says
+        assert source["licence"] in licence
+
+
+def test_pack_installed_beside_the_engine_is_found(tree: Path, wheel: Path, tmp_path: Path) -> None:
+    """Both wheels unpacked into one folder, as pip does, and no checkout on the path."""
+    for archive in (wheel, build("wheel", tree / "models" / "en-de", tmp_path)):
+        with zipfile.ZipFile(archive) as opened:
+            opened.extractall(tmp_path / "site")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
+        "from mobilenmt.runtime.locate import find_pack\nprint(find_pack('en-de'), 'importlib.metadata' in sys.modules)"
+    )
+    # without site-packages: an editable install of this checkout must not answer
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"{tmp_path / 'site' / 'mobilenmt_pack_en_de'} False\n", done.stderr
+
+
+def test_engine_alone_says_how_to_get_a_pack(wheel: Path, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(wheel)!r})\n"
+        "from mobilenmt.runtime.locate import find_pack\nfind_pack('en-de')"
+    )
+    environment = {"XDG_DATA_HOME": str(tmp_path), "SYSTEMROOT": "C:\\Windows"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    error = done.stderr.splitlines()[-1]
+    assert "PackNotFoundError" in error
+    assert "pip install mobilenmt-pack-en-de" in error and "MOBILENMT_PACKS" in error
+
+
+def test_hook_gives_pyinstaller_the_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run as PyInstaller runs it, with stand-ins for what it imports from there."""
+    folder = make_folder(tmp_path / "pack_of_the_hook")
+    (folder / "notes.txt").write_text("notes")
+    inner = make_folder(tmp_path / "pack_inside" / "pack")
+    for name, package in (("hook-pack", folder.name), ("inside-pack", "pack_inside")):
+        about = tmp_path / f"{name}-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(f"[mobilenmt.packs]\n{name} = {package}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    hooks = types.ModuleType("PyInstaller.utils.hooks")
+    hooks.collect_submodules = lambda package: [f"{package}.translator"]  # type: ignore[attr-defined]
+    hooks.copy_metadata = lambda name: [(f"/site/{name}", name)]  # type: ignore[attr-defined]
+    for module in ("PyInstaller", "PyInstaller.utils"):
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    monkeypatch.setitem(sys.modules, hooks.__name__, hooks)
+    (place,) = hook_folders()
+    found = runpy.run_path(str(Path(place) / "hook-mobilenmt.py"))
+    datas = set(found["datas"])
+    assert {(str(folder / name), folder.name) for name in ("pack.json", *CONTENT)} < datas
+    assert {(str(inner / name), str(Path("pack_inside", "pack"))) for name in ("pack.json", *CONTENT)} < datas
+    assert {("/site/hook-pack", "hook-pack"), ("/site/inside-pack", "inside-pack")} < datas
+    assert not any("notes.txt" in source for source, _ in datas)
+    assert {"mobilenmt.runtime.translator", folder.name, "pack_inside"} <= set(found["hiddenimports"])
 
 
 def test_pinned_versions_lie_in_the_supported_ranges() -> None:

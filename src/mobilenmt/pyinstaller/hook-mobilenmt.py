@@ -1,0 +1,21 @@
+"""PyInstaller's hook for mobilenmt: every installed pack goes along, with what its entry point is found by."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from PyInstaller.utils.hooks import collect_submodules, copy_metadata
+
+from mobilenmt.runtime.locate import GROUP, pack_in
+from mobilenmt.runtime.pack import read_manifest
+
+hiddenimports = collect_submodules("mobilenmt.runtime")  # loaded at their first use
+datas: list[tuple[str, str]] = []
+for entry in entry_points(group=GROUP):
+    pack = pack_in(entry.name, entry.value)
+    target = Path(*entry.value.split("."), *(["pack"] if pack.name == "pack" else []))
+    datas += [(str(pack / name), str(target)) for name in ("pack.json", *read_manifest(pack).files)]
+    if entry.dist is not None:
+        datas += copy_metadata(entry.dist.name)  # the entry point, and the licence of the weights
+    hiddenimports.append(entry.value)
