@@ -13,7 +13,8 @@ from mobilenmt.export.activations import check_activation
 from mobilenmt.export.checkpoint import Checkpoint, load_checkpoint, read_json
 from mobilenmt.export.writer import PackWriter
 from mobilenmt.runtime.errors import InputError
-from mobilenmt.runtime.pack import GenerationDefaults, ModelInfo, Pack, PackManifest, TokenIds
+from mobilenmt.runtime.manifest import GenerationDefaults, ModelInfo, PackManifest, TokenIds
+from mobilenmt.runtime.pack import Pack
 
 if TYPE_CHECKING:
     from mobilenmt.export.shortlist import Shortlist

@@ -15,32 +15,8 @@ from pathlib import Path
 
 from mobilenmt.runtime.checks import shown
 from mobilenmt.runtime.errors import PackError
-from mobilenmt.runtime.locate import find_pack, installed_packs
-from mobilenmt.runtime.manifest import (
-    FORMAT_VERSION,
-    MANIFEST_LIMIT,
-    MANIFEST_NAME,
-    FileEntry,
-    GenerationDefaults,
-    ModelInfo,
-    PackManifest,
-    TokenIds,
-    parse_manifest,
-)
-
-__all__ = [
-    "FORMAT_VERSION",
-    "REQUIRED_FILES",
-    "FileEntry",
-    "GenerationDefaults",
-    "ModelInfo",
-    "Pack",
-    "PackManifest",
-    "TokenIds",
-    "find_pack",
-    "installed_packs",
-    "read_manifest",
-]
+from mobilenmt.runtime.locate import find_pack
+from mobilenmt.runtime.manifest import MANIFEST_LIMIT, MANIFEST_NAME, PackManifest, parse_manifest
 
 REQUIRED_FILES = ("tokenizer.json", "weights.bin", "greedy.onnx", "translator.onnx")
 """Files without which a pack cannot translate; format 1 had no greedy.onnx."""

@@ -17,7 +17,7 @@ from mobilenmt.runtime.errors import PackError
 if TYPE_CHECKING:
     import tokenizers
 
-    from mobilenmt.runtime.pack import TokenIds
+    from mobilenmt.runtime.manifest import TokenIds
 
 CONTROL_MARK = "\uffff"
 """Stands before a piece that steers the model: never read from text, never shown in a translation."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilenmt.export.writer import PackWriter, write_manifest
-from mobilenmt.runtime.pack import GenerationDefaults, ModelInfo, PackManifest, TokenIds
+from mobilenmt.runtime.manifest import GenerationDefaults, ModelInfo, PackManifest, TokenIds
 
 CONTENT = {
     "tokenizer.json": b"{}",

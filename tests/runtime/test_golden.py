@@ -36,7 +36,7 @@ def _make() -> None:
 
     from mobilenmt.export.export import export
     from mobilenmt.export.shortlist import Shortlist
-    from mobilenmt.runtime.pack import FORMAT_VERSION
+    from mobilenmt.runtime.manifest import FORMAT_VERSION
     from tiny_models import make_checkpoint
 
     name = "tiny-{}.{}".format(*FORMAT_VERSION)

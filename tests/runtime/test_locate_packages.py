@@ -12,7 +12,8 @@ import pytest
 
 from mobilenmt.runtime import locate
 from mobilenmt.runtime.errors import PackError, PackNotFoundError
-from mobilenmt.runtime.pack import Pack, find_pack, installed_packs
+from mobilenmt.runtime.locate import find_pack, installed_packs
+from mobilenmt.runtime.pack import Pack
 from places import SRC
 from small_packs import make_folder
 

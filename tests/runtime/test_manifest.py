@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mobilenmt.runtime.errors import PackError
-from mobilenmt.runtime.manifest import parse_manifest
-from mobilenmt.runtime.pack import FORMAT_VERSION, FileEntry, ModelInfo, Pack, TokenIds
+from mobilenmt.runtime.manifest import FORMAT_VERSION, FileEntry, ModelInfo, TokenIds, parse_manifest
+from mobilenmt.runtime.pack import Pack
 from small_packs import make_folder, manifest
 
 

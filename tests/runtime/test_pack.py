@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from mobilenmt.export.writer import write_manifest
-from mobilenmt.runtime import locate, pack
+from mobilenmt.runtime import locate
 from mobilenmt.runtime.errors import InputError, PackError, PackNotFoundError
-from mobilenmt.runtime.pack import FileEntry, Pack, find_pack
+from mobilenmt.runtime.locate import find_pack
+from mobilenmt.runtime.manifest import FileEntry
+from mobilenmt.runtime.pack import Pack
 from places import SRC
 from small_packs import CONTENT, make_folder, make_zip, manifest
 
@@ -182,7 +184,7 @@ def test_lookup_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("xx-yy").rmdir()
     here = make_folder(Path("xx-yy").absolute())
     assert find_pack("xx-yy") == here
-    assert {"xx-yy"} <= set(pack.installed_packs())
+    assert {"xx-yy"} <= set(locate.installed_packs())
 
 
 def test_shipped_packs_come_before_the_user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
