@@ -20,7 +20,7 @@ from mobilenmt.runtime import locate
 from mobilenmt.runtime.errors import InputError, PackError, PackNotFoundError
 from mobilenmt.runtime.locate import find_pack
 from mobilenmt.runtime.manifest import FileEntry
-from mobilenmt.runtime.pack import Pack
+from mobilenmt.runtime.pack import REQUIRED_FILES, Pack
 from places import SRC
 from small_packs import CONTENT, make_folder, make_zip, manifest
 
@@ -102,7 +102,7 @@ def test_weights_cut_short_are_refused_even_unverified(folder: Path, verify: boo
         Pack.open(folder, verify=verify)
 
 
-@pytest.mark.parametrize("name", pack.REQUIRED_FILES)
+@pytest.mark.parametrize("name", REQUIRED_FILES)
 def test_pack_that_does_not_list_what_it_needs_is_refused(folder: Path, name: str) -> None:
     edit(folder, lambda data: data["files"].pop(name))
     with pytest.raises(PackError, match=f"{name} not listed"):
