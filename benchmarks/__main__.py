@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import figures
 from benchmarks.engines.base import SPECS
-from benchmarks.restore import restored
-from benchmarks.settings import BUILD, RESULTS, SENTENCES, SHIPPED, Settings
+from benchmarks.harness.settings import BUILD, RESULTS, SENTENCES, SHIPPED, Settings
+from benchmarks.pack import figures
+from benchmarks.pack.restore import restored
 from mobilenmt.runtime.errors import MobileNMTError
 
 _QUICK: dict[str, Any] = {
@@ -108,8 +108,8 @@ def _figures(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from benchmarks.report import markdown
-    from benchmarks.results import read, write_atomically
+    from benchmarks.harness.results import read, write_atomically
+    from benchmarks.report.report import markdown
     from benchmarks.run import draw
 
     content = read(options.results)

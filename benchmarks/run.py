@@ -9,18 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.agreement import agreement, quality
-from benchmarks.bench import Bench
-from benchmarks.breakdown import breakdown
-from benchmarks.errors import BenchmarkError
-from benchmarks.footprint import cold, size
-from benchmarks.memory import memory
-from benchmarks.plots import plots
-from benchmarks.report import markdown
-from benchmarks.results import Results, write_atomically
-from benchmarks.roofline import roofline
-from benchmarks.settings import Settings
-from benchmarks.speed import endtoend, latency, throughput
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.results import Results, write_atomically
+from benchmarks.harness.settings import Settings
+from benchmarks.parts.agreement import agreement, quality
+from benchmarks.parts.breakdown import breakdown
+from benchmarks.parts.footprint import cold, size
+from benchmarks.parts.memory import memory
+from benchmarks.parts.roofline import roofline
+from benchmarks.parts.speed import endtoend, latency, throughput
+from benchmarks.report.plots import plots
+from benchmarks.report.report import markdown
 
 Part = Callable[[Bench], dict[str, Any]]
 PARTS: dict[str, Part] = {

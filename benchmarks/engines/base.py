@@ -46,7 +46,7 @@ class Spec:
     factory: str
     """``module:class`` below benchmarks.engines."""
     artifact: str
-    """Name of the folder that :mod:`benchmarks.prepare` makes for it."""
+    """Name of the folder that :mod:`benchmarks.harness.prepare` makes for it."""
     requirements: tuple[str, ...]
     """Packages that a user of this engine must install, the tokenizer counted."""
 

@@ -21,23 +21,26 @@ from places import ROOT
 sys.path.insert(0, str(ROOT))  # benchmarks/ is no part of the package
 
 from benchmarks.__main__ import main
-from benchmarks.bars import BARS, bars
-from benchmarks.bench import Bench
-from benchmarks.bpe import bpe_pack
 from benchmarks.engines.base import SPECS
-from benchmarks.environments import Environment
-from benchmarks.errors import BenchmarkError
-from benchmarks.memory import resident
-from benchmarks.plots import plots
-from benchmarks.report import markdown
-from benchmarks.restore import restored
-from benchmarks.results import Results, read, write_atomically
-from benchmarks.settings import Settings
-from benchmarks.stats import growth, ratio, summarize
-from benchmarks.text import Corpus, read_corpus
-from benchmarks.worker import Worker
+from benchmarks.harness import prepare
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.environments import Environment
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.results import Results, read, write_atomically
+from benchmarks.harness.settings import Settings
+from benchmarks.harness.text import Corpus, read_corpus
+from benchmarks.harness.worker import Worker
+from benchmarks.pack import arm, figures
+from benchmarks.pack.bpe import bpe_pack
+from benchmarks.pack.restore import restored
+from benchmarks.parts import breakdown, roofline
+from benchmarks.parts.memory import resident
+from benchmarks.report.bars import BARS, bars
+from benchmarks.report.plots import plots
+from benchmarks.report.report import markdown
+from benchmarks.report.stats import growth, ratio, summarize
 
-from benchmarks import ROOT, arm, breakdown, figures, prepare, roofline
+from benchmarks import ROOT
 from benchmarks import run as runner
 from mobilenmt.export.export import export
 from mobilenmt.export.shortlist import Shortlist

@@ -1,0 +1,52 @@
+"""What every part of a run shares: settings, sentences, the engines' models, progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from benchmarks.engines.base import SPECS
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.prepare import artifact
+from benchmarks.harness.settings import Settings
+from benchmarks.harness.text import Corpus, read_corpus
+
+T = TypeVar("T")
+
+
+class Bench:
+    """One run."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The sentences, encoded by the checkpoint's tokenizer."""
+        return read_corpus(self.settings.sentences, self.tokenizer_json)
+
+    @property
+    def tokenizer_json(self) -> Path:
+        """The checkpoint's tokenizer."""
+        return self.settings.checkpoint / "tokenizer.json"
+
+    def paths(self, names: Sequence[str]) -> dict[str, Path]:
+        """The models of the wanted engines that this run measures, made if needed."""
+        wanted = [name for name in names if name in self.settings.engines]
+        return {name: artifact(SPECS[name].artifact, self.settings) for name in wanted}
+
+    def path(self, name: str) -> Path:
+        """The model of one engine; BenchmarkError if this run leaves that engine out."""
+        found = self.paths([name])
+        if not found:
+            raise BenchmarkError(f"this part needs the engine {name}")
+        return found[name]
+
+    def progress(self, items: Iterable[T], what: str) -> Iterator[T]:
+        """Items with a bar on standard error."""
+        from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+
+        return iter(tqdm(list(items), desc=what, file=sys.stderr, disable=None))

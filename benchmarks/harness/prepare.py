@@ -1,0 +1,153 @@
+"""Makes every engine's model from one checkpoint, each with that engine's own tools. Done once, kept below build/."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.machine import cpu_flags, source_digest
+from benchmarks.harness.settings import Settings
+
+_BIG: dict[str, Any] = {
+    "vocab_size": 32000,
+    "d_model": 1024,
+    "encoder_layers": 6,
+    "decoder_layers": 6,
+    "encoder_attention_heads": 16,
+    "decoder_attention_heads": 16,
+    "encoder_ffn_dim": 4096,
+    "decoder_ffn_dim": 4096,
+    "activation_function": "relu",
+    "max_position_embeddings": 512,
+    "scale_embedding": True,
+    "pad_token_id": 31999,
+    "eos_token_id": 0,
+    "decoder_start_token_id": 31999,
+    "forced_eos_token_id": 0,
+}
+"""Transformer-big (Vaswani et al. 2017, table 3), the baseline of MobileNMT's table 1, as a Marian model."""
+
+
+def artifact(name: str, settings: Settings) -> Path:
+    """Folder of one artifact, made if it is not there yet.
+
+    Raises:
+        BenchmarkError: its tool is not installed or failed; the rest can be measured without it.
+    """
+    if name == "checkpoint":
+        return settings.checkpoint
+    if name == "pack-int8" and settings.pack is not None:
+        return settings.pack
+    key = _key(name, settings)
+    target = settings.build / key / ("en-de" if name.startswith("pack") else name)
+    try:
+        return made_once(target, lambda out: _MAKERS[name](settings, out))
+    except ImportError as error:
+        raise BenchmarkError(f"{name} needs a package that is not installed: {error}") from error
+
+
+def made_once(target: Path, make: Callable[[Path], object]) -> Path:
+    """The folder ``target``, which ``make`` writes if it is not there yet; it appears complete or not at all."""
+    if target.exists():
+        return target
+    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        make(partial)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _key(name: str, settings: Settings) -> str:
+    """Name of the folder for what the artifact is made from."""
+    digest = hashlib.sha256(name.encode())
+    if name.startswith("big"):
+        files = [Path(__file__)]
+    else:
+        files = sorted(path for path in settings.checkpoint.iterdir() if path.is_file())
+    for path in files:
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    if name.startswith("pack"):
+        digest.update(source_digest().encode())  # a pack is made again when our code changes
+    return f"{name}-{digest.hexdigest()[:12]}"
+
+
+def _pack(precision: str) -> Callable[[Settings, Path], None]:
+    def make(settings: Settings, out: Path) -> None:
+        from mobilenmt.export.export import export
+
+        export(settings.checkpoint, out, precision=precision, name="en-de")
+
+    return make
+
+
+def _ctranslate2(quantization: str) -> Callable[[Settings, Path], None]:
+    def make(settings: Settings, out: Path) -> None:
+        from ctranslate2.converters import TransformersConverter
+
+        TransformersConverter(str(settings.checkpoint)).convert(str(out), quantization=quantization)
+
+    return make
+
+
+def _optimum(settings: Settings, out: Path) -> None:
+    _optimum_export(settings.checkpoint, out)
+
+
+def _optimum_export(checkpoint: Path, out: Path) -> None:
+    from optimum.exporters.onnx import main_export  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    main_export(str(checkpoint), output=str(out), task="text2text-generation-with-past", device="cpu")
+
+
+def _optimum_int8(settings: Settings, out: Path) -> None:
+    """Dynamic INT8 by optimum's own quantizer, with the configuration that it has for this processor."""
+    from optimum.onnxruntime import ORTQuantizer  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from optimum.onnxruntime.configuration import AutoQuantizationConfig  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    source = artifact("optimum-fp32", settings)
+    make = AutoQuantizationConfig.avx512_vnni if "avx512_vnni" in cpu_flags() else AutoQuantizationConfig.avx2
+    config = make(is_static=False, per_channel=False)
+    shutil.copytree(source, out, ignore=shutil.ignore_patterns("*.onnx", "*.onnx_data"))
+    # The merged decoder cannot be quantized: its weights lie outside the two branches of its If.
+    for stem in ("encoder_model", "decoder_model", "decoder_with_past_model"):
+        quantizer = ORTQuantizer.from_pretrained(source, file_name=f"{stem}.onnx")
+        quantizer.quantize(save_dir=out, quantization_config=config, file_suffix="quantized")
+
+
+def _big_checkpoint(settings: Settings, out: Path) -> None:
+    """Random weights: speed and memory do not depend on what they are, since the lengths are forced."""
+    import torch
+    from transformers import GenerationConfig, MarianConfig, MarianMTModel
+
+    torch.manual_seed(0)
+    model = MarianMTModel(MarianConfig(**_BIG))  # type: ignore[no-untyped-call, unused-ignore]
+    names = ("pad_token_id", "eos_token_id", "decoder_start_token_id", "forced_eos_token_id")
+    defaults: dict[str, Any] = {name: _BIG[name] for name in names}
+    defaults |= {"bad_words_ids": [[_BIG["pad_token_id"]]], "max_length": 512}
+    model.generation_config = GenerationConfig(**defaults)  # type: ignore[no-untyped-call, unused-ignore]
+    model.save_pretrained(out)
+
+
+def _big_optimum(settings: Settings, out: Path) -> None:
+    _optimum_export(artifact("big-checkpoint", settings), out)
+
+
+_MAKERS: dict[str, Callable[[Settings, Path], None]] = {
+    "pack-int8": _pack("int8"),
+    "pack-fp32": _pack("fp32"),
+    "ct2-int8": _ctranslate2("int8"),
+    "ct2-float32": _ctranslate2("float32"),
+    "optimum-fp32": _optimum,
+    "optimum-int8": _optimum_int8,
+    "big-checkpoint": _big_checkpoint,
+    "big-optimum-fp32": _big_optimum,
+}

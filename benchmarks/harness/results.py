@@ -1,0 +1,101 @@
+"""results.json: one part after another, each saved as soon as it is done, so that a killed run can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.machine import load, machine, versions
+from benchmarks.harness.settings import Settings
+
+FORMAT = 1
+
+
+@dataclass
+class Results:
+    """The content of results.json."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @classmethod
+    def start(cls, settings: Settings, resume: bool) -> Results:
+        """A new file in the settings' folder, or the old one to go on with if it was taken with the same settings.
+
+        Raises:
+            BenchmarkError: the file to go on with cannot be read, or comes from other settings or versions.
+        """
+        path = settings.out / "results.json"
+        fresh: dict[str, Any] = {
+            "format": FORMAT,
+            "machine": machine(),
+            "versions": versions(),
+            "settings": _plain(settings),
+            "parts": {},
+        }
+        if resume and path.exists():
+            old = read(path)
+            for key in ("machine", "versions", "settings"):
+                if old.get(key) != fresh[key]:
+                    raise BenchmarkError(
+                        f"{path} comes from another {key.removesuffix('s')}, so that a run cannot go on with it: "
+                        "run without --resume, or with another --out"
+                    )
+            return cls(path, old)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return cls(path, fresh)
+
+    def has(self, part: str) -> bool:
+        """Whether a part was finished."""
+        return part in self.content["parts"]
+
+    def add(self, part: str, found: dict[str, Any], started: float) -> None:
+        """Keep what a part found; ``started`` is the ``time.time()`` at its start."""
+        taken = {"at": round(started), "seconds": round(time.time() - started, 1), "load average": load()}
+        self.content["parts"][part] = {"taken": taken, **found}
+        write_atomically(self.path, json.dumps(self.content, ensure_ascii=False, indent=1) + "\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Content of a results.json; BenchmarkError if it is not one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("parts"), dict):
+        raise BenchmarkError(f"{path} holds no results of format {FORMAT}")
+    return content
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is never seen half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON types; files by their names, since folders differ from machine to machine."""
+    plain: dict[str, Any] = {}
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if item.name in ("out", "build"):
+            continue
+        if isinstance(value, Path):
+            value = value.name
+        elif isinstance(value, tuple):
+            value = [part.name if isinstance(part, Path) else part for part in value]
+        plain[item.name] = value
+    return plain

@@ -1,0 +1,3 @@
+"""Tables, bars and plots of a results.json."""
+
+from __future__ import annotations
