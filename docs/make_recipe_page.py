@@ -10,11 +10,11 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mobilenmt.compression.chain.recipe import SECTIONS, Recipe
+from mobilenmt.compression.chain.recipe import Recipe
+from mobilenmt.compression.chain.table import sections, settings_class
 
 _HEAD = """# Recipes: every setting
 
@@ -28,9 +28,8 @@ command line `--set section.key=value` replaces a setting. This page is made fro
 def render() -> str:
     """The page as Markdown."""
     parts = [_HEAD, *_table("", Recipe, {"path", "sections"})]
-    for section, place in SECTIONS.items():
-        module, _, name = place.partition(":")
-        cls = getattr(import_module(module), name)
+    for section in sections():
+        cls = settings_class(section)
         parts += [f"\n## [{section}]\n", *_prose(cls), *_table(section, cls, set())]
     return "\n".join(parts) + "\n"
 

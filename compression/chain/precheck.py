@@ -6,15 +6,18 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mobilenmt.compression.chain.chain import Chain
 from mobilenmt.compression.chain.estimate import count_parameters, estimate_pack_bytes
-from mobilenmt.compression.core.errors import RecipeError, StageError
+from mobilenmt.compression.chain.table import find_stage
+from mobilenmt.compression.core.errors import StageError
 from mobilenmt.compression.core.stage import is_finished
-
-if TYPE_CHECKING:
-    from mobilenmt.compression.corpus.readers import Part
+from mobilenmt.compression.corpus.stage import CorpusSettings, parts_of_all
+from mobilenmt.compression.pack.stage import ExportSettings
+from mobilenmt.compression.teacher.stage import settings_of
+from mobilenmt.compression.train.settings import TeacherModelSettings
+from mobilenmt.compression.train.student import StudentShape
+from mobilenmt.compression.vocabulary.stage import VocabularySettings
 
 _STATES = 9
 """A run folder holds up to this many times the bytes of the weights: two generations of weights, two moments and an
@@ -66,14 +69,15 @@ def check_chain(chain: Chain, stages: Sequence[str]) -> Plan:
     """
     recipe = chain.recipe
     for section in recipe.sections:
-        if section not in ("teacher", "distill"):  # the chain completes these
-            recipe.section(section)
-    shape, vocabulary, export = recipe.section("student"), recipe.section("vocabulary"), recipe.section("export")
+        if section not in ("teacher", "distill"):  # their stages complete these
+            recipe.check(section)
+    shape, vocabulary = recipe.section(StudentShape), recipe.section(VocabularySettings)
+    export = recipe.section(ExportSettings)
     done = tuple(stage for stage in stages if is_finished(chain.folder(stage)))
     to_do = [stage for stage in stages if stage not in done]
     notes: dict[str, str] = {}
     for stage in stages:
-        notes[stage] = _CHECKS[stage](chain, stage in to_do)
+        notes[stage] = find_stage(stage).check(chain, stage in to_do)
     parameters = count_parameters(shape, vocabulary.size)
     tokenizer = chain.folder("vocabulary") / "tokenizer.json"
     pack_bytes = estimate_pack_bytes(
@@ -99,115 +103,10 @@ def check_chain(chain: Chain, stages: Sequence[str]) -> Plan:
     return Plan(tuple(stages), done, notes, parameters, pack_bytes, disk, free, tuple(warnings))
 
 
-def _check_corpus(chain: Chain, to_do: bool) -> str:
-    from mobilenmt.compression.corpus.readers import check, expand
-
-    settings = chain.recipe.section("corpus")
-    parts = _parts(chain)
-    if to_do:
-        for part in parts:
-            check(part)
-        for path in settings.held_out:
-            expand(path)
-    size = sum(part.size for part in parts)
-    return f"{len(parts)} files, {size / 1e6:,.1f} MB"
-
-
-def _parts(chain: Chain) -> list[Part]:
-    from mobilenmt.compression.corpus.readers import parts_of
-
-    return [part for source in chain.recipe.section("corpus").sources for part in parts_of(source)]
-
-
-def _check_vocabulary(chain: Chain, to_do: bool) -> str:
-    settings = chain.recipe.section("vocabulary")
-    return f"{settings.model}, {settings.size:,} pieces"
-
-
-def _check_teacher_model(chain: Chain, to_do: bool) -> str:
-    settings = chain.recipe.section("teacher_model")
-    if to_do:
-        _check_training(chain, "teacher_model")
-    parameters = count_parameters(settings.shape, chain.recipe.section("vocabulary").size)
-    return f"{parameters:,} parameters, {_length(settings)}"
-
-
-def _check_teacher(chain: Chain, to_do: bool) -> str:
-    settings = chain.teacher
-    own = Path(settings.checkpoint) == chain.teacher_checkpoint.absolute()
-    if to_do and not own:
-        from mobilenmt.compression.teacher.open import check_teacher
-
-        check_teacher(settings, chain.recipe.source_language, chain.recipe.target_language)
-    name = f"the teacher trained here{', INT8' * settings.quantize}" if own else settings.checkpoint
-    return f"{name}, {settings.search}{f' {settings.beams}' if settings.beams > 1 else ''}, engine {settings.engine}"
-
-
-def _check_distill(chain: Chain, to_do: bool) -> str:
-    settings = chain.distill
-    if to_do:
-        _check_training(chain, "distill")
-    kind = "teacher's text" if chain.teacher_translates else "references"
-    if settings.word_level:
-        kind += f" and, by {settings.word_level:g}, its distributions"
-    return f"{kind}, {_length(settings)}"
-
-
-def _check_training(chain: Chain, stage: str) -> None:
-    from mobilenmt.compression.train.devset import read_dev_sets
-    from mobilenmt.compression.train.train import check_lengths
-
-    settings = chain.distill if stage == "distill" else chain.recipe.section("teacher_model")
-    shape = chain.recipe.section("student") if stage == "distill" else settings.shape
-    check_lengths(settings, shape)
-    read_dev_sets(settings.dev, settings.dev_lines)
-    for key in ("initial", "teacher"):
-        path = getattr(settings, key, None)
-        if path is not None and path != chain.teacher_checkpoint.absolute() and not (path / "config.json").is_file():
-            raise RecipeError(f"{chain.recipe.path.name}: {stage}.{key}: {path} is no checkpoint folder")
-
-
-def _check_export(chain: Chain, to_do: bool) -> str:
-    from mobilenmt.compression.pack.stage import read_card
-
-    settings = chain.recipe.section("export")
-    if to_do:
-        read_card(settings.card)
-    return f"{settings.precision}, {chain.pack}"
-
-
-def _check_evaluate(chain: Chain, to_do: bool) -> str:
-    from mobilenmt.compression.evaluate.scoring import Scorer, assign_peers, read_test_sets
-
-    settings = chain.recipe.section("evaluate")
-    if to_do:
-        tests = read_test_sets(settings.files, lines=settings.lines, reverse=settings.reverse)
-        assign_peers(settings.peers, tests)
-        Scorer(chain.recipe.target_language)
-    return f"{len(settings.dev)} dev and {len(settings.test)} test sets, {len(settings.peers)} peers"
-
-
-_CHECKS = {
-    "corpus": _check_corpus,
-    "vocabulary": _check_vocabulary,
-    "teacher_model": _check_teacher_model,
-    "teacher": _check_teacher,
-    "distill": _check_distill,
-    "export": _check_export,
-    "evaluate": _check_evaluate,
-}
-
-
-def _length(settings: object) -> str:
-    steps, epochs = getattr(settings, "steps", None), getattr(settings, "epochs", None)
-    told = [f"{value:,} {name}" for value, name in ((steps, "updates"), (epochs, "epochs")) if value]
-    return f"at most {' or '.join(told)}" if told else "20 epochs"
-
-
 def _disk(chain: Chain, to_do: Sequence[str], parameters: int, pack_bytes: int) -> int:
     text = sum(
         path.stat().st_size * _EXPANSION.get(path.suffix, 1.0)
-        for part in _parts(chain)
+        for part in parts_of_all(chain.section(CorpusSettings))
         for path in part.paths
         if path.is_file()
     )
@@ -215,13 +114,13 @@ def _disk(chain: Chain, to_do: Sequence[str], parameters: int, pack_bytes: int) 
     if "corpus" in to_do:
         needed += _PER_BYTE["corpus"] * text
     if "teacher" in to_do:
-        needed += _PER_BYTE["teacher"] * text * chain.teacher.n_best
+        needed += _PER_BYTE["teacher"] * text * settings_of(chain).n_best
     for stage in ("teacher_model", "distill"):
         if stage in to_do:
             own = parameters
             if stage == "teacher_model":
-                shape = chain.recipe.section("teacher_model").shape
-                own = count_parameters(shape, chain.recipe.section("vocabulary").size)
+                shape = chain.section(TeacherModelSettings).shape
+                own = count_parameters(shape, chain.section(VocabularySettings).size)
             needed += _PER_BYTE["dataset"] * text + _STATES * 4 * own
     if "export" in to_do:
         needed += 2 * pack_bytes

@@ -9,29 +9,18 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from mobilenmt.compression.chain.table import section_of, sections, settings_class
 from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.settings import Override, from_mapping, shown
-
-SECTIONS: Mapping[str, str] = {
-    "corpus": "mobilenmt.compression.corpus.stage:CorpusSettings",
-    "augment": "mobilenmt.compression.dataset.augment:AugmentSettings",
-    "vocabulary": "mobilenmt.compression.vocabulary.vocabulary:VocabularySettings",
-    "teacher": "mobilenmt.compression.teacher.stage:TeacherSettings",
-    "teacher_model": "mobilenmt.compression.train.settings:TeacherModelSettings",
-    "student": "mobilenmt.compression.train.student:StudentShape",
-    "distill": "mobilenmt.compression.train.settings:DistillSettings",
-    "evaluate": "mobilenmt.compression.evaluate.evaluate:EvaluateSettings",
-    "export": "mobilenmt.compression.pack.stage:ExportSettings",
-}
-"""Where the class of each section stands."""
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}")
 _LARGEST = 2**63 - 1
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -64,15 +53,24 @@ class Recipe:
         """Whether the recipe has this section."""
         return section in self.sections
 
-    def section(self, name: str) -> Any:
-        """Build the settings of a section; one that the recipe lacks is all defaults.
+    def section(self, settings: type[S], **defaults: Any) -> S:
+        """Build the settings of the section that a class describes; one that the recipe lacks is all defaults.
+
+        Args:
+            settings: the class of the section, as in ``CorpusSettings``.
+            defaults: values for keys that the recipe lacks.
 
         Raises RecipeError for unknown keys, wrong types, values out of range, and a missing key without a default.
         """
-        module, _, attribute = SECTIONS[name].partition(":")
-        cls = getattr(import_module(module), attribute)
-        where = f"{self.path.name}: {name}"
-        return from_mapping(cls, self.sections.get(name, {}), where, base=self.path.parent.absolute())
+        return self._build(section_of(settings), settings, defaults)
+
+    def check(self, name: str) -> None:
+        """Build a section and throw it away. Raises as :meth:`section` does."""
+        self._build(name, settings_class(name), {})
+
+    def _build(self, name: str, cls: type[S], defaults: Mapping[str, Any]) -> S:
+        given = {**defaults, **self.sections.get(name, {})}
+        return from_mapping(cls, given, f"{self.path.name}: {name}", base=self.path.parent.absolute())
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -97,16 +95,17 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: not valid TOML: {error}") from None
     for item in overrides:
         _override(raw, item)
-    sections = {key: raw.pop(key) for key in list(raw) if key in SECTIONS}
-    for key, value in sections.items():
+    known_sections = sections()
+    found = {key: raw.pop(key) for key in list(raw) if key in known_sections}
+    for key, value in found.items():
         if not isinstance(value, Mapping):
             raise RecipeError(f"{path.name}: {key}: expected a table of settings, found {shown(value)}")
     own = {"name", "source_language", "target_language", "seed"}
     unknown = [key for key in raw if key not in own]
     if unknown:
-        known = ", ".join((*sorted(own), *SECTIONS))
+        known = ", ".join((*sorted(own), *known_sections))
         raise RecipeError(f"{path.name}: {unknown[0]}: no such setting or section; known: {known}")
-    return from_mapping(Recipe, {**raw, "path": path, "sections": sections}, f"{path.name}:")
+    return from_mapping(Recipe, {**raw, "path": path, "sections": found}, f"{path.name}:")
 
 
 def _override(raw: dict[str, Any], item: str) -> None:

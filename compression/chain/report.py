@@ -8,6 +8,7 @@ from typing import Any
 from mobilenmt.compression.chain.chain import Chain
 from mobilenmt.compression.core.settings import to_mapping
 from mobilenmt.compression.core.stage import StageResult, atomic_path, write_json
+from mobilenmt.compression.evaluate.evaluate import EvaluateSettings
 from mobilenmt.compression.evaluate.evaluation import TABLE
 
 MARKDOWN = "report.md"
@@ -51,7 +52,7 @@ def render(chain: Chain, results: Mapping[str, StageResult]) -> str:
         lines += ["", "## Scores", "", (chain.folder("evaluate") / TABLE).read_text(encoding="utf-8").rstrip()]
         lost = results["evaluate"].summary.get("lost") or {}
         if lost:
-            sets = "dev" if recipe.section("evaluate").dev else "test"
+            sets = "dev" if chain.section(EvaluateSettings).dev else "test"
             told = ", ".join(
                 f"{value:+.2f} {metric}" for metric, value in (("BLEU", lost["bleu"]), ("chrF", lost["chrf"]))
             )

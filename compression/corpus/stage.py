@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from mobilenmt.compression.core.context import Context, Stage
 from mobilenmt.compression.core.errors import CorpusError, RecipeError
 from mobilenmt.compression.core.pairs import Pair, PairWriter, read_pairs
 from mobilenmt.compression.core.settings import shown
@@ -83,13 +84,20 @@ def run(
 ) -> StageResult:
     """Make the corpus in a stage folder; see the head of this module for its files.
 
-    :param source_language: and `target_language`: codes, such as ``en``; text that is plainly in another is refused.
-    :param seed: of the samples of dropped pairs.
-    :raises CorpusError: files are missing, damaged, empty, mostly malformed or do not belong together; a side is in
-        another language; or fewer than `min_pairs` are left.
-    :raises StageError: the folder holds something else.
+    Args:
+        settings: sources and rules.
+        folder: the stage's folder.
+        source_language: code, such as ``en``; text that is plainly in another is refused.
+        target_language: likewise.
+        seed: of the samples of dropped pairs.
+        force: begin anew.
+
+    Raises:
+        CorpusError: files are missing, damaged, empty, mostly malformed or do not belong together; a side is in
+            another language; or fewer than `min_pairs` are left.
+        StageError: the folder holds something else.
     """
-    parts = [part for source in settings.sources for part in parts_of(source)]
+    parts = parts_of_all(settings)
     held_out = [path for given in settings.held_out for path in expand(given)]
     inputs: dict[str, Path | str] = {"languages": f"{source_language}-{target_language}", "seed": str(seed)}
     for kind, paths in (("source", [path for part in parts for path in part.paths]), ("held out", held_out)):
@@ -209,3 +217,42 @@ def _beginning(part: Part) -> Iterator[tuple[str, str]]:
     rows = (item for item in part.read() if isinstance(item, Row))
     for row in itertools.islice(rows, _LEARN_FROM):
         yield row.source, row.target
+
+
+def parts_of_all(settings: CorpusSettings) -> list[Part]:
+    """Files that belong together, of all sources. Raises CorpusError if one is missing."""
+    return [part for source in settings.sources for part in parts_of(source)]
+
+
+def _check(context: Context, to_do: bool) -> str:
+    settings = context.section(CorpusSettings)
+    parts = parts_of_all(settings)
+    if to_do:
+        for part in parts:
+            check(part)
+        for path in settings.held_out:
+            expand(path)
+    size = sum(part.size for part in parts)
+    return f"{len(parts)} files, {size / 1e6:,.1f} MB"
+
+
+def _run(context: Context, force: bool) -> StageResult:
+    source, target = context.languages
+    return run(
+        context.section(CorpusSettings),
+        context.folder(STAGE.name),
+        source_language=source,
+        target_language=target,
+        seed=context.seed,
+        force=force,
+    )
+
+
+STAGE = Stage(
+    name="corpus",
+    settings=CorpusSettings,
+    run=_run,
+    check=_check,
+    help="Read, clean and deduplicate the text of a recipe.",
+    example="max_words=80",
+)

@@ -21,7 +21,7 @@ from mobilenmt.compression.evaluate.scoring import Scorer, TestSet, assign_peers
 from mobilenmt.compression.evaluate.worker import translate_lines
 
 if TYPE_CHECKING:
-    from mobilenmt.compression.teacher.stage import TeacherSettings
+    from mobilenmt.compression.teacher.settings import TeacherSettings
     from mobilenmt.runtime.pack import Pack
 
 
@@ -194,7 +194,7 @@ def _as_teacher(
     checkpoint: Path, settings: EvaluateSettings, languages: tuple[str | None, str | None]
 ) -> TeacherSettings:
     """How a checkpoint of another architecture than Marian is run."""
-    from mobilenmt.compression.teacher.stage import TeacherSettings
+    from mobilenmt.compression.teacher.settings import TeacherSettings
     from mobilenmt.export.checkpoint import read_json
 
     if None in languages:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mobilenmt.compression.core.context import Context, Stage
 from mobilenmt.compression.core.stage import StageResult, run_stage
 from mobilenmt.compression.evaluate.evaluate import EvaluateSettings, evaluate
 from mobilenmt.compression.evaluate.evaluation import Evaluation
 
 if TYPE_CHECKING:
-    from mobilenmt.compression.teacher.stage import TeacherSettings
+    from mobilenmt.compression.teacher.settings import TeacherSettings
 
 STUDENT = "student fp32"
 PACK = "pack"
@@ -49,7 +50,7 @@ def run(
     models: dict[str, str | Path | TeacherSettings] = {STUDENT: checkpoint, PACK: pack}
     inputs: dict[str, Path | str] = {"checkpoint": checkpoint, "pack": pack}
     if teacher is not None and settings.teacher:
-        from mobilenmt.compression.teacher.open import fingerprint
+        from mobilenmt.compression.teacher.fingerprint import fingerprint
 
         models[TEACHER] = as_evaluated(teacher)
         inputs["teacher"] = fingerprint(teacher.checkpoint)
@@ -87,3 +88,41 @@ def lost(found: Evaluation, settings: EvaluateSettings) -> dict[str, float]:
         for metric in ("bleu", "chrf")
     }
     return {metric: round(sum(values) / len(values), 4) for metric, values in differences.items()}
+
+
+def _check(context: Context, to_do: bool) -> str:
+    from mobilenmt.compression.evaluate.scoring import Scorer, assign_peers, read_test_sets
+
+    settings = context.section(EvaluateSettings)
+    if to_do:
+        tests = read_test_sets(settings.files, lines=settings.lines, reverse=settings.reverse)
+        assign_peers(settings.peers, tests)
+        Scorer(context.languages[1])
+    return f"{len(settings.dev)} dev and {len(settings.test)} test sets, {len(settings.peers)} peers"
+
+
+def _run(context: Context, force: bool) -> StageResult:
+    from mobilenmt.compression.teacher.stage import as_it_teaches
+
+    source, target = context.languages
+    return run(
+        context.section(EvaluateSettings),
+        context.folder(STAGE.name),
+        checkpoint=context.folder("distill") / "checkpoint",
+        pack=context.pack,
+        teacher=as_it_teaches(context, force=force) if context.has_teacher else None,
+        source_language=source,
+        target_language=target,
+        force=force,
+    )
+
+
+STAGE = Stage(
+    name="evaluate",
+    settings=EvaluateSettings,
+    run=_run,
+    check=_check,
+    help="Score the student of a recipe, its pack, its teacher and peers on the recipe's test sets.",
+    example="lines=200",
+    wanted=lambda context: bool(context.section(EvaluateSettings).files),
+)

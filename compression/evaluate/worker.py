@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mobilenmt.compression.teacher.stage import TeacherSettings
+    from mobilenmt.compression.teacher.settings import TeacherSettings
 
 CHUNK = 128
 """Sentences handed to a pack at once; the engine sorts them by length and makes its own batches of them."""
@@ -163,8 +163,11 @@ def _load_teacher(job: Mapping[str, Any]) -> Callable[[], _Translate]:
     import transformers  # noqa: F401
 
     from mobilenmt.compression.core.settings import from_mapping
-    from mobilenmt.compression.teacher.open import TeacherSpec, check_teacher, find_machine, open_teacher
-    from mobilenmt.compression.teacher.stage import TeacherSettings
+    from mobilenmt.compression.teacher.check import check_teacher
+    from mobilenmt.compression.teacher.machine import find_machine
+    from mobilenmt.compression.teacher.open import open_teacher
+    from mobilenmt.compression.teacher.settings import TeacherSettings
+    from mobilenmt.compression.teacher.spec import TeacherSpec
 
     settings = from_mapping(TeacherSettings, job["teacher"], "teacher")
     source, target = job["languages"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mobilenmt.compression.core.context import Context, Stage
 from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.stage import StageResult, run_stage
 from mobilenmt.compression.pack.shortlist import ShortlistSettings, sample_lines
@@ -167,3 +168,46 @@ def read_card(path: Path | None) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise RecipeError(f"{path}: the card is no JSON object")
     return card
+
+
+def training_data(corpus: Path) -> dict[str, int]:
+    """Corpus -> pairs kept, from the report in the corpus stage's folder; empty if there is none."""
+    try:
+        report = json.loads((corpus / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    tags = report.get("tags", {})
+    return {str(tag): count for tag, count in tags.items() if isinstance(count, int)}
+
+
+def _check(context: Context, to_do: bool) -> str:
+    settings = context.section(ExportSettings)
+    if to_do:
+        read_card(settings.card)
+    return f"{settings.precision}, {context.pack}"
+
+
+def _run(context: Context, force: bool) -> StageResult:
+    source, target = context.languages
+    return run(
+        context.section(ExportSettings),
+        context.folder(STAGE.name),
+        checkpoint=context.folder("distill") / "checkpoint",
+        name=context.name,
+        source_language=source,
+        target_language=target,
+        pairs=context.text,
+        weights=context.weights,
+        training_data=training_data(context.folder("corpus")),
+        force=force,
+    )
+
+
+STAGE = Stage(
+    name="export",
+    settings=ExportSettings,
+    run=_run,
+    check=_check,
+    help="Export the student of a recipe to a pack, checked against torch.",
+    example="precision=fp32",
+)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mobilenmt.compression.core.errors import TeacherError
 from mobilenmt.compression.teacher.languages import same_language
-from mobilenmt.compression.teacher.open import Candidate, TeacherSpec
+from mobilenmt.compression.teacher.spec import Candidate, TeacherSpec
 from mobilenmt.runtime.engine import MAX_BEAMS, Engine, Hypothesis
 from mobilenmt.runtime.errors import MobileNMTError
 from mobilenmt.runtime.guard import is_degenerate
@@ -16,7 +16,7 @@ from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from mobilenmt.compression.teacher.stage import TeacherSettings
+    from mobilenmt.compression.teacher.settings import TeacherSettings
 
 
 def check_pack(settings: TeacherSettings, source: str, target: str) -> None:

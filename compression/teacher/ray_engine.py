@@ -21,8 +21,8 @@ from mobilenmt.compression.core.errors import TeacherError
 from mobilenmt.compression.teacher.shards import ShardPlan, ShardText, request_digest, unpack_items
 
 if TYPE_CHECKING:
-    from mobilenmt.compression.teacher.open import TeacherSpec
-    from mobilenmt.compression.teacher.stage import TeacherSettings
+    from mobilenmt.compression.teacher.settings import TeacherSettings
+    from mobilenmt.compression.teacher.spec import TeacherSpec
 
 _STORE_BYTES = 256 << 20  # of a cluster started here; requests and lines are small, and Ray spills what is more
 _IN_FLIGHT = 2  # shards given to a worker at once, so that it never waits; above 1.75, or Ray's pool would not grow

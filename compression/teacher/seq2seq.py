@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from mobilenmt.compression.core.errors import TeacherError
 from mobilenmt.compression.teacher.languages import find_code
-from mobilenmt.compression.teacher.open import (
-    Candidate,
-    TeacherSpec,
-    language_codes,
-    load_config,
-    load_tokenizer,
-    prefix_of,
-)
+from mobilenmt.compression.teacher.loading import language_codes, load_config, load_tokenizer, prefix_of
 from mobilenmt.compression.teacher.sampling import RowSampler
+from mobilenmt.compression.teacher.spec import Candidate, TeacherSpec
 from mobilenmt.compression.teacher.text import length_limit
 from mobilenmt.runtime.guard import is_degenerate
 

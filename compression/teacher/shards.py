@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from mobilenmt.compression.teacher.open import TeacherSpec
+    from mobilenmt.compression.teacher.spec import TeacherSpec
 
 INDEX = "index.jsonl"
 
@@ -144,16 +144,6 @@ def plan_shards(pairs: Path, shard_size: int, *, all_targets: bool) -> ShardPlan
                 later.setdefault(number, {})[pair.target, pair.tag] = None
             known.add(pair.tag)
     return ShardPlan(pairs, shard_size, int(starts.sum()), first, {key: tuple(value) for key, value in later.items()})
-
-
-def translate_here(spec: TeacherSpec, plan: ShardPlan, pending: Sequence[int]) -> Iterator[tuple[str, ShardText]]:
-    """Translate shards in this process; yields the request's digest with each."""
-    from mobilenmt.compression.teacher.open import open_teacher
-    from mobilenmt.compression.teacher.text import translate_shard
-
-    teacher = open_teacher(spec)
-    for number, request in plan.requests(pending):
-        yield request_digest(request), translate_shard(teacher, number, unpack_items(request), spec)
 
 
 def request_digest(request: bytes) -> str:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from mobilenmt.compression.core.pairs import Pair
 from mobilenmt.compression.teacher.languages import language
-from mobilenmt.compression.teacher.open import Teacher, TeacherSpec
 from mobilenmt.compression.teacher.shards import Item, ShardText
+from mobilenmt.compression.teacher.spec import Teacher, TeacherSpec
 
 if TYPE_CHECKING:
-    from mobilenmt.compression.teacher.stage import TeacherSettings
+    from mobilenmt.compression.teacher.settings import TeacherSettings
 
 FLAWS = ("empty", "looped", "too_long", "source_too_long", "markers")
 """Why a candidate is refused."""

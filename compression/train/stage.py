@@ -2,57 +2,43 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mobilenmt.compression.core.context import Context, Stage
+from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.stage import StageResult, check_stage, run_stage
+from mobilenmt.compression.dataset.augment import AugmentSettings
+from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.processes import make_accelerator, run_together
-from mobilenmt.compression.train.settings import DistillSettings, TeacherModelSettings, TrainSettings
-from mobilenmt.compression.train.student import TOKENIZER_FILES, StudentShape
+from mobilenmt.compression.train.settings import (
+    DEFAULT_EPOCHS,
+    DistillSettings,
+    TeacherModelSettings,
+    TrainSettings,
+)
+from mobilenmt.compression.train.student import StudentShape
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from mobilenmt.compression.dataset.augment import AugmentSettings
 
 CHECKPOINT = "checkpoint"
 """The result, inside the folder of the stage."""
 
-_NO_RESULT = ("save_every", "save_seconds", "teacher_tokens")
-"""Settings that change nothing in the files that come out; they may change on the way."""
 
-
-def run(
-    settings: DistillSettings,
-    folder: Path,
-    *,
-    shape: StudentShape,
-    pairs: Path,
-    vocabulary: Path,
-    weights: Mapping[str, float] | None = None,
-    augment: AugmentSettings | None = None,
-    seed: int = 1,
-    force: bool = False,
-    report: Callable[[str], None] = lambda line: None,
-) -> StageResult:
-    """Train a student on pairs (a teacher's text, or references), and write ``folder``/checkpoint.
+def run(job: TrainingJob, folder: Path, *, name: str = "distill", force: bool = False) -> StageResult:
+    """Train a model on pairs (a teacher's text, or references), and write ``folder``/checkpoint.
 
     Killed, it resumes from the last saved state. On several GPUs or machines start the same command with
     ``accelerate launch``; machines need a common file system.
 
     Args:
-        settings: how to train.
+        job: the model, its text and how to train it.
         folder: the stage's folder. ``dataset``, ``soft`` and ``last`` in it may be deleted once it is done.
-        shape: dimensions of the student.
-        pairs: file of pairs.
-        vocabulary: folder with tokenizer.json, of the conventions of Marian checkpoints.
-        weights: how often pairs go in, by tag.
-        augment: shares of augmented copies.
-        seed: the recipe's.
+        name: the stage: ``distill`` for a student, ``teacher_model`` for a teacher.
         force: begin anew.
-        report: receives a line now and then.
 
     Returns:
         The stage's result; its summary is that of :func:`~mobilenmt.compression.train.train.train`.
@@ -63,67 +49,20 @@ def run(
         CorpusError, VocabularyError: pairs or vocabulary do not do.
         StageError: the folder belongs to something else, or the configuration changed since it was begun.
     """
-    return _stage("distill", settings, folder, shape, pairs, vocabulary, weights, augment, seed, force, report)
-
-
-def run_teacher_model(
-    settings: TeacherModelSettings,
-    folder: Path,
-    *,
-    pairs: Path,
-    vocabulary: Path,
-    weights: Mapping[str, float] | None = None,
-    augment: AugmentSettings | None = None,
-    seed: int = 1,
-    force: bool = False,
-    report: Callable[[str], None] = lambda line: None,
-) -> StageResult:
-    """Train a teacher from text, of any size, as :func:`run` trains a student."""
-    shape = settings.shape
-    return _stage("teacher_model", settings, folder, shape, pairs, vocabulary, weights, augment, seed, force, report)
-
-
-def _stage(
-    name: str,
-    settings: TrainSettings,
-    folder: Path,
-    shape: StudentShape,
-    pairs: Path,
-    vocabulary: Path,
-    weights: Mapping[str, float] | None,
-    augment: AugmentSettings | None,
-    seed: int,
-    force: bool,
-    report: Callable[[str], None],
-) -> StageResult:
-    described: dict[str, Any] = {
-        **{key: value for key, value in _fields(settings).items() if key not in _NO_RESULT},
-        "student": shape,
-        "weights": dict(weights or {}),
-        "augment": augment,
-    }
-    inputs: dict[str, Path | str] = {"pairs": pairs, "vocabulary": vocabulary / "tokenizer.json", "seed": str(seed)}
-    # What else lies there does not count: its report has measured memory, which differs each time it is made.
-    beside = (vocabulary / name for name in TOKENIZER_FILES[1:])
-    inputs |= {path.name: path for path in beside if path.exists() or not vocabulary.exists()}
-    inputs |= {f"dev {path.name}": path for path in settings.dev}
-    for key in ("initial", "teacher"):
-        path = getattr(settings, key, None)
-        if path is not None:
-            inputs[key] = path
+    settings, inputs = job.described(), job.inputs()
     # Before the folder remembers these settings: a mistake in them can then be mended without --force.
-    if (force or not check_stage(folder, name=name, settings=described, inputs=inputs)) and pairs.exists():
-        _check(settings, shape, vocabulary)
-    accelerator = make_accelerator(settings)
+    if (force or not check_stage(folder, name=name, settings=settings, inputs=inputs)) and job.pairs.exists():
+        _check_job(job)
+    accelerator = make_accelerator(job.settings)
 
     def work(stage: Path) -> Mapping[str, Any]:
-        return _work(settings, stage, shape, pairs, vocabulary, weights, augment, seed, accelerator, report)
+        return _work(job, stage, accelerator)
 
     def stage(work: Callable[[Path], Mapping[str, Any]]) -> StageResult:
         return run_stage(
             folder,
             name=name,
-            settings=described,
+            settings=settings,
             inputs=inputs,
             work=work,
             force=force,
@@ -133,55 +72,40 @@ def _stage(
     return stage(work) if accelerator.num_processes == 1 else run_together(name, folder, accelerator, stage, work)
 
 
-def _fields(settings: object) -> dict[str, Any]:
-    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
-
-
-def _check(settings: TrainSettings, shape: StudentShape, vocabulary: Path) -> None:
+def _check_job(job: TrainingJob) -> None:
     """Find out in seconds what would stop the run after hours."""
     from mobilenmt.compression.train.devset import read_dev_sets
     from mobilenmt.compression.train.student import load_weights, make_student
     from mobilenmt.compression.train.train import check_lengths
     from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 
-    known = Vocabulary.load(vocabulary)
-    check_lengths(settings, shape)
+    settings, known = job.settings, Vocabulary.load(job.vocabulary)
+    check_lengths(settings, job.shape)
     read_dev_sets(settings.dev, settings.dev_lines)
     if settings.initial is not None:
-        load_weights(make_student(shape, known, seed=0), settings.initial, known, layers=settings.initial_layers)
+        load_weights(make_student(job.shape, known, seed=0), settings.initial, known, layers=settings.initial_layers)
     if isinstance(settings, DistillSettings) and settings.word_level and settings.teacher is not None:
         from mobilenmt.compression.train.soft_targets import check_soft_teacher
 
         check_soft_teacher(settings.teacher, known, settings.max_tokens)
 
 
-def _work(
-    settings: TrainSettings,
-    folder: Path,
-    shape: StudentShape,
-    pairs: Path,
-    vocabulary: Path,
-    weights: Mapping[str, float] | None,
-    augment: AugmentSettings | None,
-    seed: int,
-    accelerator: Accelerator,
-    report: Callable[[str], None],
-) -> Mapping[str, Any]:
+def _work(job: TrainingJob, folder: Path, accelerator: Accelerator) -> Mapping[str, Any]:
     from mobilenmt.compression.dataset.dataset import PackedDataset, build_dataset
     from mobilenmt.compression.train.loss import LossWeights
     from mobilenmt.compression.train.run import Extras
     from mobilenmt.compression.train.train import train
     from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 
-    known = Vocabulary.load(vocabulary)
+    settings, known = job.settings, Vocabulary.load(job.vocabulary)
     if accelerator.is_main_process:
         build_dataset(
-            pairs,
-            vocabulary,
+            job.pairs,
+            job.vocabulary,
             folder / "dataset",
-            weights=weights or {},
-            augment=augment,
-            seed=seed,
+            weights=job.weights,
+            augment=job.augment,
+            seed=job.seed,
             max_tokens=settings.max_tokens,
         )
     accelerator.wait_for_everyone()
@@ -200,13 +124,104 @@ def _work(
             stored = StoredTargets(soft, dataset, known, settings.top_k)
             extras = Extras(loss, stored, stored_targets(settings.temperature))
     return train(
-        shape,
+        job.shape,
         settings,
         dataset=dataset,
         vocabulary=known,
         folder=folder,
-        seed=seed,
+        seed=job.seed,
         extras=extras,
         accelerator=accelerator,
-        report=report,
+        report=job.report,
     )
+
+
+def _check_section(context: Context, name: str, settings: TrainSettings, shape: StudentShape) -> None:
+    from mobilenmt.compression.train.devset import read_dev_sets
+    from mobilenmt.compression.train.train import check_lengths
+
+    check_lengths(settings, shape)
+    read_dev_sets(settings.dev, settings.dev_lines)
+    for key in ("initial", "teacher"):
+        path = getattr(settings, key, None)
+        if path is not None and path != context.teacher_checkpoint.absolute() and not (path / "config.json").is_file():
+            raise RecipeError(f"{context.recipe_name}: {name}.{key}: {path} is no checkpoint folder")
+
+
+def _length(settings: TrainSettings) -> str:
+    told = [f"{value:,} {name}" for value, name in ((settings.steps, "updates"), (settings.epochs, "epochs")) if value]
+    return f"at most {' or '.join(told)}" if told else f"{DEFAULT_EPOCHS} epochs"
+
+
+def _job(context: Context, settings: TrainSettings, shape: StudentShape, pairs: Path) -> TrainingJob:
+    return TrainingJob(
+        shape=shape,
+        settings=settings,
+        pairs=pairs,
+        vocabulary=context.folder("vocabulary"),
+        weights=context.weights,
+        augment=context.section(AugmentSettings) if context.has(AugmentSettings) else None,
+        seed=context.seed,
+    )
+
+
+def distill_settings(context: Context) -> DistillSettings:
+    """Settings of the student's training; in a recipe that trains a teacher, that one is its teacher by default."""
+    given = context.given(DistillSettings)
+    wanted = {"teacher": "word_level" in given, "initial": given.get("initial_layers") == "spread"}
+    own = str(context.teacher_checkpoint.absolute())
+    return context.section(
+        DistillSettings, **{key: own for key, want in wanted.items() if want and context.trains_teacher}
+    )
+
+
+def _check_distill(context: Context, to_do: bool) -> str:
+    settings = distill_settings(context)
+    if to_do:
+        _check_section(context, STAGE.name, settings, context.section(StudentShape))
+    kind = "teacher's text" if context.teacher_translates else "references"
+    if settings.word_level:
+        kind += f" and, by {settings.word_level:g}, its distributions"
+    return f"{kind}, {_length(settings)}"
+
+
+def _run_distill(context: Context, force: bool) -> StageResult:
+    job = _job(context, distill_settings(context), context.section(StudentShape), context.text)
+    return run(job, context.folder(STAGE.name), name=STAGE.name, force=force)
+
+
+def _check_teacher_model(context: Context, to_do: bool) -> str:
+    settings = context.section(TeacherModelSettings)
+    if to_do:
+        _check_section(context, TEACHER_MODEL.name, settings, settings.shape)
+    shape = settings.shape
+    layers = f"{shape.encoder_layers}+{shape.decoder_layers} layers"
+    return f"{shape.d_model} wide, {layers}, {_length(settings)}"
+
+
+def _run_teacher_model(context: Context, force: bool) -> StageResult:
+    if not context.trains_teacher:
+        raise RecipeError(f"{context.recipe_name}: it has no [teacher_model], so no teacher is trained")
+    settings = context.section(TeacherModelSettings)
+    job = _job(context, settings, settings.shape, context.pairs)
+    return run(job, context.folder(TEACHER_MODEL.name), name=TEACHER_MODEL.name, force=force)
+
+
+TEACHER_MODEL = Stage(
+    name="teacher_model",
+    settings=TeacherModelSettings,
+    run=_run_teacher_model,
+    check=_check_teacher_model,
+    help="Train the teacher of a recipe from its corpus.",
+    example="steps=1000",
+    wanted=lambda context: context.trains_teacher,
+)
+STAGE = Stage(
+    name="distill",
+    settings=DistillSettings,
+    run=_run_distill,
+    check=_check_distill,
+    help="Train the student of a recipe on the teacher's text, or on the references if there is no teacher.\n\n"
+    "On several processes: accelerate launch --num_processes 2 -m mobilenmt distill RECIPE",
+    example="steps=1000",
+)

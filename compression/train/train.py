@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 _MAY_CHANGE = {
     *("steps", "epochs", "average_last", "average_every", "dev", "dev_lines", "dev_every", "dev_metric", "patience"),
-    *("save_every", "save_seconds", "log_every", "bad_updates", "device", "teacher_tokens"),
+    *("save_every", "save_seconds", "log_every", "bad_updates", "device", "threads"),
+    "teacher_tokens",
 }
 """Settings that a run can go on with when they changed, because they only say how long, and what is written down."""
 

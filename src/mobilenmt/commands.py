@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mobilenmt.compression.chain.table import STAGES
 from mobilenmt.runtime.errors import CheckpointError, ExportError, InputError
 
 if TYPE_CHECKING:
@@ -191,18 +192,17 @@ class CommandTable(Mapping[str, Callable[..., int]]):
         return len(self._entries)
 
 
+_HERE: dict[str, Callable[..., int] | str] = {"translate": translate, "info": info, "verify": verify, "export": export}
 COMMANDS = CommandTable(
     {
-        "translate": translate,
-        "info": info,
-        "verify": verify,
-        "export": export,
+        **_HERE,
         **{
             name: f"mobilenmt.pipeline_commands:{name}"
-            for name in ("compress", "corpus", "vocabulary", "teacher", "distill", "shortlist", "evaluate")
+            for name in ("compress", *(stage for stage in STAGES if stage not in _HERE), "shortlist")
         },
     }
 )
+"""A stage of the chain is a command too, unless one of that name does more: export takes any checkpoint."""
 
 
 def _json_line(source: str, found: Translation) -> str:

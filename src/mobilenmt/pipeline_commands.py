@@ -5,29 +5,38 @@ from __future__ import annotations
 import importlib.util
 import json as json_module
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mobilenmt.compression.chain.table import STAGES, find_stage
 from mobilenmt.runtime.errors import InputError, MobileNMTError
 
 if TYPE_CHECKING:
     from mobilenmt.compression.chain.chain import Chain
 
-Stage = Literal["corpus", "vocabulary", "teacher_model", "teacher", "distill", "export", "evaluate"]
+_STAGE_HELP = """{help}
+
+Args:
+    recipe: TOML file that describes the chain
+    work: folder for all results; by default work/NAME, with the recipe's name
+    set: replace a setting of the recipe, as in {name}.{example}; may be repeated
+    force: begin the stage again
+"""
 
 
 def compress(
     recipe: Path,
     work: Path | None = None,
     set: list[str] | None = None,  # the name of the option
-    until: Stage | None = None,
+    until: str | None = None,
     dry_run: bool = False,
     force: bool = False,
 ) -> int:
     """Make a pack from text: run every stage of a recipe that is not done yet, and write a report.
 
-    The stages are corpus, vocabulary, teacher_model (if the recipe trains a teacher), teacher, distill, export and
-    evaluate, each in a folder of its own. Killed at any moment, the same command goes on where it was.
+    Each stage has a folder of its own; --dry-run lists those of a recipe. Killed at any moment, the same command goes
+    on where it was.
 
     Args:
         recipe: TOML file that describes the chain
@@ -51,30 +60,6 @@ def compress(
     run(chain, until=until, force=force)
     print(chain.work / "report.md")
     return 0
-
-
-def corpus(recipe: Path, work: Path | None = None, set: list[str] | None = None, force: bool = False) -> int:
-    """Read, clean and deduplicate the text of a recipe.
-
-    Args:
-        recipe: TOML file that describes the chain
-        work: folder for all results; by default work/NAME, with the recipe's name
-        set: replace a setting of the recipe, as in corpus.max_words=80; may be repeated
-        force: begin the stage again
-    """
-    return _stage("corpus", recipe, work, set, force)
-
-
-def vocabulary(recipe: Path, work: Path | None = None, set: list[str] | None = None, force: bool = False) -> int:
-    """Train the tokenizer of a recipe on its corpus.
-
-    Args:
-        recipe: TOML file that describes the chain
-        work: folder for all results; by default work/NAME, with the recipe's name
-        set: replace a setting of the recipe, as in vocabulary.size=16000; may be repeated
-        force: begin the stage again
-    """
-    return _stage("vocabulary", recipe, work, set, force)
 
 
 def teacher(
@@ -102,20 +87,6 @@ def teacher(
         *(f"teacher.{key}={value}" for key, value in (("engine", engine), ("address", address)) if value),
     ]
     return _stage("teacher_model" if train else "teacher", recipe, work, told, force)
-
-
-def distill(recipe: Path, work: Path | None = None, set: list[str] | None = None, force: bool = False) -> int:
-    """Train the student of a recipe on the teacher's text, or on the references if there is no teacher.
-
-    On several processes: accelerate launch --num_processes 2 -m mobilenmt distill RECIPE
-
-    Args:
-        recipe: TOML file that describes the chain
-        work: folder for all results; by default work/NAME, with the recipe's name
-        set: replace a setting of the recipe, as in distill.steps=1000; may be repeated
-        force: begin the stage again
-    """
-    return _stage("distill", recipe, work, set, force)
 
 
 def shortlist(
@@ -209,7 +180,7 @@ def evaluate(
     return 0
 
 
-def _stage(name: Stage, recipe: Path, work: Path | None, overrides: list[str] | None, force: bool) -> int:
+def _stage(name: str, recipe: Path, work: Path | None, overrides: list[str] | None, force: bool) -> int:
     chain = _chain(name, recipe, work, overrides)
     result = chain.run(name, force=force)
     if os.environ.get("RANK", "0") == "0":  # accelerate launch: the first process speaks for all
@@ -255,4 +226,15 @@ def _quiet() -> None:
         os.environ.setdefault("RAY_DEDUP_LOGS", "1")
 
 
-__all__ = ["compress", "corpus", "distill", "evaluate", "shortlist", "teacher", "vocabulary"]
+def __getattr__(name: str) -> Callable[..., int]:
+    """The command of a stage that has none of its own here: made from what the stage says of itself (PEP 562)."""
+    if name not in STAGES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    stage = find_stage(name)
+
+    def command(recipe: Path, work: Path | None = None, set: list[str] | None = None, force: bool = False) -> int:
+        return _stage(name, recipe, work, set, force)
+
+    command.__name__ = name
+    command.__doc__ = _STAGE_HELP.format(help=stage.help, name=name, example=stage.example)
+    return command

@@ -12,10 +12,12 @@ from made_up_pairs import make_pairs, write_tsv
 from mobilenmt.compression.chain.chain import Chain
 from mobilenmt.compression.chain.compress import compress, plan
 from mobilenmt.compression.chain.recipe import load_recipe
+from mobilenmt.compression.chain.table import settings_class
 from mobilenmt.compression.core.pairs import Pair, PairWriter
 from mobilenmt.compression.train.student import StudentShape, make_student, save_checkpoint
-from mobilenmt.compression.vocabulary.vocabulary import Vocabulary, VocabularySettings
-from mobilenmt.compression.vocabulary.vocabulary import run as train_vocabulary
+from mobilenmt.compression.vocabulary.stage import VocabularySettings
+from mobilenmt.compression.vocabulary.stage import run as train_vocabulary
+from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from mobilenmt.runtime.pack import Pack
 from places import ROOT
 
@@ -60,18 +62,20 @@ def folder(tmp_path: Path) -> Path:
 def test_every_recipe_is_ready_to_start(folder: Path, name: str) -> None:
     chain = Chain(load_recipe(folder / name), folder / "run")
     if name in STARTS:
-        _checkpoint(folder, STARTS[name], chain.recipe.section("teacher_model").initial)
+        _checkpoint(folder, STARTS[name], chain.recipe.section(settings_class("teacher_model")).initial)
     found = plan(chain)
     assert found.warnings == ()
     assert 3_000_000 < found.pack_bytes <= 10_000_000
     assert found.stages[0] == "corpus" and found.stages[-1] == "evaluate"
-    assert {path.parent.name for path in chain.recipe.section("evaluate").test} == {"test"}
+    assert {path.parent.name for path in chain.recipe.section(settings_class("evaluate")).test} == {"test"}
     for settings in [
         chain.distill,
-        *(chain.recipe.section(key) for key in ("teacher_model",) if chain.recipe.has(key)),
+        *(chain.recipe.section(settings_class(key)) for key in ("teacher_model",) if chain.recipe.has(key)),
     ]:
         assert {path.parent.name for path in settings.dev} == {"dev"}  # nothing is chosen by a test set
-    assert [str(path) for path in chain.recipe.section("corpus").held_out] == [str(folder / "data/eval/*/*.tsv")]
+    assert [str(path) for path in chain.recipe.section(settings_class("corpus")).held_out] == [
+        str(folder / "data/eval/*/*.tsv")
+    ]
 
 
 @pytest.mark.slow

@@ -21,13 +21,16 @@ import pytest
 
 from command_line import environment
 from mobilenmt import Translator, cli
-from mobilenmt.compression.chain.chain import STAGES, Chain
+from mobilenmt.compression.chain.chain import Chain
 from mobilenmt.compression.chain.estimate import count_parameters, estimate_pack_bytes
 from mobilenmt.compression.chain.recipe import load_recipe
+from mobilenmt.compression.chain.table import STAGES
 from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.pairs import read_pairs
 from mobilenmt.compression.pack.shortlist import ShortlistSettings
 from mobilenmt.compression.pack.stage import ExportSettings
+from mobilenmt.compression.teacher.stage import settings_of
+from mobilenmt.compression.train.stage import distill_settings
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.export.export import export
 from mobilenmt.export.shortlist import Shortlist
@@ -290,11 +293,13 @@ def test_a_pack_that_will_be_too_large_is_warned_of(
 def test_the_teacher_of_a_chain_is_the_one_trained_in_it(toy: Path, tmp_path: Path) -> None:
     chain = Chain(load_recipe(toy / "recipe.toml", ["distill.word_level=0.5"]), tmp_path / "work")
     own = tmp_path / "work" / "teacher_model" / "checkpoint"
-    assert Path(chain.teacher.checkpoint) == own and chain.distill.teacher == own
+    assert Path(settings_of(chain).checkpoint) == own and distill_settings(chain).teacher == own
     elsewhere = Chain(load_recipe(toy / "recipe.toml", ["teacher.checkpoint=owner/model"]), tmp_path / "work")
-    assert elsewhere.teacher.checkpoint == "owner/model"
+    assert settings_of(elsewhere).checkpoint == "owner/model"
     with pytest.raises(RecipeError, match=r"teacher\.quantize: only for the teacher that"):
-        _ = Chain(load_recipe(toy / "recipe.toml", ["teacher.checkpoint=a", "teacher.quantize=true"]), tmp_path).teacher
+        settings_of(
+            Chain(load_recipe(toy / "recipe.toml", ["teacher.checkpoint=a", "teacher.quantize=true"]), tmp_path)
+        )
 
 
 def test_a_quantized_teacher_translates_as_its_pack_does(made: Made, toy: Path, tmp_path: Path) -> None:
@@ -319,7 +324,8 @@ def test_a_teacher_that_translates_nothing_gives_the_student_layers_and_distribu
     chain = Chain(load_recipe(toy / "recipe.toml", changes), tmp_path / "work")
     assert chain.stages == ("corpus", "vocabulary", "teacher_model", "distill", "export", "evaluate")
     assert chain.text == chain.pairs
-    assert chain.distill.initial == chain.distill.teacher == chain.teacher_checkpoint.absolute()
+    found = distill_settings(chain)
+    assert found.initial == found.teacher == chain.teacher_checkpoint.absolute()
     with pytest.raises(RecipeError, match=r"distill\.text is 'references'"):
         chain.run("teacher")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from make_recipe_page import descriptions, render
 
-from mobilenmt.compression.chain.recipe import SECTIONS, load_recipe
+from make_recipe_page import descriptions, render
+from mobilenmt.compression.chain.recipe import load_recipe
+from mobilenmt.compression.chain.table import sections, settings_class
 from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.settings import PATH_IF_THERE, Override, from_mapping, to_mapping
 from mobilenmt.runtime.errors import MobileNMTError
@@ -174,8 +174,7 @@ def test_the_reference_lists_every_setting_with_its_type_and_default() -> None:
 
 
 def test_every_setting_has_its_line_of_text() -> None:
-    for section, place in SECTIONS.items():
-        module, _, name = place.partition(":")
-        cls = getattr(import_module(module), name)
+    for section in sections():
+        cls = settings_class(section)
         missing = {item.name for item in fields(cls)} - set(descriptions(cls))
         assert not missing, f"{section}: {missing}"

@@ -18,7 +18,8 @@ from mobilenmt.compression.core.errors import CorpusError, VocabularyError
 from mobilenmt.compression.core.pairs import Pair, PairWriter
 from mobilenmt.compression.dataset.augment import SHARES, AugmentSettings
 from mobilenmt.compression.dataset.dataset import PackedDataset, build_dataset
-from mobilenmt.compression.vocabulary.vocabulary import Vocabulary, VocabularySettings, run
+from mobilenmt.compression.vocabulary.stage import VocabularySettings, run
+from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 
 PAIRS = [Pair(*pair, "even" if n % 2 else "odd") for n, pair in enumerate(make_pairs(1500))]
 

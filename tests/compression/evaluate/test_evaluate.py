@@ -182,8 +182,11 @@ def test_wrong_use_of_the_command(tiny_pack: Path, test_set: Path, tmp_path: Pat
 
 
 def test_a_checkpoint_of_another_kind_runs_as_a_teacher_does(test_set: Path, tmp_path: Path) -> None:
-    from mobilenmt.compression.teacher.open import TeacherSpec, check_teacher, find_machine, open_teacher
-    from mobilenmt.compression.teacher.stage import TeacherSettings
+    from mobilenmt.compression.teacher.check import check_teacher
+    from mobilenmt.compression.teacher.machine import find_machine
+    from mobilenmt.compression.teacher.open import open_teacher
+    from mobilenmt.compression.teacher.settings import TeacherSettings
+    from mobilenmt.compression.teacher.spec import TeacherSpec
 
     checkpoint = make_teacher("m2m_100", tmp_path / "m2m")
     fails(run("evaluate", checkpoint, "--test", test_set), "--source-language")

@@ -17,9 +17,11 @@ import pytest
 from test_teacher import PROCESS, corpus, translate
 
 from mobilenmt.compression.core.errors import TeacherError
-from mobilenmt.compression.teacher.open import TeacherSpec, check_teacher
+from mobilenmt.compression.teacher.check import check_teacher
+from mobilenmt.compression.teacher.local import translate_here
 from mobilenmt.compression.teacher.ray_engine import Worker, from_row
-from mobilenmt.compression.teacher.shards import plan_shards, translate_here
+from mobilenmt.compression.teacher.shards import plan_shards
+from mobilenmt.compression.teacher.spec import TeacherSpec
 from mobilenmt.compression.teacher.stage import TEXT, TeacherSettings
 
 

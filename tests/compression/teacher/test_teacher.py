@@ -17,8 +17,8 @@ import sacrebleu
 from mobilenmt.compression.core.errors import RecipeError, StageError, TeacherError
 from mobilenmt.compression.core.pairs import Pair, PairWriter, read_pairs
 from mobilenmt.compression.core.settings import from_mapping
-from mobilenmt.compression.teacher.open import Candidate, TeacherSpec
 from mobilenmt.compression.teacher.shards import Item, ShardStore, pack_items, plan_shards, unpack_items
+from mobilenmt.compression.teacher.spec import Candidate, TeacherSpec
 from mobilenmt.compression.teacher.stage import TEXT, TeacherSettings, run
 from mobilenmt.compression.teacher.text import clean_answer, translate_shard
 from places import HELPERS

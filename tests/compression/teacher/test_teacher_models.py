@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from mobilenmt.compression.core.errors import TeacherError
+from mobilenmt.compression.teacher.check import check_teacher
+from mobilenmt.compression.teacher.fingerprint import fingerprint
 from mobilenmt.compression.teacher.languages import find_code, language_name, same_language
-from mobilenmt.compression.teacher.open import Candidate, TeacherSpec, check_teacher, fingerprint, open_teacher
+from mobilenmt.compression.teacher.open import open_teacher
 from mobilenmt.compression.teacher.sampling import RowSampler, uniform
 from mobilenmt.compression.teacher.seq2seq import batches
-from mobilenmt.compression.teacher.stage import TeacherSettings
+from mobilenmt.compression.teacher.settings import TeacherSettings
+from mobilenmt.compression.teacher.spec import Candidate, TeacherSpec
 from tiny_teachers import make_teacher, sentences
 
 MACHINE = {"device": "cpu", "dtype": "float32", "threads": 1}

@@ -23,13 +23,16 @@ from pathlib import Path
 from mobilenmt.compression.train import stage as distill
 from mobilenmt.compression.core.pairs import Pair, PairWriter
 from mobilenmt.compression.core.settings import from_mapping
+from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.settings import DistillSettings
 from training_data import SHAPE
 
 root, folder, changes = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 result = distill.run(
-    from_mapping(DistillSettings, changes, "distill"),
-    folder, shape=SHAPE, pairs=root / "pairs.tsv.zst", vocabulary=root / "vocabulary", seed=4,
+    TrainingJob(
+        SHAPE, from_mapping(DistillSettings, changes, "distill"), root / "pairs.tsv.zst", root / "vocabulary", seed=4
+    ),
+    folder,
 )
 answer = folder.parent / f"answer{os.environ.get('RANK', '0')}.json"
 answer.write_text(json.dumps({"skipped": result.skipped, "steps": result.summary["steps"]}))

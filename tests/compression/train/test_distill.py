@@ -17,8 +17,9 @@ from mobilenmt.compression.dataset.batches import make_batch
 from mobilenmt.compression.dataset.dataset import PackedDataset
 from mobilenmt.compression.train import soft_targets as soften
 from mobilenmt.compression.train import stage as distill
+from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.runlog import read_log
-from mobilenmt.compression.train.settings import DistillSettings, TeacherModelSettings
+from mobilenmt.compression.train.settings import DistillSettings, TeacherModelSettings, TrainSettings
 from mobilenmt.compression.train.soft_targets import SoftTeacher, StoredTargets
 from mobilenmt.compression.train.student import make_student, save_checkpoint
 from mobilenmt.compression.train.update import DeviceBatch
@@ -52,15 +53,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(root: Path, folder: Path, *, force: bool = False, **changes: Any) -> Any:
-    return distill.run(
-        DistillSettings(**{**QUICK, **changes}),
-        folder,
-        shape=SHAPE,
-        pairs=root / "pairs.tsv.zst",
-        vocabulary=root / "vocabulary",
-        seed=4,
-        force=force,
-    )
+    return distill.run(job(root, DistillSettings(**{**QUICK, **changes})), folder, force=force)
+
+
+def job(root: Path, settings: TrainSettings) -> TrainingJob:
+    return TrainingJob(SHAPE, settings, root / "pairs.tsv.zst", root / "vocabulary", seed=4)
 
 
 def losses(folder: Path, key: str) -> list[float]:
@@ -213,13 +210,8 @@ def test_a_full_disk_is_found_before_the_teacher_reads(
 
 
 def test_a_teacher_is_trained_with_the_same_trainer(root: Path, tmp_path: Path) -> None:
-    result = distill.run_teacher_model(
-        TeacherModelSettings(**QUICK, shape=SHAPE),
-        tmp_path / "teacher_model",
-        pairs=root / "pairs.tsv.zst",
-        vocabulary=root / "vocabulary",
-        seed=4,
-    )
+    settings = TeacherModelSettings(**QUICK, shape=SHAPE)
+    result = distill.run(job(root, settings), tmp_path / "teacher_model", name="teacher_model")
     student = start(root, tmp_path / "distill")
     assert result.name == "teacher_model"
     assert result.summary == student.summary

@@ -13,7 +13,9 @@ from mobilenmt.compression.core.errors import CorpusError, RecipeError, Vocabula
 from mobilenmt.compression.core.pairs import Pair, PairWriter
 from mobilenmt.compression.core.settings import from_mapping
 from mobilenmt.compression.vocabulary.sample import draw_sample
-from mobilenmt.compression.vocabulary.vocabulary import Vocabulary, VocabularySettings, plan, run, table
+from mobilenmt.compression.vocabulary.sizes import plan, table
+from mobilenmt.compression.vocabulary.stage import VocabularySettings, run
+from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from mobilenmt.export.tokenizer import prepare_tokenizer
 from mobilenmt.runtime.manifest import TokenIds
 from mobilenmt.runtime.tokenizer import Tokenizer

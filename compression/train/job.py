@@ -1,0 +1,65 @@
+"""What is to be trained, on what and how: everything that training carries along."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mobilenmt.compression.dataset.augment import AugmentSettings
+from mobilenmt.compression.train.settings import TrainSettings
+from mobilenmt.compression.train.student import TOKENIZER_FILES, StudentShape
+
+_NO_RESULT = ("save_every", "save_seconds", "teacher_tokens", "threads", "device")
+"""Settings that change nothing in what the files that come out mean; they may change on the way, as machines do."""
+
+
+def _quiet(line: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A model to train."""
+
+    shape: StudentShape
+    """Its dimensions."""
+    settings: TrainSettings
+    """How it is trained."""
+    pairs: Path
+    """File of pairs: a teacher's text, or references."""
+    vocabulary: Path
+    """Folder with tokenizer.json, of the conventions of Marian checkpoints."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """How often pairs go in, by tag."""
+    augment: AugmentSettings | None = None
+    """Shares of augmented copies."""
+    seed: int = 1
+    """The recipe's."""
+    report: Callable[[str], None] = _quiet
+    """Receives a line now and then."""
+
+    def described(self) -> dict[str, Any]:
+        """The settings that the result depends on, as a stage's folder remembers them."""
+        values = {item.name: getattr(self.settings, item.name) for item in dataclasses.fields(self.settings)}
+        return {
+            **{key: value for key, value in values.items() if key not in _NO_RESULT},
+            "student": self.shape,
+            "weights": dict(self.weights),
+            "augment": self.augment,
+        }
+
+    def inputs(self) -> dict[str, Path | str]:
+        """The files and texts that the result depends on."""
+        tokenizer, *beside = (self.vocabulary / name for name in TOKENIZER_FILES)
+        inputs: dict[str, Path | str] = {"pairs": self.pairs, "vocabulary": tokenizer, "seed": str(self.seed)}
+        # What else lies there does not count: its report has measured memory, which differs each time it is made.
+        inputs |= {path.name: path for path in beside if path.exists() or not self.vocabulary.exists()}
+        inputs |= {f"dev {path.name}": path for path in self.settings.dev}
+        for key in ("initial", "teacher"):
+            path = getattr(self.settings, key, None)
+            if path is not None:
+                inputs[key] = path
+        return inputs
