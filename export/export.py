@@ -1,4 +1,4 @@
-"""From a checkpoint to a verified pack: load, quantize, write three graphs and one weights file, check them."""
+"""From a checkpoint to a verified pack: load, quantize, write five graphs and one weights file, check them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mobilenmt.export.activations import check_activation
 from mobilenmt.export.checkpoint import Checkpoint, load_checkpoint, read_json
 from mobilenmt.export.writer import PackWriter
 from mobilenmt.runtime.errors import InputError
-from mobilenmt.runtime.manifest import GenerationDefaults, ModelInfo, PackManifest, TokenIds
+from mobilenmt.runtime.manifest import ModelInfo, PackManifest, TokenIds
 from mobilenmt.runtime.pack import Pack
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def export(
         source_language, target_language: codes; by default from the tokenizer's configuration or a name like ``en-de``.
         card: what people should know: ``description``, ``licence``, ``training_data``, ``scores``, ``notes``.
         shortlist: candidates for the output layer; True for those of a shortlist.npz beside the checkpoint's weights,
-        if
-            there is one and the pack is int8; False for all tokens.
+            if there is one and the pack is int8; False for all tokens.
         report: receives a line about each step.
 
     Raises:
@@ -89,7 +88,7 @@ def export(
                 pad=loaded.config.pad_token_id,
                 unk=unk,
             ),
-            generation=_generation(loaded),
+            generation=loaded.generation,
             card=card or {},
             tools=_tools(),
         )
@@ -163,19 +162,6 @@ def _model_info(checkpoint: Checkpoint) -> ModelInfo:
         target_vocab_size=config.decoder_vocab_size,
         max_positions=config.max_position_embeddings,
         parameters=checkpoint.parameters,
-    )
-
-
-def _generation(checkpoint: Checkpoint) -> GenerationDefaults:
-    defaults = checkpoint.generation
-    return GenerationDefaults(
-        num_beams=defaults.num_beams,
-        length_penalty=defaults.length_penalty,
-        early_stopping=cast("bool | Literal['never']", defaults.early_stopping),
-        renormalize_logits=defaults.renormalize_logits,
-        forced_eos_token_id=defaults.forced_eos_token_id,
-        bad_token_ids=defaults.bad_token_ids,
-        max_length=defaults.max_length,
     )
 
 
