@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mobilenmt.runtime.errors import EngineError, InputError
-from mobilenmt.runtime.ort import SessionConfig, first_line, open_session, release_memory, shrinking
+from mobilenmt.runtime.batching import MOST_SENTENCES, groups, usual_limit
+from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
+from mobilenmt.runtime.sessions import Sessions, run_session
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import onnxruntime
-
-    _Search = tuple[onnxruntime.InferenceSession, onnxruntime.RunOptions | None]
 
 MAX_BEAMS = 64
-# Sentences that go through batch.onnx together, and their source tokens, padding counted. More are slower on one core:
-# their keys, values and candidates outgrow its cache, the sooner the longer the sentences are.
-_SENTENCES = 16
-_TOKENS = 640
 
 
 @dataclass(frozen=True)
@@ -43,29 +37,20 @@ class Hypothesis:
 class Engine:
     """Runs the graphs of one pack. Safe to use from several threads at once.
 
-    greedy.onnx is opened at once; translator.onnx at the first beam, batch.onnx when sentences are first put together,
-    encoder.onnx and decoder.onnx when :meth:`steps` is first used, since every open graph holds its own packed copy of
-    the weights. A pack of format 1 has no greedy.onnx; its translator.onnx does everything. Without batch.onnx, which a
-    pack for a phone need not have, sentences are never put together.
+    Which graph is opened when, :class:`Sessions` says. Without batch.onnx, which a pack for a phone need not have,
+    sentences are never put together.
+
+    Raises:
+        InputError: a provider that this onnxruntime does not have.
+        EngineError: ONNX Runtime refuses a graph.
     """
 
     def __init__(self, pack: Pack, config: SessionConfig | None = None) -> None:
-        self._pack = pack
         self._config = config or SessionConfig()
         self._model = pack.manifest.model
         self._tokens = pack.manifest.tokens
         self._defaults = pack.manifest.generation
-        self._lock = threading.Lock()
-        self._stepper: tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession] | None = None
-        self._greedy: onnxruntime.InferenceSession | None = None
-        self._batch: _Search | None = None
-        self._translator: _Search | None = None
-        self._brief = 0  # blocks of search_briefly that share a translator.onnx opened for them
-        self._lean = "greedy.onnx" in pack.manifest.files
-        if self._lean:
-            self._open_greedy()
-        else:
-            self._translator = open_session(pack.file("translator.onnx"), self._config), None
+        self._sessions = Sessions(pack, self._config)
 
     @property
     def max_length(self) -> int:
@@ -104,52 +89,34 @@ class Engine:
         penalty = self._defaults.length_penalty if length_penalty is None else length_penalty
         results: list[list[Hypothesis]] = [[] for _ in sources]
         # A beam is a batch already; and a pack of format 1 has no graph that gains by more sentences.
-        size = _SENTENCES if together and beam_size == 1 and "batch.onnx" in self._pack.manifest.files else 1
+        size = MOST_SENTENCES if together and beam_size == 1 and self._sessions.has_batch else 1
         pending = list(range(len(sources)))
         limits = list(max_lengths)
         if size > 1:  # what ends in time is done, and a few runaways do not hold up their batch
             limits = [
-                max(min_length, min(limit, _usual(len(source)))) for source, limit in zip(sources, limits, strict=True)
+                max(min_length, min(limit, usual_limit(len(source))))
+                for source, limit in zip(sources, limits, strict=True)
             ]
         while pending:
-            groups = [
+            batches = [
                 [pending[place] for place in group]
-                for group in _groups([len(sources[index]) + 1 for index in pending], size)
+                for group in groups([len(sources[index]) + 1 for index in pending], size)
             ]
 
             def work(group: Sequence[int], limits: Sequence[int] = limits) -> list[list[Hypothesis]]:
                 chosen = [sources[index] for index in group]
                 return self._run(chosen, [limits[index] for index in group], min_length, beam_size, n_best, penalty)
 
-            for group, found in zip(groups, self._each(work, groups), strict=True):
+            for group, found in zip(batches, self._each(work, batches), strict=True):
                 for index, hypotheses in zip(group, found, strict=True):
                     results[index] = hypotheses
             pending = [index for index in pending if limits[index] < max_lengths[index] and results[index][0].at_limit]
             limits = list(max_lengths)
         return results
 
-    @contextmanager
-    def search_briefly(self) -> Iterator[None]:
-        """For a search with beams now and then: in the block the graph for beams stands in place of the greedy one,
-        since together they take twice the memory; afterwards it is as before. A graph for beams that was open stays.
-        """
-        with self._lock:
-            if self._brief or (self._translator is None and not self._config.arena):
-                self._brief += 1
-                self._greedy = None
-            brief = self._brief > 0
-        try:
-            yield
-        finally:
-            if brief:
-                with self._lock:
-                    self._brief -= 1
-                    last = self._brief == 0
-                    if last:
-                        self._translator = None
-                if last:
-                    release_memory()
-                    self._open_greedy()
+    def search_briefly(self) -> AbstractContextManager[None]:
+        """For a search with beams now and then: see :meth:`Sessions.briefly`."""
+        return self._sessions.briefly()
 
     def steps(self, source: Sequence[int], *, max_length: int) -> Iterator[int]:
         """Greedy search one token at a time, for streaming; yields ids until the end token (not yielded) or the limit.
@@ -159,10 +126,10 @@ class Engine:
         import numpy as np
 
         self._check([source], [max_length], 0, 1, 1)
-        encoder, decoder = self._open_stepper()
+        encoder, decoder = self._sessions.stepper()
         ids, lengths = self._pad([source])
         names = [output.name for output in encoder.get_outputs() if output.name != "encoder_state"]
-        fixed = dict(zip(names, _call(encoder, names, {"input_ids": ids, "lengths": lengths}), strict=True))
+        fixed = dict(zip(names, run_session(encoder, names, {"input_ids": ids, "lengths": lengths}), strict=True))
         candidates = fixed.pop("candidates", None)  # without a shortlist logit i is that of token i
         heads = self._model.decoder_attention_heads
         empty = np.zeros((1, heads, 0, self._model.d_model // heads), np.float32)
@@ -177,7 +144,7 @@ class Engine:
                 **fixed,
                 **past,
             }
-            logits, *present = _call(decoder, outputs, feed)
+            logits, *present = run_session(decoder, outputs, feed)
             past = dict(zip(past, present, strict=True))
             scores = logits[0, 0]
             if candidates is None:
@@ -221,17 +188,17 @@ class Engine:
             "length_penalty": np.array([penalty], np.float32),
         }
         options = None
-        if beam_size == 1 and self._lean and len(sources) == 1:
-            session = self._open_greedy()
-        elif beam_size == 1 and self._lean:
-            session, options = self._open_batch()
+        if beam_size == 1 and self._sessions.has_greedy and len(sources) == 1:
+            session = self._sessions.greedy()
+        elif beam_size == 1 and self._sessions.has_greedy:
+            session, options = self._sessions.batch()
             feed["lengths"] = lengths
         else:
-            session, options = self._open_translator()
+            session, options = self._sessions.translator()
             feed["beam_size"] = np.array([beam_size], np.int64)
-            if not self._lean:
+            if not self._sessions.has_greedy:
                 feed["lengths"] = lengths
-        sequences, scores = _call(session, ["sequences", "scores"], feed, options)
+        sequences, scores = run_session(session, ["sequences", "scores"], feed, options)
         return [
             [
                 self._hypothesis(sequences[row, beam].tolist(), float(scores[row, beam]), max_lengths[row])
@@ -262,42 +229,6 @@ class Engine:
             row[len(source)] = self._tokens.eos
         return ids, lengths
 
-    def _open_search(self, name: str) -> _Search:
-        """A graph for several rows, and how to run it.
-
-        Its values are large and change size at every step; without an arena the system would hand out and take back
-        every one of them.
-        """
-        session = open_session(self._pack.file(name), self._config, fold=True, arena=True)
-        return session, None if self._config.arena else shrinking()
-
-    def _open_greedy(self) -> onnxruntime.InferenceSession:
-        with self._lock:
-            if self._greedy is None:
-                self._greedy = open_session(self._pack.file("greedy.onnx"), self._config)
-            return self._greedy
-
-    def _open_translator(self) -> _Search:
-        with self._lock:
-            if self._translator is None:
-                self._translator = self._open_search("translator.onnx")
-            return self._translator
-
-    def _open_batch(self) -> _Search:
-        with self._lock:
-            if self._batch is None:
-                self._batch = self._open_search("batch.onnx")
-            return self._batch
-
-    def _open_stepper(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
-        with self._lock:
-            if self._stepper is None:
-                self._stepper = (
-                    open_session(self._pack.file("encoder.onnx"), self._config),
-                    open_session(self._pack.file("decoder.onnx"), self._config),
-                )
-            return self._stepper
-
     def _check(
         self,
         sources: Sequence[Sequence[int]],
@@ -325,35 +256,3 @@ class Engine:
                 )
             if any(not 0 <= token < self._model.source_vocab_size for token in source):
                 raise InputError(f"source ids must be from 0 to {self._model.source_vocab_size - 1}")
-
-
-def _usual(source: int) -> int:
-    """A limit, start token counted, that nearly all translations of ``source`` tokens keep to."""
-    return source + source // 2 + 8
-
-
-def _groups(lengths: Sequence[int], rows: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length, longest first, so that little is padding. They do not depend on the number
-    of threads, as what an INT8 pack says of sentences together does not."""
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    start = 0
-    while start < len(order):
-        left = len(order) - start
-        most = max(1, min(rows, _TOKENS // lengths[order[start]]))
-        if most < left < 2 * most:  # two of like size rather than a full one and a rest
-            most = -(-left // 2)
-        yield order[start : start + most]
-        start += most
-
-
-def _call(
-    session: onnxruntime.InferenceSession,
-    outputs: list[str],
-    feed: dict[str, Any],
-    options: onnxruntime.RunOptions | None = None,
-) -> list[Any]:
-    try:
-        result: list[Any] = session.run(outputs, feed, options)
-    except Exception as error:  # onnxruntime raises many types of its own
-        raise EngineError(f"ONNX Runtime failed while translating: {first_line(error)}") from error
-    return result

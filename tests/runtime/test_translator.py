@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mobilenmt import InputError, Translator
-from mobilenmt.runtime import engine as engine_module
+from mobilenmt.runtime import sessions
 from mobilenmt.runtime.engine import Engine, Hypothesis
 from mobilenmt.runtime.ort import open_session
 from mobilenmt.runtime.pack import Pack
@@ -233,7 +233,7 @@ def test_a_retry_holds_one_graph_at_a_time_and_leaves_the_greedy_one(
         opened.append((path.name, weakref.ref(session)))
         return session
 
-    monkeypatch.setattr(engine_module, "open_session", open_and_note)
+    monkeypatch.setattr(sessions, "open_session", open_and_note)
     engine = Engine(Pack.open(tiny_pack))
     source, limits = [[9, 10, 11, 12]], [12]
     greedy = engine.generate(source, max_lengths=limits)
