@@ -1,4 +1,4 @@
-"""Figures of one pack alone: parity with torch, INT8 against fp32, batches, single words, bytes, memory, speed, start.
+"""Figures of one pack alone: parity with torch, INT8 against fp32, batches, single words.
 
 Each function is a command of ``python -m benchmarks`` and returns what is printed as JSON. They run in the environment
 that calls them.
@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ROOT
-from benchmarks.harness.text import read_lines, read_pairs
+from benchmarks.harness.text import read_pairs
 
 Figures = dict[str, Any]
 
@@ -139,95 +135,14 @@ def words(options: argparse.Namespace) -> Figures:
     }
 
 
-def size(options: argparse.Namespace) -> Figures:
-    """Bytes of the pack and of our wheel, installed, without packs."""
-    from mobilenmt.runtime.pack import Pack
-
-    pack = Pack.open(options.pack)
-    with tempfile.TemporaryDirectory() as folder:
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder, str(ROOT)]
-        subprocess.run(pip, check=True, capture_output=True)
-        files = [path for path in Path(folder).rglob("*") if path.is_file() and "models" not in path.parts]
-        code = sum(path.stat().st_size for path in files if "__pycache__" not in path.parts)
-        cached = sum(path.stat().st_size for path in files)
-    return {
-        "pack bytes": pack.total_bytes,
-        "bytes a parameter": pack.total_bytes / pack.manifest.model.parameters,
-        "installed wheel without packs": code,
-        "with bytecode": cached,
-    }
-
-
-def latency(options: argparse.Namespace) -> Figures:
-    """Milliseconds a sentence at batch 1 and one thread, greedy and beam 4, for 30 source and 30 target tokens."""
-    from benchmarks.engines.base import SPECS
-    from mobilenmt.runtime.pack import Pack
-
-    engine = SPECS["ours-int8"].load(str(Pack.open(options.pack).path), 1)
-    source = engine.prepare([list(range(100, 129))])  # 29 and the end token
-    samples: dict[int, list[float]] = {1: [], 4: []}
-    for turn in range(options.repeat + 3):
-        for beams, found in samples.items():
-            start = time.perf_counter()
-            engine.run(source, beams, 30, 30)
-            if turn >= 3:
-                found.append((time.perf_counter() - start) * 1000)
-    return {f"beam {beams} median ms": statistics.median(found) for beams, found in samples.items()}
-
-
-def cold(options: argparse.Namespace) -> Figures:
-    """Seconds from the start of a process to its first line of output, and those of the libraries alone."""
-    from benchmarks.parts.footprint import TEXT, starts
-
-    commands = {
-        "translate": [sys.executable, "-m", "mobilenmt", "translate", "--pack", options.pack, TEXT],
-        "import onnxruntime alone": [sys.executable, "-c", "import onnxruntime; print()"],
-        "import mobilenmt": [sys.executable, "-c", "import mobilenmt; print()"],
-        "python alone": [sys.executable, "-c", "print()"],
-    }
-    seconds, _ = starts(commands, range(options.repeat + 1), [])
-    flat = {name: [value for turn in turns for value in turn] for name, turns in seconds.items()}
-    return {name: {"median": statistics.median(found), "best": min(found)} for name, found in flat.items()}
-
-
-def memory(options: argparse.Namespace) -> Figures:
-    """Megabytes (10^6) added while translating; with ``--tokenizer bpe`` those of the pack with a BPE of its size."""
-    from benchmarks.pack.bpe import bpe_pack, text_of
-    from benchmarks.parts.memory import measure, sentences_for
-    from mobilenmt.runtime.pack import Pack
-
-    path, mode = Pack.open(options.pack).path, "text"
-    lines = sentences_for(read_lines(options.sentences))
-    with tempfile.TemporaryDirectory() as folder:
-        if options.tokenizer == "bpe":
-            mode = "parts"
-            path = bpe_pack(path, text_of([options.sentences, *options.text]), Path(folder) / "en-de")
-        python = Path(sys.executable)
-        found = measure(python, mode, "ours-int8", path, path / "tokenizer.json", lines, options.seconds, [])
-    return {
-        key: {part: size / 1e6 for part, size in value.items()}
-        if isinstance(value, dict)
-        else (value if key == "samples" else value / 1e6)
-        for key, value in found.items()
-    }
-
-
-COMMANDS = {function.__name__: function for function in (size, memory, latency, cold, parity, int8, batch, words)}
+COMMANDS = {function.__name__: function for function in (parity, int8, batch, words)}
 
 
 def add_options(parser: argparse.ArgumentParser, name: str) -> None:
     """Options of one command."""
-    sentences = ROOT / "benchmarks" / "sentences.en.txt"
     parser.add_argument("--pack", default="en-de", help="name or path of a pack")
     if name in ("parity", "int8"):
         parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="Marian checkpoint")
     if name in ("parity", "int8", "batch"):
         parser.add_argument("--test", type=Path, nargs="+", required=True, help="source, tab, reference")
         parser.add_argument("--lines", type=int, default=1000, help="lines of each test file")
-    if name in ("latency", "cold"):
-        parser.add_argument("--repeat", type=int, default=15, help="measured turns")
-    if name == "memory":
-        parser.add_argument("--tokenizer", choices=("own", "bpe"), default="own", help="bpe: trained and swapped in")
-        parser.add_argument("--text", type=Path, nargs="+", default=[], help="text to train the BPE on, or TSV")
-        parser.add_argument("--sentences", type=Path, default=sentences, help="one sentence a line")
-        parser.add_argument("--seconds", type=float, default=5.0, help="time at work")

@@ -6,10 +6,8 @@ several processes share them). Read from outside, so that the measurement does n
 
 from __future__ import annotations
 
-import json
 import select
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,9 +19,8 @@ from typing import Any
 from benchmarks.engines.base import SPECS
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.environments import environment_for
-from benchmarks.harness.errors import BenchmarkError, expect
+from benchmarks.harness.errors import expect
 from benchmarks.harness.worker import environment, pinning
-from benchmarks.pack.bpe import bpe_pack, text_of
 
 _INTERVAL = 0.005
 _SECONDS = 5.0
@@ -52,10 +49,7 @@ class Resident:
 
 
 def memory(bench: Bench) -> dict[str, Any]:
-    """Every engine: steady and peak, private and shared, in bytes above the idle process.
-
-    If our pack's tokenizer is not a BPE, a copy of the pack with one is measured too.
-    """
+    """Every engine: steady and peak, private and shared, in bytes above the idle process."""
     settings = bench.settings
     seconds = _SECONDS if settings.turns > 5 else 1.0
 
@@ -69,23 +63,7 @@ def memory(bench: Bench) -> dict[str, Any]:
         {"engine": name, **measured(name, path, "ids" if name.startswith("big") else "text")}
         for name, path in bench.progress(paths.items(), "memory")
     ]
-    found: dict[str, Any] = {"rows": rows, "seconds": seconds}
-    ours = paths.get("ours-int8")
-    if ours is not None and not has_bpe(ours):
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                swapped = bpe_pack(ours, text_of([settings.sentences, *settings.dev]), Path(folder) / "en-de")
-            except BenchmarkError as error:
-                print(f"memory with a BPE tokenizer is not measured: {error} (--dev FILE)", file=sys.stderr)
-            else:
-                found["bpe"] = measured("ours-int8", swapped, "parts")
-    return found
-
-
-def has_bpe(pack: Path) -> bool:
-    """Whether a pack's tokenizer is a BPE."""
-    kind = json.loads((pack / "tokenizer.json").read_text(encoding="utf-8"))["model"]["type"]
-    return bool(kind == "BPE")
+    return {"rows": rows, "seconds": seconds}
 
 
 def sentences_for(lines: Sequence[str]) -> list[str]:

@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.parts.memory_child MODE ENGINE MODEL TOKENIZER SENTENCES SECONDS``. It imports the libraries,
 opens a trivial session, says ``idle`` and waits; then it loads the engine and works until the seconds have passed, says
-``done`` and waits again. MODE is ``text`` (text in, text out), ``parts`` (our tokenizer and engine without the guard,
-for a tokenizer that does not fit the model) or ``ids`` (forced 30 tokens, for a model without a tokenizer).
+``done`` and waits again. MODE is ``text`` (text in, text out) or ``ids`` (forced 30 tokens,
+for a model without a tokenizer).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engines.base import SPECS
-from benchmarks.engines.textual import natural_limit, open_text
+from benchmarks.engines.textual import open_text
 
 _LENGTH = 30
 
@@ -70,32 +70,13 @@ def _text(name: str, path: str, tokenizer: str) -> Callable[[str], object]:
     return open_text(name, path, tokenizer, 1)
 
 
-def _parts(name: str, path: str, tokenizer: str) -> Callable[[str], object]:
-    from mobilenmt.runtime.engine import Engine
-    from mobilenmt.runtime.ort import release_memory
-    from mobilenmt.runtime.pack import Pack
-    from mobilenmt.runtime.tokenizer import Tokenizer
-
-    pack = Pack.open(path)
-    tokens = Tokenizer(pack.file("tokenizer.json"), pack.manifest.tokens, pack.manifest.model.source_vocab_size)
-    engine = Engine(pack)
-    release_memory()
-
-    def translate(text: str) -> str:
-        ids = tokens.encode(text)
-        ((found,),) = engine.generate([ids], max_lengths=[natural_limit(len(ids))])
-        return tokens.decode(found.ids)
-
-    return translate
-
-
 def _ids(name: str, path: str, tokenizer: str) -> Callable[[str], object]:
     engine = SPECS[name].load(path, 1)
     prepared = engine.prepare([list(range(100, 100 + _LENGTH - 1))])
     return lambda text: engine.run(prepared, 1, _LENGTH, _LENGTH)
 
 
-_MODES: dict[str, Callable[[str, str, str], Callable[[str], object]]] = {"text": _text, "parts": _parts, "ids": _ids}
+_MODES: dict[str, Callable[[str, str, str], Callable[[str], object]]] = {"text": _text, "ids": _ids}
 
 
 def trivial_model() -> bytes:

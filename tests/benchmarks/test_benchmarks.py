@@ -31,7 +31,6 @@ from benchmarks.harness.settings import Settings
 from benchmarks.harness.text import Corpus, read_corpus
 from benchmarks.harness.worker import Worker
 from benchmarks.pack import arm, figures
-from benchmarks.pack.bpe import bpe_pack
 from benchmarks.pack.restore import restored
 from benchmarks.parts import breakdown, roofline
 from benchmarks.parts.memory import resident
@@ -466,26 +465,6 @@ def test_resident_pages_of_own_files_are_told_from_others(tmp_path: Path) -> Non
             mapped.close()
     assert found.own == size
     assert found.counted < size + (size >> 1), "pages of other files do not count"
-
-
-def test_bpe_of_the_same_size_replaces_the_tokenizer(settings: Settings, tmp_path: Path) -> None:
-    from mobilenmt.runtime.engine import Engine
-    from mobilenmt.runtime.pack import Pack
-    from mobilenmt.runtime.tokenizer import Tokenizer
-
-    pack = prepare.artifact("pack-int8", settings)
-    with pytest.raises(BenchmarkError, match="name more text"):
-        bpe_pack(pack, ["too little"], tmp_path / "small")
-    text = [" ".join(WORDS), " ".join(f"{a}{b}" for a in WORDS for b in WORDS)]
-    found = Pack.open(bpe_pack(pack, text, tmp_path / "en-de"))
-    manifest = found.manifest
-    content = json.loads(found.file("tokenizer.json").read_text(encoding="utf-8"))
-    assert content["model"]["type"] == "BPE"
-    assert len(content["model"]["vocab"]) == manifest.model.source_vocab_size
-    tokenizer = Tokenizer(found.file("tokenizer.json"), manifest.tokens, manifest.model.source_vocab_size)
-    ids = tokenizer.encode("where is the house ☃?")
-    assert tokenizer.decode(ids) == "where is the house ☃?"
-    Engine(found).generate([ids], max_lengths=[20])
 
 
 def test_processors_are_compared_line_by_line(settings: Settings, sentences: Path) -> None:
