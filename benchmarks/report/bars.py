@@ -98,12 +98,12 @@ def _less_memory(key: str) -> Callable[[Parts], tuple[float, str] | None]:
 
 
 def _memory(parts: Parts) -> tuple[float, str] | None:
-    row = pick(parts["memory"]["rows"], engine="ours-int8")
+    found = parts["memory"]
+    row = found.get("bpe") or pick(found["rows"], engine="ours-int8")
     if row is None:
         return None
-    return row[
-        "steady"
-    ] / 1e6, f"{row['steady'] / 1e6:.1f} MB steady, {row['peak'] / 1e6:.1f} MB peak (the pack's own tokenizer)"
+    kind = "BPE tokenizer of the same size" if found.get("bpe") else "the pack's own tokenizer"
+    return row["steady"] / 1e6, f"{row['steady'] / 1e6:.1f} MB steady, {row['peak'] / 1e6:.1f} MB peak ({kind})"
 
 
 def _cold(parts: Parts) -> tuple[float, str] | None:

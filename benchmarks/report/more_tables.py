@@ -28,6 +28,8 @@ def grows(part: Row) -> str:
 def memory(part: Row) -> str:
     """Megabytes (10^6 bytes) added to the idle process."""
     found = [(label(row["engine"]), row) for row in part["rows"]]
+    if part.get("bpe"):
+        found.insert(1, ("mobilenmt INT8, BPE tokenizer of the same size", part["bpe"]))
     header = ["engine", "steady", "peak", "peak at work", "private, steady", "model's pages, steady", "RSS added, peak"]
     cells = [
         [

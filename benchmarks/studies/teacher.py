@@ -1,6 +1,6 @@
 """Speed of teachers: sentences a second by number type, batch size and search.
 
-    python benchmarks/teacher.py CHECKPOINT... --pairs work/corpus/pairs.tsv.zst --lines 400
+    python benchmarks/studies/teacher.py CHECKPOINT... --pairs work/corpus/pairs.tsv.zst --lines 400
 
 CHECKPOINT is a folder that transformers loads, or a pack. Loading is not counted. Lines are taken evenly from the file.
 """
