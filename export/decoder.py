@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mobilenmt.export.candidates import CANDIDATE_VALUES, Candidates, write_candidates, write_logits
 from mobilenmt.export.encoder import Encoded, masked, rename
 from mobilenmt.export.graph import FLOAT, INT32, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, attention, dimension
 from mobilenmt.export.precision import Use
-from mobilenmt.export.shortlist import CANDIDATE_VALUES, Candidates, write_candidates, write_logits
 
 _GROUPED_HEAD_SIZE = 16  # GroupQueryAttention takes multiples of it
 

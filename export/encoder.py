@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mobilenmt.export.candidates import CANDIDATE_VALUES, write_candidates
 from mobilenmt.export.graph import FLOAT, INT32, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, attention, dimension, length_mask, split_heads
 from mobilenmt.export.precision import Use
-from mobilenmt.export.shortlist import CANDIDATE_VALUES, write_candidates
 
 
 @dataclass(frozen=True)

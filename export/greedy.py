@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mobilenmt.export.candidates import Candidates, write_candidates, write_logits
 from mobilenmt.export.decoder import write_step
 from mobilenmt.export.encoder import Encoded, rename, write_encoder
 from mobilenmt.export.graph import BOOL, FLOAT, INT32, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, dimension
 from mobilenmt.export.precision import Use
-from mobilenmt.export.shortlist import Candidates, write_candidates, write_logits
 
 _NEVER = float("-inf")
 

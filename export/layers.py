@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,10 +11,8 @@ from mobilenmt.export.activations import activation
 from mobilenmt.export.checkpoint import Checkpoint, sinusoidal_positions
 from mobilenmt.export.graph import INT32, Graph
 from mobilenmt.export.precision import Precision, Use
+from mobilenmt.export.shortlist import Shortlist
 from mobilenmt.export.weights import Array
-
-if TYPE_CHECKING:
-    from mobilenmt.export.shortlist import Shortlist
 
 LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default, which Marian keeps
 _POSITION_ROWS = 16  # rows of the table of positions that share what is computed from their block

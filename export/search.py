@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mobilenmt.export.candidates import Candidates, write_candidates, write_logits
 from mobilenmt.export.decoder import write_step
 from mobilenmt.export.encoder import rename, write_encoder
 from mobilenmt.export.graph import BOOL, FLOAT, INT64, Graph
 from mobilenmt.export.greedy import cache_shape, steps_to_make, write_ban, write_early
 from mobilenmt.export.layers import ModelWriter, dimension, join
 from mobilenmt.export.precision import Use
-from mobilenmt.export.shortlist import Candidates, write_candidates, write_logits
 
 _DEAD = -1.0e9  # the score transformers gives to a hypothesis that may not be chosen
 _NEVER = float("-inf")
