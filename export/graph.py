@@ -20,7 +20,6 @@ INT8, UINT8 = TensorProto.INT8, TensorProto.UINT8
 # Operators of ONNX Runtime beyond the ONNX standard that our graphs use.
 _MICROSOFT_OPS = frozenset(
     {
-        "BiasGelu",
         "DynamicQuantizeMatMul",
         "FusedMatMul",
         "GatherBlockQuantized",

@@ -51,9 +51,16 @@ def prepare_tokenizer(
 ) -> PreparedTokenizer:
     """Read the tokenizer of a checkpoint folder and prepare it for a pack.
 
-    :param vocab_size: rows of the source embedding; `target_vocab_size`: of the target's.
-    :param unk: the id of unk if the configuration names one; otherwise the tokenizer's own.
-    :raises CheckpointError: no usable tokenizer, a piece twice, ids that do not fit the model, special ids missing.
+    Args:
+        checkpoint: the folder.
+        vocab_size: rows of the source embedding.
+        target_vocab_size: rows of the target's.
+        eos: the id of the end token.
+        pad: the id of the pad token.
+        unk: the id of unk if the configuration names one; None for the tokenizer's own.
+
+    Raises:
+        CheckpointError: no usable tokenizer, a piece twice, ids that do not fit the model, special ids missing.
     """
     config = spm.read_config(checkpoint)
     separate = spm.has_separate_vocabularies(checkpoint, config)

@@ -54,7 +54,8 @@ class PackWriter:
     but a pack: a folder that holds any file which is not part of a pack is refused, so no slip of the keyboard can
     delete someone's documents. The old pack is removed only after the new one stands in its place.
 
-    Raises ExportError when the destination exists, cannot be written or may not be replaced, and when the disk is full.
+    Raises:
+        ExportError: the destination exists, cannot be written or may not be replaced, or the disk is full.
     """
 
     def __init__(self, out: str | os.PathLike[str], *, force: bool = False) -> None:

@@ -17,8 +17,9 @@ _DEEPEST = 32  # json.dumps(indent=...) recurses in Python: what is read here mu
 def parse_json(content: bytes) -> object:
     """Read JSON strictly.
 
-    Raises PackError for other encodings than UTF-8, broken or deeply nested JSON, keys given twice, NaN and infinity,
-    numbers of thousands of digits and lone surrogates.
+    Raises:
+        PackError: another encoding than UTF-8, broken or deeply nested JSON, a key given twice, NaN or infinity, a
+            number of thousands of digits, or a lone surrogate.
     """
     try:
         data: object = json.loads(

@@ -35,7 +35,10 @@ class Pack:
         """Open the pack with this name or at this path, a folder or a zip (see :func:`find_pack`).
 
         ``verify`` reads every file to compare its SHA-256, about 1 ms a megabyte; without it only sizes are checked.
-        Raises PackNotFoundError if there is none, PackError if it is damaged, incomplete, hostile or too new.
+
+        Raises:
+            PackNotFoundError: there is none.
+            PackError: it is damaged, incomplete, hostile or too new.
         """
         path = find_pack(source)
         if path.is_dir():

@@ -51,11 +51,14 @@ def clean(text: str) -> str:
 class Tokenizer:
     """The tokenizer of one pack. Stateless once made: any number of threads may share it.
 
-    :param path: tokenizer.json of the pack.
-    :param tokens: the model's special ids (start, eos, pad, and unk or None).
-    :param source_vocab_size: ids from here on are pieces the model does not know; they are encoded as unk.
-    :param target_path: tokenizer.target.json, when the target has a vocabulary of its own.
-    :raises PackError: a file is missing or is not a tokenizer.
+    Args:
+        path: tokenizer.json of the pack.
+        tokens: the model's special ids (start, eos, pad, and unk or None).
+        source_vocab_size: ids from here on are pieces the model does not know; they are encoded as unk.
+        target_path: tokenizer.target.json, when the target has a vocabulary of its own.
+
+    Raises:
+        PackError: a file is missing or is not a tokenizer.
     """
 
     def __init__(self, path: Path, tokens: TokenIds, source_vocab_size: int, target_path: Path | None = None) -> None:

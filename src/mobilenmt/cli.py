@@ -23,7 +23,6 @@ from mobilenmt.runtime.errors import MobileNMTError
 EXIT_ERROR = 2
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 130  # as a shell reports Ctrl-C
-EXIT_TERMINATED = 143  # by SIGTERM; 128 + its number for another signal
 EXIT_BROKEN_PIPE = 141
 
 _EPILOG = "Exit codes: 0 done, 2 an error of input or usage (one line on stderr), 130 Ctrl-C, 1 a fault of mobilenmt."
