@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mobilenmt.runtime.pack import Pack
     from mobilenmt.runtime.translator import Translation, Translator
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CheckpointError",
