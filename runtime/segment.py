@@ -46,6 +46,8 @@ class Piece(NamedTuple):
 
     text: str
     translate: bool
+    cut: bool = False
+    """Whether it is one of several pieces of its line."""
 
 
 def segments(text: str, count: Callable[[str], int], limit: int) -> list[Piece]:
@@ -71,18 +73,18 @@ def segments(text: str, count: Callable[[str], int], limit: int) -> list[Piece]:
         raise InputError(f"the limit of a segment must be at least 1 token, not {limit}")
     pieces: list[Piece] = []
     done = 0
-    for start, end in _spans(text, count, limit):
+    for start, end, cut in _spans(text, count, limit):
         if start > done:
             pieces.append(Piece(text[done:start], False))
-        pieces.append(Piece(text[start:end], True))
+        pieces.append(Piece(text[start:end], True, cut))
         done = end
     if done < len(text):
         pieces.append(Piece(text[done:], False))
     return pieces
 
 
-def _spans(text: str, count: Callable[[str], int], limit: int) -> Iterator[tuple[int, int]]:
-    """Yield the (start, end) offsets of what is to be translated."""
+def _spans(text: str, count: Callable[[str], int], limit: int) -> Iterator[tuple[int, int, bool]]:
+    """Yield the (start, end) offsets of what is to be translated, and whether it is a part of its line."""
     for match in _LINE.finditer(text):
         line = match.group()
         body = line.strip(_BLANK)
@@ -90,11 +92,11 @@ def _spans(text: str, count: Callable[[str], int], limit: int) -> Iterator[tuple
             continue
         start = match.start() + len(line) - len(line.lstrip(_BLANK))
         if len(body) <= limit * _CHARACTERS_A_TOKEN and count(body) <= limit:
-            yield start, start + len(body)
+            yield start, start + len(body), False
             continue
-        for first, last in _Cutter(body, count, limit).cut():
-            if _has_content(body[first:last]):
-                yield start + first, start + last
+        parts = [part for part in _Cutter(body, count, limit).cut() if _has_content(body[part[0] : part[1]])]
+        for first, last in parts:
+            yield start + first, start + last, len(parts) > 1
 
 
 def _has_content(text: str) -> bool:

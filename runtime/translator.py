@@ -9,19 +9,16 @@ from types import TracebackType
 from typing import Any
 
 from mobilenmt.runtime.background import Background
-from mobilenmt.runtime.engine import MAX_BEAMS, Engine, Hypothesis
+from mobilenmt.runtime.engine import MAX_BEAMS, Engine
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
 from mobilenmt.runtime.ort import SessionConfig, release_memory
 from mobilenmt.runtime.pack import Pack
+from mobilenmt.runtime.retry import Output, Retry
 from mobilenmt.runtime.segment import Piece, segments
 from mobilenmt.runtime.tokenizer import Tokenizer
 
-_RETRY_BEAMS = 4
-_LONGEST_RATIO = 5  # characters of output for each byte of a short source, beyond which an output is a runaway
 _RELEASE_EVERY = 16  # segments, after which freed memory goes back to the system: 1 MB for 10 us a segment
-_END = -1  # stands for the end token, which hypotheses leave out; no piece has this id
-_SHORT = 8  # tokens: the token limit alone is no guard for so few
 
 
 @dataclass(frozen=True)
@@ -48,16 +45,6 @@ class Translation:
             "alternatives": [item.to_dict() for item in self.alternatives],
             "flags": list(self.flags),
         }
-
-
-@dataclass(frozen=True)
-class _Output:
-    """One hypothesis of one segment."""
-
-    ids: tuple[int, ...]
-    score: float
-    generated: int
-    flags: tuple[str, ...] = ()
 
 
 class Translator:
@@ -99,6 +86,7 @@ class Translator:
             self.pack.file(target) if target in manifest.files else None,
         )
         self._engine = opening.result()
+        self._retry = Retry(self._tokenizer, self._engine.search_briefly)
         release_memory()  # parsing the tokenizer and packing the weights left holes in the heap
 
     def __enter__(self) -> Translator:
@@ -147,7 +135,9 @@ class Translator:
         outputs = self._search(sources, beams, max_length, min_length, n_best, together)
         if max_length is None:
             pieces = [piece.text for plan in plans for piece in plan if piece.translate]
-            outputs = self._guard(pieces, sources, outputs, min_length, n_best)
+            outputs = self._retry.run(
+                pieces, sources, outputs, n_best, lambda bad, beams: self._search(bad, beams, None, min_length, beams)
+            )
         results: list[Translation] = []
         queue = iter(outputs)
         for plan in plans:
@@ -209,7 +199,7 @@ class Translator:
         min_length: int,
         n_best: int,
         together: bool = False,
-    ) -> list[list[_Output]]:
+    ) -> list[list[Output]]:
         limits = [self._limit(source) if max_length is None else max_length for source in sources]
         limits = [max(limit, min_length, 2) for limit in limits]
         found = self._engine.generate(
@@ -224,62 +214,20 @@ class Translator:
         if self._since_release >= _RELEASE_EVERY and not self._arena:
             self._since_release = 0  # a race of threads at worst releases twice
             release_memory()
-        return [[_output(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
-
-    def _guard(
-        self,
-        texts: Sequence[str],
-        sources: Sequence[Sequence[int]],
-        outputs: list[list[_Output]],
-        min_length: int,
-        n_best: int,
-    ) -> list[list[_Output]]:
-        """Translate loops and runaways again with a beam; cut what is still one, and say so in its flags."""
-        bad = [index for index, found in enumerate(outputs) if self._is_bad(texts[index], sources[index], found[0])]
-        if not bad:
-            return outputs
-        outputs = list(outputs)
-        beams = max(_RETRY_BEAMS, n_best)
-        with self._engine.search_briefly():  # it is rare, so memory counts for more than time
-            again = self._search([sources[index] for index in bad], beams, None, min_length, beams)
-        for index, found in zip(bad, again, strict=True):
-            text, source = texts[index], sources[index]
-            good = next((item for item in found if not self._is_bad(text, source, item)), None)
-            first = good or self._cut(text, source, [found[0], outputs[index][0]])
-            rest = [item for item in found if item is not good]
-            outputs[index] = [replace(first, flags=("retried", *first.flags)), *rest[: n_best - 1]]
-        return outputs
-
-    def _is_bad(self, text: str, source: Sequence[int], output: _Output) -> bool:
-        return is_degenerate(source, output.ids) or self._is_runaway(text, source, output.ids)
-
-    def _is_runaway(self, text: str, source: Sequence[int], ids: Sequence[int]) -> bool:
-        """Far longer than a few words can mean. Bytes of the source, since a Chinese character may be a word."""
-        return len(source) <= _SHORT and len(self._tokenizer.decode(ids)) > _LONGEST_RATIO * len(
-            text.encode(errors="replace")
-        )
-
-    def _cut(self, text: str, source: Sequence[int], outputs: Sequence[_Output]) -> _Output:
-        """The shortest of the outputs once their loops are cut, and no longer than a short source may become."""
-        candidates = [replace(item, ids=_without_loops(source, item)) for item in outputs]
-        best = min(candidates, key=lambda item: len(item.ids))
-        ids = best.ids
-        while len(ids) > 1 and self._is_runaway(text, source, ids):
-            ids = ids[:-1]
-        return replace(best, ids=ids, flags=("cut",))
+        return [[Output.of(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
     # -- results --------------------------------------------------------------------------------------------------
 
-    def _assemble(self, plan: Sequence[Piece], found: Sequence[Sequence[_Output]], n_best: int) -> Translation:
+    def _assemble(self, plan: Sequence[Piece], found: Sequence[Sequence[Output]], n_best: int) -> Translation:
         """Put segments and layout together again, for each of the n best."""
         ranked = [self._join(plan, [outputs[rank] for outputs in found]) for rank in range(n_best if found else 1)]
         return replace(ranked[0], alternatives=tuple(ranked[1:]))
 
-    def _join(self, plan: Sequence[Piece], outputs: Sequence[_Output]) -> Translation:
+    def _join(self, plan: Sequence[Piece], outputs: Sequence[Output]) -> Translation:
         queue = iter(outputs)
         parts = [self._tokenizer.decode(next(queue).ids) if piece.translate else piece.text for piece in plan]
         flags = [flag for output in outputs for flag in output.flags]
-        if _was_split(plan):
+        if any(piece.cut for piece in plan):
             flags.insert(0, "split")
         tokens = [piece for output in outputs for piece in self._tokenizer.pieces(output.ids)]
         if len(outputs) == 1:
@@ -318,28 +266,3 @@ class Translator:
         if not 1 <= n_best <= beams:
             raise InputError(f"n_best must be from 1 to beam_size ({beams}), not {n_best}")
         return beams
-
-
-def _output(hypothesis: Hypothesis) -> _Output:
-    flags = ("truncated",) if hypothesis.at_limit else ()
-    return _Output(hypothesis.ids, hypothesis.score, hypothesis.generated, flags)
-
-
-def _without_loops(source: Sequence[int], output: _Output) -> tuple[int, ...]:
-    if "truncated" in output.flags:
-        return tuple(cut_loops(source, output.ids))
-    # The model ended it: with the end in its place the guard keeps what leads to it ("nein, nein." -> "nein.").
-    return tuple(cut_loops(source, [*output.ids, _END]))[:-1]
-
-
-def _was_split(plan: Sequence[Piece]) -> bool:
-    """Whether two segments lie on one line: with nothing, or only a gap without a line end, between them."""
-    last: str | None = None
-    for piece in plan:
-        if piece.translate:
-            if last is not None and "\n" not in last and "\r" not in last and len((last + "x").splitlines()) < 2:
-                return True
-            last = ""
-        elif last is not None:
-            last = piece.text
-    return False
