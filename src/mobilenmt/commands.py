@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib
 import json as json_module
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mobilenmt.compression.chain.table import STAGES
 from mobilenmt.runtime.errors import CheckpointError, ExportError, InputError
 
 if TYPE_CHECKING:
@@ -172,37 +171,41 @@ def verify(pack: str) -> int:
 
 
 class CommandTable(Mapping[str, Callable[..., int]]):
-    """Name -> function; what is given as ``module:function`` is imported when it is asked for, not before."""
+    """Name -> function. What stands elsewhere is imported when it is asked for, not before.
 
-    def __init__(self, entries: Mapping[str, Callable[..., int] | str]) -> None:
-        self._entries = entries
+    A stage of the chain is a command too, unless one of that name does more: export takes any checkpoint. The stages
+    are looked up last, so that a translation loads nothing of the pipeline.
+    """
+
+    def __init__(self, here: Mapping[str, Callable[..., int]], pipeline: Sequence[str]) -> None:
+        self._here = here
+        self._pipeline = pipeline
 
     def __getitem__(self, name: str) -> Callable[..., int]:
-        entry = self._entries[name]
-        if isinstance(entry, str):
-            module, _, function = entry.partition(":")
-            found: Callable[..., int] = getattr(importlib.import_module(module), function)
-            return found
-        return entry
+        if name in self._here:
+            return self._here[name]
+        if name not in self._pipeline and name not in self._stages():
+            raise KeyError(name)
+        found: Callable[..., int] = getattr(importlib.import_module("mobilenmt.pipeline_commands"), name)
+        return found
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        yield from dict.fromkeys((*self._here, *self._pipeline[:1], *self._stages(), *self._pipeline))
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(list(iter(self)))
+
+    @staticmethod
+    def _stages() -> Collection[str]:
+        from mobilenmt.compression.chain.table import STAGES
+
+        return STAGES
 
 
-_HERE: dict[str, Callable[..., int] | str] = {"translate": translate, "info": info, "verify": verify, "export": export}
 COMMANDS = CommandTable(
-    {
-        **_HERE,
-        **{
-            name: f"mobilenmt.pipeline_commands:{name}"
-            for name in ("compress", *(stage for stage in STAGES if stage not in _HERE), "shortlist")
-        },
-    }
+    {"translate": translate, "info": info, "verify": verify, "export": export},
+    ("compress", "teacher", "evaluate", "shortlist"),
 )
-"""A stage of the chain is a command too, unless one of that name does more: export takes any checkpoint."""
 
 
 def _json_line(source: str, found: Translation) -> str:

@@ -7,7 +7,7 @@ import json as json_module
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Optional
 
 from mobilenmt.compression.chain.table import STAGES, find_stage
 from mobilenmt.runtime.errors import InputError, MobileNMTError
@@ -60,6 +60,10 @@ def compress(
     run(chain, until=until, force=force)
     print(chain.work / "report.md")
     return 0
+
+
+# The stages are a table, which a type hint in the source cannot name; the command line offers them as choices.
+compress.__annotations__["until"] = Optional[Literal[tuple(STAGES)]]  # noqa: UP045
 
 
 def teacher(

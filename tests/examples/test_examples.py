@@ -14,6 +14,7 @@ from mobilenmt.compression.chain.compress import compress, plan
 from mobilenmt.compression.chain.recipe import load_recipe
 from mobilenmt.compression.chain.table import settings_class
 from mobilenmt.compression.core.pairs import Pair, PairWriter
+from mobilenmt.compression.train.stage import distill_settings
 from mobilenmt.compression.train.student import StudentShape, make_student, save_checkpoint
 from mobilenmt.compression.vocabulary.stage import VocabularySettings
 from mobilenmt.compression.vocabulary.stage import run as train_vocabulary
@@ -69,7 +70,7 @@ def test_every_recipe_is_ready_to_start(folder: Path, name: str) -> None:
     assert found.stages[0] == "corpus" and found.stages[-1] == "evaluate"
     assert {path.parent.name for path in chain.recipe.section(settings_class("evaluate")).test} == {"test"}
     for settings in [
-        chain.distill,
+        distill_settings(chain),
         *(chain.recipe.section(settings_class(key)) for key in ("teacher_model",) if chain.recipe.has(key)),
     ]:
         assert {path.parent.name for path in settings.dev} == {"dev"}  # nothing is chosen by a test set
