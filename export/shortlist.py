@@ -8,7 +8,6 @@ the bytes.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from mobilenmt.export.checkpoint import MarianConfig
 from mobilenmt.export.weights import Array
+from mobilenmt.runtime.atomic import atomic_path
 from mobilenmt.runtime.errors import CheckpointError
 
 FILE_NAME = "shortlist.npz"
@@ -61,12 +61,8 @@ class Shortlist:
 
     def save(self, path: Path) -> None:
         """Write the arrays as an .npz file, which appears complete or not at all."""
-        temporary = path.with_name(f"{path.stem}.tmp-{os.getpid()}.npz")
-        try:
+        with atomic_path(path) as temporary:
             np.savez(temporary, common=self.common.astype(np.int32), lexical=self.lexical.astype(np.int32))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Shortlist:

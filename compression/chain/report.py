@@ -7,9 +7,10 @@ from typing import Any
 
 from mobilenmt.compression.chain.chain import Chain
 from mobilenmt.compression.core.settings import to_mapping
-from mobilenmt.compression.core.stage import StageResult, atomic_path, write_json
+from mobilenmt.compression.core.stage import StageResult, write_json
 from mobilenmt.compression.evaluate.evaluate import EvaluateSettings
 from mobilenmt.compression.evaluate.evaluation import TABLE
+from mobilenmt.runtime.atomic import atomic_path
 
 MARKDOWN = "report.md"
 JSON = "report.json"

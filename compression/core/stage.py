@@ -10,10 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import platform
-import secrets
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +21,7 @@ from typing import Any
 
 from mobilenmt.compression.core.errors import StageError
 from mobilenmt.compression.core.settings import PATH_IF_THERE, shown, to_mapping
+from mobilenmt.runtime.atomic import atomic_path, remove, remove_temporary
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
@@ -136,30 +134,6 @@ def check_stage(folder: Path, *, name: str, settings: object, inputs: Mapping[st
     return False
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``, with its suffix; what is written there gets its name at the end.
-
-    For a file or a folder; both are synced to the disk first, so a power cut leaves the old or the new one. A block
-    left by an exception leaves nothing.
-    """
-    temporary = path.with_name(f"{path.stem}.tmp-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
-    try:
-        yield temporary
-        for item in (*temporary.rglob("*"), temporary) if temporary.is_dir() else (temporary,):
-            _sync(item)
-        if path.is_dir() and temporary.is_dir():  # a folder replaces none but an empty folder
-            old = path.with_name(f"{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}-old")
-            path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        _remove(temporary)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically: UTF-8, indented, ending in a line end. NaN and infinity are refused."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -176,12 +150,6 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if found is None:
         raise StageError(f"{path} is gone; begin this stage again with --force")
     return found
-
-
-def remove_temporary(folder: Path) -> None:
-    """Remove what :func:`atomic_path` left behind when a process was killed."""
-    for path in sorted(folder.rglob("*.tmp-*")):
-        _remove(path)
 
 
 def file_digest(path: Path) -> str:
@@ -318,7 +286,7 @@ def _clear(folder: Path) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)  # first: what is half removed must not count as finished
     for path in folder.iterdir():
         if path.name not in (LOCK, STARTED):
-            _remove(path)
+            remove(path)
     (folder / STARTED).unlink(missing_ok=True)  # last: until then the folder is known as ours
 
 
@@ -364,26 +332,6 @@ def _files(folder: Path) -> list[Path]:
         path for path in folder.rglob("*") if path.is_file() and path not in ours and ".tmp-" not in str(path.name)
     ]
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name != "posix":
-        return  # only POSIX can open a folder
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in {22, 95, 30}:  # EINVAL, ENOTSUP, EROFS: not every file system can
-            raise
-    finally:
-        os.close(handle)
 
 
 def _versions() -> dict[str, str]:

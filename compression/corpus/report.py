@@ -9,8 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from mobilenmt.compression.core.stage import atomic_path
 from mobilenmt.compression.corpus.readers import Malformed
+from mobilenmt.runtime.atomic import atomic_path
 
 _LINES_SHOWN = 20  # numbers of malformed lines told for each file
 _IN_TEXT = 5  # examples a rule in report.md; all are in dropped.tsv

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from mobilenmt.compression.core.errors import CorpusError
 from mobilenmt.compression.core.pairs import Pair, read_pairs
 from mobilenmt.compression.core.settings import to_mapping
-from mobilenmt.compression.core.stage import content_digest, remove_temporary, write_json
+from mobilenmt.compression.core.stage import content_digest, write_json
 from mobilenmt.compression.core.tag_weights import Repeater
 from mobilenmt.compression.dataset.augment import Augmenter, AugmentSettings
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
+from mobilenmt.runtime.atomic import remove_temporary
 
 FORMAT = 1
 _CARD = "dataset.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mobilenmt.compression.core.errors import TrainingError
-from mobilenmt.compression.core.stage import atomic_path
+from mobilenmt.runtime.atomic import atomic_path
 
 Tensors = Mapping[str, torch.Tensor]
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from mobilenmt.compression.core.errors import TrainingError
-from mobilenmt.compression.core.stage import atomic_path, file_digest, remove_temporary
+from mobilenmt.compression.core.stage import file_digest
+from mobilenmt.runtime.atomic import atomic_path, remove_temporary
 
 _NAME = re.compile(r"step-(\d{9})")
 _FORMAT = 1

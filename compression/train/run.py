@@ -6,7 +6,6 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from mobilenmt.compression.core.errors import StoppedError, TrainingError
-from mobilenmt.compression.core.stage import remove_temporary, write_json
+from mobilenmt.compression.core.stage import write_json
 from mobilenmt.compression.dataset.batches import (
     Batch,
     EpochPlan,
@@ -34,24 +33,12 @@ from mobilenmt.compression.train.runlog import RunLog, plot, read_log
 from mobilenmt.compression.train.schedule import learning_rate, total_steps
 from mobilenmt.compression.train.settings import TrainSettings
 from mobilenmt.compression.train.student import StudentShape, load_weights, make_student, save_checkpoint
-from mobilenmt.compression.train.update import SoftTargets, Updater
+from mobilenmt.compression.train.update import Extras, Updater
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
+from mobilenmt.runtime.atomic import remove_temporary
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-    from mobilenmt.compression.dataset.batches import Array
-
-
-@dataclass(frozen=True)
-class Extras:
-    """What word-level distillation adds to training."""
-
-    weights: LossWeights
-    stored: Callable[[Array], tuple[Array, Array]] | None = None
-    """The teacher's stored pieces and log-probabilities of some sentences, token after token."""
-    targets: Callable[[Accelerator], SoftTargets] | None = None
-    """Makes, on the device, what gives the teacher's distribution of a batch."""
 
 
 class TrainingRun:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilenmt.compression.core.errors import TrainingError
-from mobilenmt.compression.core.stage import atomic_path
+from mobilenmt.runtime.atomic import atomic_path
 
 
 class RunLog:

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from mobilenmt.compression.core.errors import TrainingError
-from mobilenmt.compression.core.stage import atomic_path
 from mobilenmt.compression.dataset.batches import Array, make_batch
 from mobilenmt.compression.train.loss import CHUNK_BYTES_GPU, soften
 from mobilenmt.compression.train.settings import DistillSettings
 from mobilenmt.compression.train.student import check_same_vocabulary
 from mobilenmt.compression.train.update import DeviceBatch, SoftTargets, matrix_type
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
+from mobilenmt.runtime.atomic import atomic_path
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -93,8 +93,8 @@ def _check_job(job: TrainingJob) -> None:
 def _work(job: TrainingJob, folder: Path, accelerator: Accelerator) -> Mapping[str, Any]:
     from mobilenmt.compression.dataset.dataset import PackedDataset, build_dataset
     from mobilenmt.compression.train.loss import LossWeights
-    from mobilenmt.compression.train.run import Extras
     from mobilenmt.compression.train.train import train
+    from mobilenmt.compression.train.update import Extras
     from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 
     settings, known = job.settings, Vocabulary.load(job.vocabulary)

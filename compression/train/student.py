@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mobilenmt.compression.core.errors import RecipeError, TrainingError
-from mobilenmt.compression.core.stage import atomic_path
+from mobilenmt.runtime.atomic import atomic_path
 
 if TYPE_CHECKING:
     import torch

@@ -31,9 +31,10 @@ from mobilenmt.compression.dataset.batches import Pairs
 from mobilenmt.compression.train.interrupt import StopRequest
 from mobilenmt.compression.train.processes import make_accelerator
 from mobilenmt.compression.train.resume import keep_latest
-from mobilenmt.compression.train.run import Extras, TrainingRun
+from mobilenmt.compression.train.run import TrainingRun
 from mobilenmt.compression.train.settings import TrainSettings
 from mobilenmt.compression.train.student import StudentShape
+from mobilenmt.compression.train.update import Extras
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -24,6 +25,8 @@ from mobilenmt.compression.train.student import trained_parameters
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import MarianMTModel
+
+    from mobilenmt.compression.dataset.batches import Array
 
 SoftTargets = Callable[["DeviceBatch"], "tuple[torch.Tensor, torch.Tensor]"]
 """Pieces int64 [N, K] and softened probabilities float32 [N, K] of the teacher for a batch."""
@@ -43,6 +46,17 @@ class DeviceBatch:
         self.decoder_input, self.positions = move(batch.decoder_input), move(batch.positions)
         self.labels = move(batch.labels)
         self.soft_ids, self.soft_logprobs = move(batch.soft_ids), move(batch.soft_logprobs)
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What word-level distillation adds to training."""
+
+    weights: LossWeights
+    stored: Callable[[Array], tuple[Array, Array]] | None = None
+    """The teacher's stored pieces and log-probabilities of some sentences, token after token."""
+    targets: Callable[[Accelerator], SoftTargets] | None = None
+    """Makes, on the device, what gives the teacher's distribution of a batch."""
 
 
 class Updater:

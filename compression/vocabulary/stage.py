@@ -12,9 +12,10 @@ from typing import Any, Literal
 from mobilenmt.compression.core.context import Context, Stage
 from mobilenmt.compression.core.errors import RecipeError, VocabularyError
 from mobilenmt.compression.core.settings import shown
-from mobilenmt.compression.core.stage import StageResult, atomic_path, run_stage, write_json
+from mobilenmt.compression.core.stage import StageResult, run_stage, write_json
 from mobilenmt.compression.vocabulary.sample import Sample, draw_sample
 from mobilenmt.compression.vocabulary.training import EOS, PAD, UNK, train_tokenizer
+from mobilenmt.runtime.atomic import atomic_path
 
 SMALLEST = 400
 """Sizes below leave hardly a piece beside the bytes and the alphabet."""

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from mobilenmt.compression.core.errors import StageError
-from mobilenmt.compression.core.stage import atomic_path, check_stage, is_finished, run_stage, write_json
+from mobilenmt.compression.core.stage import check_stage, is_finished, run_stage, write_json
+from mobilenmt.runtime.atomic import atomic_path
 
 
 @dataclass(frozen=True)
