@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from mobilenmt.export.activations import check_activation
 from mobilenmt.export.checkpoint import Checkpoint, load_checkpoint, read_json
+from mobilenmt.export.layers import check_activation
 from mobilenmt.export.writer import PackWriter
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.manifest import ModelInfo, PackManifest, TokenIds

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import MarianMTModel
 
-from mobilenmt.export.activations import ACTIVATIONS
+from mobilenmt.export.layers import ACTIVATIONS
 from mobilenmt.export.verify import StepRunner
 from mobilenmt.runtime.engine import Engine, Hypothesis
 from mobilenmt.runtime.ort import SessionConfig
