@@ -1,9 +1,10 @@
-"""How large a student becomes, from its shape alone: parameters, and bytes of its pack."""
+"""How many bytes the pack of a student takes, from its shape alone."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mobilenmt.compression.train.size import count_in_matrices, count_in_vectors
 from mobilenmt.compression.train.student import StudentShape
 
 if TYPE_CHECKING:
@@ -17,11 +18,6 @@ GRAPH_BYTES = {"int8": (44_900, 14_800, 31_900), "fp32": (34_600, 12_300, 22_800
 """The five graphs and pack.json take about this much, and as much more for each encoder and each decoder layer."""
 SHORTLIST_GRAPH_BYTES = 5_100
 """What a shortlist adds to the graphs."""
-
-
-def count_parameters(shape: StudentShape, vocabulary: int) -> int:
-    """Trained weights of a MarianMTModel of this shape, the tied embedding once; sinusoidal positions are none."""
-    return _matrices(shape, vocabulary) + _vectors(shape)
 
 
 def estimate_pack_bytes(
@@ -45,7 +41,7 @@ def estimate_pack_bytes(
     """
     if precision == "fp32":
         # int8 packs hold the sinusoids of a few rows, these all of them
-        weights = 4 * (_matrices(shape, vocabulary) + shape.max_position_embeddings * shape.d_model)
+        weights = 4 * (count_in_matrices(shape, vocabulary) + shape.max_position_embeddings * shape.d_model)
     else:
         weights = _int8_matrices(shape, vocabulary, chosen=shortlist is not None)
     fixed, encoder, decoder = GRAPH_BYTES[precision]
@@ -55,7 +51,7 @@ def estimate_pack_bytes(
         weights += vocabulary * ((2 if vocabulary <= 2**16 else 4) * shortlist.per_token + 1)
     if tokenizer_bytes is None:
         tokenizer_bytes = BYTE_PIECES_BYTES + PIECE_BYTES * max(0, vocabulary - 256)
-    return weights + 4 * _vectors(shape) + graphs + tokenizer_bytes
+    return weights + 4 * count_in_vectors(shape) + graphs + tokenizer_bytes
 
 
 def _int8_matrices(shape: StudentShape, vocabulary: int, *, chosen: bool) -> int:
@@ -81,18 +77,3 @@ def _blockwise(rows: int, columns: int, *, both: bool = True) -> int:
     blocks = -(-columns // size)
     scales = blocks + 1 if both and blocks > 1 else blocks
     return rows * (blocks * size + 4 * scales)
-
-
-def _matrices(shape: StudentShape, vocabulary: int) -> int:
-    d = shape.d_model
-    encoder = shape.encoder_layers * (4 * d * d + 2 * d * shape.encoder_ffn_dim)
-    decoder = shape.decoder_layers * (8 * d * d + 2 * d * shape.decoder_ffn_dim)
-    return vocabulary * d + encoder + decoder
-
-
-def _vectors(shape: StudentShape) -> int:
-    """Biases, and the two vectors of each layer norm."""
-    d = shape.d_model
-    encoder = shape.encoder_layers * (4 * d + shape.encoder_ffn_dim + d + 2 * 2 * d)
-    decoder = shape.decoder_layers * (8 * d + shape.decoder_ffn_dim + d + 3 * 2 * d)
-    return encoder + decoder

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilenmt.compression.chain.chain import Chain
-from mobilenmt.compression.chain.estimate import count_parameters, estimate_pack_bytes
+from mobilenmt.compression.chain.estimate import estimate_pack_bytes
 from mobilenmt.compression.chain.table import find_stage
 from mobilenmt.compression.core.errors import StageError
 from mobilenmt.compression.core.stage import is_finished
@@ -16,6 +16,7 @@ from mobilenmt.compression.corpus.stage import CorpusSettings, parts_of_all
 from mobilenmt.compression.pack.stage import ExportSettings
 from mobilenmt.compression.teacher.stage import settings_of
 from mobilenmt.compression.train.settings import TeacherModelSettings
+from mobilenmt.compression.train.size import count_parameters
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.compression.vocabulary.stage import VocabularySettings
 

@@ -1,6 +1,6 @@
 """A recipe: one TOML file that describes a whole chain, from text to a pack.
 
-Its sections are looked up when they are asked for: reading a recipe imports no stage, and a stage imports no other.
+Its sections are looked up when they are asked for: reading a recipe imports no stage, and stages import nothing heavy.
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mobilenmt.compression.core.errors import EvaluationError, RecipeError
+from mobilenmt.compression.core.scoring import Scorer
 from mobilenmt.compression.evaluate.evaluation import Evaluation, SystemResult
-from mobilenmt.compression.evaluate.scoring import Scorer, TestSet, assign_peers, read_test_sets
+from mobilenmt.compression.evaluate.scoring import TestSet, assign_peers, read_test_sets
 from mobilenmt.compression.evaluate.worker import translate_lines
 
 if TYPE_CHECKING:

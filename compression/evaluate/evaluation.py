@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mobilenmt.compression.core.scoring import Score
 from mobilenmt.compression.core.stage import write_json
-from mobilenmt.compression.evaluate.scoring import Score, TestSet
+from mobilenmt.compression.evaluate.scoring import TestSet
 from mobilenmt.runtime.atomic import atomic_path
 
 RESULTS = "scores.json"

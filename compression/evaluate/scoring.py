@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilenmt.compression.core.errors import EvaluationError
-from mobilenmt.compression.core.scoring import Score, Scorer
 from mobilenmt.compression.core.streams import READ_ERRORS, open_bytes
-
-__all__ = ["Score", "Scorer", "TestSet", "assign_peers", "read_lines", "read_test_sets"]
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,8 @@ def lost(found: Evaluation, settings: EvaluateSettings) -> dict[str, float]:
 
 
 def _check(context: Context, to_do: bool) -> str:
-    from mobilenmt.compression.evaluate.scoring import Scorer, assign_peers, read_test_sets
+    from mobilenmt.compression.core.scoring import Scorer
+    from mobilenmt.compression.evaluate.scoring import assign_peers, read_test_sets
 
     settings = context.section(EvaluateSettings)
     if to_do:

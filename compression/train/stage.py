@@ -18,7 +18,9 @@ from mobilenmt.compression.train.settings import (
     TeacherModelSettings,
     TrainSettings,
 )
+from mobilenmt.compression.train.size import count_parameters
 from mobilenmt.compression.train.student import StudentShape
+from mobilenmt.compression.vocabulary.stage import VocabularySettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -194,9 +196,8 @@ def _check_teacher_model(context: Context, to_do: bool) -> str:
     settings = context.section(TeacherModelSettings)
     if to_do:
         _check_section(context, TEACHER_MODEL.name, settings, settings.shape)
-    shape = settings.shape
-    layers = f"{shape.encoder_layers}+{shape.decoder_layers} layers"
-    return f"{shape.d_model} wide, {layers}, {_length(settings)}"
+    parameters = count_parameters(settings.shape, context.section(VocabularySettings).size)
+    return f"{parameters:,} parameters, {_length(settings)}"
 
 
 def _run_teacher_model(context: Context, force: bool) -> StageResult:

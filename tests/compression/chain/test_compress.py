@@ -22,7 +22,7 @@ import pytest
 from command_line import environment
 from mobilenmt import Translator, cli
 from mobilenmt.compression.chain.chain import Chain
-from mobilenmt.compression.chain.estimate import count_parameters, estimate_pack_bytes
+from mobilenmt.compression.chain.estimate import estimate_pack_bytes
 from mobilenmt.compression.chain.recipe import load_recipe
 from mobilenmt.compression.chain.table import STAGES
 from mobilenmt.compression.core.errors import RecipeError
@@ -30,6 +30,7 @@ from mobilenmt.compression.core.pairs import read_pairs
 from mobilenmt.compression.pack.shortlist import ShortlistSettings
 from mobilenmt.compression.pack.stage import ExportSettings
 from mobilenmt.compression.teacher.stage import settings_of
+from mobilenmt.compression.train.size import count_parameters
 from mobilenmt.compression.train.stage import distill_settings
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.export.export import export

@@ -13,8 +13,9 @@ import pytest
 
 from command_line import fails, run
 from mobilenmt.compression.core.errors import EvaluationError, RecipeError
+from mobilenmt.compression.core.scoring import Scorer
 from mobilenmt.compression.evaluate.evaluate import EvaluateSettings, evaluate
-from mobilenmt.compression.evaluate.scoring import Scorer, assign_peers, read_test_sets
+from mobilenmt.compression.evaluate.scoring import assign_peers, read_test_sets
 from mobilenmt.runtime.translator import Translator
 from tiny_models import WORDS
 from tiny_teachers import make_teacher
