@@ -215,7 +215,6 @@ print("translated")
         "worker = threading.Thread(target=ctypes.CDLL(None).socket, args=(2, 1, 0)); worker.start(); worker.join()",
         "try: open(os.environ['HOME'] + '/file', 'w')\nexcept OSError: pass",
         "ctypes.CDLL(None).fopen(os.environ['HOME'].encode() + b'/file', b'w')",
-        "os.environ.pop('ORT_DISABLE_TELEMETRY', None); import onnxruntime; time.sleep(20)",  # what all this is about
         "ctypes.CDLL(None).mkdir(os.environ['HOME'].encode() + b'/folder', 0o700)",
     ],
 )
