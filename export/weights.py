@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,5 +90,3 @@ class WeightStore:
             for array in self._chunks:
                 file.write(b"\0" * (-file.tell() % _ALIGNMENT))
                 file.write(array.tobytes())
-            file.flush()
-            os.fsync(file.fileno())

@@ -1,7 +1,7 @@
 """Write a pack so that it either stands complete under its name or not at all.
 
-Everything is written into a hidden work folder beside the destination, on the same disk, and moved into place by one
-rename at the very end. Whatever ends the block early, Ctrl-C included, removes the work folder.
+Everything is written into a hidden work folder beside the destination, on the same disk, and moved into place at the
+very end. Whatever ends the block early, Ctrl-C included, removes the work folder.
 """
 
 from __future__ import annotations
@@ -11,20 +11,14 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import zipfile
 from pathlib import Path
 from types import TracebackType
 
+from mobilenmt.runtime.atomic import atomic_path, remove, temporary_name
 from mobilenmt.runtime.errors import ExportError, PackError
-from mobilenmt.runtime.manifest import (
-    MANIFEST_NAME,
-    FileEntry,
-    PackManifest,
-    check_file_name,
-    parse_manifest,
-)
+from mobilenmt.runtime.manifest import MANIFEST_NAME, FileEntry, PackManifest, check_file_name, parse_manifest
 from mobilenmt.runtime.pack import read_manifest
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -70,11 +64,7 @@ class PackWriter:
         if not self._target.name:
             raise ExportError(f"{self.out} is no path to write a pack to")
         self._zipped = self._target.suffix.lower() == ".zip"
-        # a name of 255 bytes is allowed and must leave room for the rest: 40 characters are at most 160 bytes
-        work = f".{self._target.name[:40]}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
-        self._work = self._target.with_name(work)
-        self._folder = self._work / "new"
-        self._old = self._work / "old"
+        self._folder = temporary_name(self._target, hidden=True)
         self._open = False
         self._sealed = False
         self._reserved = 0
@@ -82,13 +72,9 @@ class PackWriter:
     def __enter__(self) -> PackWriter:
         try:
             self._check_target()
-            self._work.mkdir()
             self._folder.mkdir()
-        except BaseException as error:
-            self._discard()
-            if isinstance(error, OSError):
-                raise self._explain(error) from None
-            raise
+        except OSError as error:
+            raise self._explain(error) from None
         self._open = True
         return self
 
@@ -97,7 +83,7 @@ class PackWriter:
     ) -> None:
         self._open = False
         explained = self._explain(error) if isinstance(error, OSError) and self._is_ours(error) else None
-        self._discard()
+        remove(self._folder)
         if explained is not None:
             raise explained from error
 
@@ -126,9 +112,10 @@ class PackWriter:
         """
         self._check_open()
         try:
-            write_manifest(self._folder, manifest)
+            complete = write_manifest(self._folder, manifest)
         except OSError as error:
             raise self._explain(error) from error
+        self._reserved = sum(entry.bytes for entry in complete.files.values())
         self._sealed = True
         return self._folder
 
@@ -140,29 +127,19 @@ class PackWriter:
         if not self._sealed:
             raise ExportError("commit needs a manifest, here or in seal")
         try:
-            if self._zipped:
-                finished = self._work / "new.zip"
-                _write_zip(self._folder, finished)
-            else:
-                finished = self._folder
-                for path in (*finished.iterdir(), finished):
-                    _sync(path)
-            self._check_target()  # again: an export takes minutes
-            self._swap(finished)
-            _sync(self._target.parent)
+            with atomic_path(self._target, hidden=True, replace=self.force) as finished:
+                if self._zipped:
+                    _write_zip(self._folder, finished)
+                else:
+                    self._folder.replace(finished)
+                self._check_target()  # again: an export takes minutes
         except OSError as error:
             if not self.force and error.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}:
                 raise ExportError(f"{self.out} appeared while the pack was written; it was left alone") from error
             raise self._explain(error) from error
         self._open = False
-        self._discard()
+        remove(self._folder)
         return self.out
-
-    def _swap(self, finished: Path) -> None:
-        # a file replaces a file in one step, a folder only an empty folder
-        if not self._zipped and self._target.exists():
-            self._target.rename(self._old)  # what fails from here on ends in _discard, which puts it back
-        finished.replace(self._target)
 
     def _check_target(self) -> None:
         parent = self._target.parent
@@ -185,39 +162,21 @@ class PackWriter:
     def _is_ours(self, error: OSError) -> bool:
         # numpy's tofile reports a full disk without an error number
         full = error.errno in _FULL or (error.errno is None and "requested and" in str(error))
-        return full or str(error.filename or "").startswith(str(self._work))
+        return full or str(error.filename or "").startswith(str(self._folder))
 
     def _explain(self, error: OSError) -> ExportError:
         parent = self._target.parent
         if error.errno not in _FULL and error.errno is not None:
-            return ExportError(f"{self.out} cannot be written: {error.strerror} ({error.filename or parent})")
-        written = sum(path.stat().st_size for path in self._work.rglob("*") if path.is_file())
-        self._discard()  # first, so that the room it took counts as free
+            where = f" ({error.filename})" if error.filename else ""
+            return ExportError(f"{self.out} cannot be written: {error.strerror}{where}")
+        written = sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
+        remove(self._folder)  # first, so that the room it took counts as free
         needed = f"{self._reserved}" if self._reserved > written else f"more than {written}"
         free = shutil.disk_usage(parent).free
         return ExportError(
             f"the disk of {parent} is full: {self.out} needs {needed} bytes, {free} are free; "
             "nothing was left behind; make room or choose another place"
         )
-
-    def _discard(self) -> None:
-        """Remove the work folder; if the old pack lies in it and nothing stands in its place, put it back first."""
-        try:
-            self._restore_and_remove()
-        except KeyboardInterrupt:  # a second Ctrl-C while the first one is being cleaned up after
-            self._restore_and_remove()
-            raise
-
-    def _restore_and_remove(self) -> None:
-        # judged by what stands on the disk: Ctrl-C may fall between a rename and the line after it
-        if self._old.exists() and not os.path.lexists(self._target):
-            try:
-                self._old.rename(self._target)
-            except OSError as error:
-                raise ExportError(
-                    f"{self.out} could not be put back: {error.strerror}; it is in {self._old}"
-                ) from error
-        shutil.rmtree(self._work, ignore_errors=True)
 
 
 def write_manifest(folder: Path, manifest: PackManifest) -> PackManifest:
@@ -247,13 +206,8 @@ def write_manifest(folder: Path, manifest: PackManifest) -> PackManifest:
             raise ExportError(f"the manifest of {folder} does not survive being written: use JSON's own types")
     except (PackError, ValueError, TypeError, RecursionError) as error:
         raise ExportError(f"the manifest of {folder} cannot be written: {error}") from None
-    temporary = folder / f".{MANIFEST_NAME}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
-    try:
+    with atomic_path(folder / MANIFEST_NAME, hidden=True) as temporary:
         temporary.write_bytes(content)
-        _sync(temporary)
-        temporary.replace(folder / MANIFEST_NAME)
-    finally:
-        temporary.unlink(missing_ok=True)
     return complete
 
 
@@ -268,7 +222,6 @@ def _write_zip(folder: Path, target: Path) -> None:
             info.file_size = (folder / name).stat().st_size  # lets zipfile choose 64-bit sizes when they are needed
             with (folder / name).open("rb") as source, archive.open(info, "w") as entry:
                 shutil.copyfileobj(source, entry, 2**18)
-    _sync(target)
 
 
 def _folder_foreign(target: Path) -> str | None:
@@ -296,17 +249,3 @@ def _zip_foreign(target: Path) -> str | None:
     except (zipfile.BadZipFile, ValueError, RuntimeError):
         return "it is not a zip file"
     return None if packs else f"it has no {MANIFEST_NAME}, so it is not a pack"
-
-
-def _sync(path: Path) -> None:
-    """Have the disk itself hold the content: after a power cut the pack is whole or absent."""
-    if path.is_dir() and os.name != "posix":
-        return  # only POSIX can open a folder
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EROFS}:  # not every file system can
-            raise
-    finally:
-        os.close(handle)

@@ -7,9 +7,9 @@ no entry of a hostile zip can leave the cache folder, and none can be larger tha
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
-import secrets
 import shutil
 import struct
 import time
@@ -18,6 +18,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from mobilenmt.runtime.atomic import atomic_path, remove
 from mobilenmt.runtime.errors import PackError
 from mobilenmt.runtime.locate import cache_folder
 from mobilenmt.runtime.manifest import MANIFEST_LIMIT, MANIFEST_NAME, parse_manifest
@@ -30,15 +31,18 @@ _RATIO_FROM = 2**24  # bytes below which the ratio is nobody's harm
 _LARGEST_DIRECTORY = 2**20  # bytes of the zip's table of contents: zipfile reads all of it into memory
 _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
 """What zipfile raises for damaged files."""
+_OVERTAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT, errno.EACCES}  # the last is what Windows says
 _STALE = 24 * 3600.0  # seconds after which a temporary folder belongs to a process that was killed
 
 
 def unpack(path: Path, *, again: bool = False) -> Path:
     """Return the cache folder that holds the content of the zip at ``path``; it is named by the zip's SHA-256.
 
-    ``again`` discards what the cache holds, for a cache that turned out to be damaged. The folder appears by one
-    rename, after everything in it was written: half a pack is never seen under its name.
-    Raises PackError for what is no zip, holds no pack, is too large, or cannot be written.
+    ``again`` discards what the cache holds, for a cache that turned out to be damaged. Half a pack is never seen under
+    its name.
+
+    Raises:
+        PackError: it is no zip, holds no pack, is too large, or cannot be written.
     """
     try:
         if not path.is_file():  # to open a named pipe would wait for ever
@@ -59,30 +63,19 @@ def unpack(path: Path, *, again: bool = False) -> Path:
 
 
 def _make(path: Path, stream: BinaryIO, final: Path, *, replace: bool) -> None:
-    temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    discarded = temporary.with_name(f"{temporary.name}-old")
     try:
         final.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _remove_stale(final.parent)
-        temporary.mkdir()
-        _extract(path, stream, temporary)
-        if replace:
-            with contextlib.suppress(OSError):  # another process may be replacing it too
-                final.rename(discarded)
-        try:
-            temporary.rename(final)
-        except OSError:
-            if not final.is_dir():
-                raise
-            # another process was faster; its folder came by the same rename and holds the same bytes
+        with atomic_path(final, replace=replace) as temporary:
+            temporary.mkdir()
+            _extract(path, stream, temporary)
     except OSError as error:
+        if error.errno in _OVERTAKEN and final.is_dir():
+            return  # another process was faster; its folder came by the same rename and holds the same bytes
         raise PackError(
             f"{path} cannot be unpacked into {final.parent}: {error.strerror or error}; "
             "set MOBILENMT_CACHE to a folder with enough room, or give the pack as a folder"
         ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(discarded, ignore_errors=True)
 
 
 def _extract(path: Path, stream: BinaryIO, folder: Path) -> None:
@@ -107,8 +100,6 @@ def _extract(path: Path, stream: BinaryIO, folder: Path) -> None:
                 raise PackError(f"{path}: {name} has {info.file_size} bytes, {MANIFEST_NAME} says {entry.bytes}")
             with archive.open(info) as source, (folder / name).open("xb") as target:
                 shutil.copyfileobj(source, target, 2**18)
-                target.flush()
-                os.fsync(target.fileno())  # else a power cut could keep the rename and lose the content
 
 
 def _check_directory(path: Path, stream: BinaryIO) -> int:
@@ -152,4 +143,4 @@ def _remove_stale(folder: Path) -> None:
     for entry in folder.glob("*.tmp-*"):
         with contextlib.suppress(OSError):
             if time.time() - entry.stat().st_mtime > _STALE:
-                shutil.rmtree(entry, ignore_errors=True)
+                remove(entry)

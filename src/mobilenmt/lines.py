@@ -7,10 +7,11 @@ import errno
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
+
+from mobilenmt.runtime.atomic import atomic_path
 
 _READ = 1 << 16  # bytes asked for at once; what is there is returned, so nobody waits for a full block
 _BATCH_LINES = 64
@@ -134,22 +135,10 @@ def open_output(path: Path | None) -> Iterator[Sink]:
     parent = path.resolve().parent
     if not parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder", str(parent))
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
+    old = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+    with atomic_path(path.resolve(), hidden=True) as temporary:
+        temporary.touch(0o666 if old is None else 0o600)  # nobody reads what was for fewer eyes while it is written
+        with temporary.open("wb") as stream:
             yield Sink(stream, str(path))
-            os.chmod(temporary, _mode(path))  # noqa: PTH101 - mkstemp's files are for their owner alone
-        os.replace(temporary, path.resolve())  # noqa: PTH105
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)  # noqa: PTH108
-        raise
-
-
-def _mode(path: Path) -> int:
-    """The permissions of the file that is replaced, or those a new file gets."""
-    with contextlib.suppress(FileNotFoundError):
-        return stat.S_IMODE(path.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+        if old is not None:
+            temporary.chmod(old)

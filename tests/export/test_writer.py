@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from mobilenmt.export import writer as writing
 from mobilenmt.export.writer import PackWriter, write_manifest
+from mobilenmt.runtime import atomic
 from mobilenmt.runtime.errors import ExportError
 from mobilenmt.runtime.pack import Pack
 from places import SRC
@@ -157,7 +157,7 @@ def test_full_disk_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, o
     def full(path: Path) -> None:
         raise disk_is_full(path)
 
-    monkeypatch.setattr(writing, "_sync", full)
+    monkeypatch.setattr(atomic, "_sync", full)
     with pytest.raises(ExportError, match="is full"):
         write(tmp_path / out, force=force)
     assert tree(tmp_path) == before
@@ -255,7 +255,7 @@ def test_manifest_of_a_finished_pack_can_be_written_anew(tmp_path: Path, monkeyp
     def full(path: Path) -> None:
         raise disk_is_full(path)
 
-    monkeypatch.setattr(writing, "_sync", full)
+    monkeypatch.setattr(atomic, "_sync", full)
     with pytest.raises(OSError, match="No space"):
         write_manifest(folder, manifest())
     assert Pack.open(folder).manifest.card == scores

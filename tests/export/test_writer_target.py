@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mobilenmt.export import writer as writing
 from mobilenmt.export.writer import PackWriter
+from mobilenmt.runtime import atomic
 from mobilenmt.runtime.errors import ExportError
 from mobilenmt.runtime.pack import Pack
 from small_packs import CONTENT, fill, make_folder, manifest, tree, write
@@ -188,18 +188,15 @@ def test_old_pack_survives_a_swap_that_fails(
 def test_old_pack_that_cannot_be_put_back_is_kept_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = make_folder(tmp_path / "en-de")
 
+    rename, replace = Path.rename, Path.replace
+
     def fail(path: Path, target: Path) -> Path:
-        raise OSError(errno.EIO, "Input/output error", str(path))
-
-    def rename(path: Path, target: Path) -> Path:
-        if path != old:
+        if target == old:
             raise OSError(errno.EIO, "Input/output error", str(path))
-        os.rename(path, target)  # noqa: PTH104
-        return target
+        return rename(path, target) if path == old else replace(path, target)
 
-    monkeypatch.setattr(writing, "write_manifest", lambda folder, manifest: manifest)
     monkeypatch.setattr(Path, "replace", fail)
-    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(ExportError, match=r"could not be put back.*it is in ") as caught:
         write(old, force=True)
     Pack.open(str(caught.value).rpartition("it is in ")[2])
@@ -207,14 +204,14 @@ def test_old_pack_that_cannot_be_put_back_is_kept_and_named(tmp_path: Path, monk
 
 def test_interrupt_after_the_swap_keeps_the_new_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = make_folder(tmp_path / "en-de")
-    sync = writing._sync
+    sync = atomic._sync
 
     def interrupt(path: Path) -> None:
         if path == tmp_path:
             raise KeyboardInterrupt
         sync(path)
 
-    monkeypatch.setattr(writing, "_sync", interrupt)
+    monkeypatch.setattr(atomic, "_sync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(old, force=True, name="new")
     assert Pack.open(old).manifest.name == "new"

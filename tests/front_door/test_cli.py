@@ -172,16 +172,25 @@ def test_files_in_and_out(tiny_pack: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, target.name]
 
 
-def test_output_keeps_permissions_links_and_read_only_files(tiny_pack: Path, tmp_path: Path) -> None:
-    secret, link = tmp_path / "secret", tmp_path / "link"
+def test_output_keeps_permissions_and_links(tiny_pack: Path, tmp_path: Path) -> None:
+    secret, link, new = tmp_path / "secret", tmp_path / "link", tmp_path / "new"
     secret.write_text("old")
     secret.chmod(0o600)
     link.symlink_to(secret)
     assert run("translate", "--pack", tiny_pack, "--output", link, "the dog").returncode == 0
     assert link.is_symlink() and secret.stat().st_mode & 0o777 == 0o600 and secret.read_text() != "old"
-    secret.chmod(0o400)
-    if os.geteuid():  # to root nothing is read-only
-        fails(run("translate", "--pack", tiny_pack, "--output", secret, "the dog"), "read-only")
+    assert run("translate", "--pack", tiny_pack, "--output", new, "the dog").returncode == 0
+    (tmp_path / "usual").touch()
+    assert new.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="to root nothing is read-only")
+def test_a_read_only_output_is_left_alone(tiny_pack: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("old")
+    kept.chmod(0o400)
+    fails(run("translate", "--pack", tiny_pack, "--output", kept, "the dog"), "read-only")
+    assert kept.read_text() == "old"
 
 
 def test_n_best(tiny_pack: Path) -> None:
