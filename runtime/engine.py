@@ -30,8 +30,13 @@ class Hypothesis:
     """Sum of the log-probabilities, ``</s>`` included, over (generated tokens)^length_penalty."""
     generated: int
     """Tokens generated, the ``</s>`` counted."""
-    at_limit: bool
-    """The length limit ended it, not the model."""
+    flags: tuple[str, ...] = ()
+    """What happened to it: ``truncated`` where the length limit ended it, not the model; a retry adds others."""
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the length limit ended it."""
+        return "truncated" in self.flags
 
 
 class Engine:
@@ -216,7 +221,8 @@ class Engine:
             while end and sequence[end - 1] == self._tokens.pad:
                 end -= 1
             generated = end
-        return Hypothesis(tuple(sequence[:end]), score, generated, generated >= max_length - 1)
+        flags = ("truncated",) if generated >= max_length - 1 else ()
+        return Hypothesis(tuple(sequence[:end]), score, generated, flags)
 
     def _pad(self, sources: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Ids with the end token, padded on the right: int64 [B, S], and their lengths, int64 [B]."""

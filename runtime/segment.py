@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from mobilenmt.runtime.errors import InputError
 
-#: Longest text, in characters for each token of the limit, that is counted at all. No tokenizer reaches 64 characters a
-#: token on average (4 are usual), so a longer text is over the limit, and no call of `count` sees a megabyte.
+#: Longest text, in characters for each token of the limit, that is encoded at all. No tokenizer reaches 64 characters a
+#: token on average (4 are usual), so a longer text is over the limit, and no call of `encode` sees a megabyte.
 _CHARACTERS_A_TOKEN = 64
 
 _BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # what str.splitlines takes for the end of a line
@@ -42,15 +42,20 @@ _LONGEST_ABBREVIATION = 4  # characters that decide: three letters and what stan
 
 
 class Piece(NamedTuple):
-    """A stretch of the text: `translate` says whether it is words, or layout to be copied as it is."""
+    """A stretch of the text: words to be translated, or layout to be copied as it is."""
 
     text: str
-    translate: bool
+    ids: Sequence[int] | None = None
+    """What the text is encoded as; None for layout."""
     cut: bool = False
     """Whether it is one of several pieces of its line."""
 
 
-def segments(text: str, count: Callable[[str], int], limit: int) -> list[Piece]:
+Encode = Callable[[str], Sequence[int]]
+"""Text to ids."""
+
+
+def segments(text: str, encode: Encode, limit: int) -> list[Piece]:
     r"""Cut `text` into pieces to translate and layout to keep.
 
     Layout is what separates lines (``\n`` and every other line end Unicode knows), the white space at both ends of a
@@ -59,8 +64,8 @@ def segments(text: str, count: Callable[[str], int], limit: int) -> list[Piece]:
 
     Args:
         text: any text, of any length.
-        count: gives the number of tokens of a text. It is called once for a line that fits, about ten times for each
-            piece of one that does not, and never with more than 64 characters for each token of the limit.
+        encode: gives the ids of a text. It is called once for a line that fits, about ten times for each piece of one
+            that does not, and never with more than 64 characters for each token of the limit.
         limit: most tokens in a piece, 1 or more. Only a single character can exceed it (spelled in bytes).
 
     Returns:
@@ -73,30 +78,30 @@ def segments(text: str, count: Callable[[str], int], limit: int) -> list[Piece]:
         raise InputError(f"the limit of a segment must be at least 1 token, not {limit}")
     pieces: list[Piece] = []
     done = 0
-    for start, end, cut in _spans(text, count, limit):
+    for start, piece in _words(text, encode, limit):
         if start > done:
-            pieces.append(Piece(text[done:start], False))
-        pieces.append(Piece(text[start:end], True, cut))
-        done = end
+            pieces.append(Piece(text[done:start]))
+        pieces.append(piece)
+        done = start + len(piece.text)
     if done < len(text):
-        pieces.append(Piece(text[done:], False))
+        pieces.append(Piece(text[done:]))
     return pieces
 
 
-def _spans(text: str, count: Callable[[str], int], limit: int) -> Iterator[tuple[int, int, bool]]:
-    """Yield the (start, end) offsets of what is to be translated, and whether it is a part of its line."""
+def _words(text: str, encode: Encode, limit: int) -> Iterator[tuple[int, Piece]]:
+    """Yield what is to be translated, with its offset."""
     for match in _LINE.finditer(text):
         line = match.group()
         body = line.strip(_BLANK)
         if not _has_content(body):
             continue
         start = match.start() + len(line) - len(line.lstrip(_BLANK))
-        if len(body) <= limit * _CHARACTERS_A_TOKEN and count(body) <= limit:
-            yield start, start + len(body), False
+        if len(body) <= limit * _CHARACTERS_A_TOKEN and len(ids := encode(body)) <= limit:
+            yield start, Piece(body, ids)
             continue
-        parts = [part for part in _Cutter(body, count, limit).cut() if _has_content(body[part[0] : part[1]])]
-        for first, last in parts:
-            yield start + first, start + last, len(parts) > 1
+        parts = [part for part in _Cutter(body, encode, limit).cut() if _has_content(part[1].text)]
+        for offset, piece in parts:
+            yield start + offset, piece._replace(cut=len(parts) > 1)
 
 
 def _has_content(text: str) -> bool:
@@ -107,10 +112,11 @@ def _has_content(text: str) -> bool:
 class _Cutter:
     """Cuts one overlong line. Its methods speak of offsets into that line."""
 
-    def __init__(self, line: str, count: Callable[[str], int], limit: int) -> None:
+    def __init__(self, line: str, encode: Encode, limit: int) -> None:
         self._line = line
-        self._count = count
+        self._encode = encode
         self._limit = limit
+        self._encoded: dict[int, Piece] = {}  # what begins where the current piece does, by its end
         # Where a piece may end, from the best kind of place to the worst. A line end ends a sentence too.
         self._ends: tuple[list[int], ...] = (
             [*_sentence_ends(line), len(line)],
@@ -121,13 +127,14 @@ class _Cutter:
         # reaches about as far, so the search begins there.
         self._reach = [1, 1, 1, limit]
 
-    def cut(self) -> Iterator[tuple[int, int]]:
-        """Yield (start, end) of each piece, without the white space around it."""
+    def cut(self) -> Iterator[tuple[int, Piece]]:
+        """Yield the offset of each piece and the piece, without the white space around it."""
         line = self._line
         start = 0
         while start < len(line):
             end = self._end_of_piece(start)
-            yield start, start + len(line[start:end].rstrip(_BLANK))
+            yield start, self._piece(start, end)
+            self._encoded.clear()
             start = end
             while start < len(line) and line[start] in _BLANK:
                 start += 1
@@ -157,8 +164,8 @@ class _Cutter:
     def _furthest(self, start: int, ends: Sequence[int], low: int, high: int, level: int) -> int | None:
         """Give the last of ends[low:high] up to which the text fits, or None if not even the first does.
 
-        Gallops from where the last piece ended, then halves: O(log n) counts. A tokenizer is only nearly monotone
-        (one more character can be one token less), so what is returned was itself counted.
+        Gallops from where the last piece ended, then halves: O(log n) encodings. A tokenizer is only nearly monotone
+        (one more character can be one token less), so what is returned was itself encoded.
         """
         good, bad = low - 1, high  # the invariant: good fits (or is before all), bad does not (or is behind all)
         probe = min(low + self._reach[level] - 1, high - 1)
@@ -185,7 +192,13 @@ class _Cutter:
     def _fits(self, start: int, end: int) -> bool:
         if end - start > self._limit * _CHARACTERS_A_TOKEN:
             return False
-        return self._count(self._line[start:end].rstrip(_BLANK)) <= self._limit
+        return len(self._piece(start, end).ids or ()) <= self._limit
+
+    def _piece(self, start: int, end: int) -> Piece:
+        if end not in self._encoded:
+            text = self._line[start:end].rstrip(_BLANK)
+            self._encoded[end] = Piece(text, self._encode(text))
+        return self._encoded[end]
 
 
 def _sentence_ends(line: str) -> Iterator[int]:

@@ -9,12 +9,12 @@ from types import TracebackType
 from typing import Any
 
 from mobilenmt.runtime.background import Background
-from mobilenmt.runtime.engine import MAX_BEAMS, Engine
+from mobilenmt.runtime.engine import MAX_BEAMS, Engine, Hypothesis
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
 from mobilenmt.runtime.ort import SessionConfig, release_memory
 from mobilenmt.runtime.pack import Pack
-from mobilenmt.runtime.retry import Output, Retry
+from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.segment import Piece, segments
 from mobilenmt.runtime.tokenizer import Tokenizer
 
@@ -130,19 +130,17 @@ class Translator:
             InputError: an argument is of a wrong type or out of range.
         """
         beams = self._check(texts, beam_size, max_length, min_length, n_best)
-        plans = [segments(text, self._count, self._longest_source) for text in texts]
-        sources = [self._tokenizer.encode(piece.text) for plan in plans for piece in plan if piece.translate]
-        outputs = self._search(sources, beams, max_length, min_length, n_best, together)
+        plans = [self._segments(text) for text in texts]
+        words = [(piece.text, piece.ids) for plan in plans for piece in plan if piece.ids is not None]
+        outputs = self._search([ids for _, ids in words], beams, max_length, min_length, n_best, together)
         if max_length is None:
-            pieces = [piece.text for plan in plans for piece in plan if piece.translate]
             outputs = self._retry.run(
-                pieces, sources, outputs, n_best, lambda bad, beams: self._search(bad, beams, None, min_length, beams)
+                words, outputs, n_best, lambda bad, beams: self._search(bad, beams, None, min_length, beams)
             )
-        results: list[Translation] = []
         queue = iter(outputs)
-        for plan in plans:
-            results.append(self._assemble(plan, [next(queue) for piece in plan if piece.translate], n_best))
-        return results
+        return [
+            self._assemble(plan, [next(queue) for piece in plan if piece.ids is not None], n_best) for plan in plans
+        ]
 
     def stream(self, text: str) -> Iterator[str]:
         """Translate greedily and yield the text so far after every token; the last one yielded is the whole.
@@ -152,9 +150,9 @@ class Translator:
         self._check([text], 1, None, 0, 1)
         done = ""
         last: str | None = None
-        for piece in segments(text, self._count, self._longest_source):
-            if piece.translate:
-                source = self._tokenizer.encode(piece.text)
+        for piece in self._segments(text):
+            source = piece.ids
+            if source is not None:
                 ids: list[int] = []
                 for token in self._engine.steps(source, max_length=self._limit(source)):
                     ids.append(token)
@@ -172,12 +170,8 @@ class Translator:
 
     # -- segments -------------------------------------------------------------------------------------------------
 
-    @property
-    def _longest_source(self) -> int:
-        return self._engine.max_length - 1  # the end token takes a position
-
-    def _count(self, text: str) -> int:
-        return len(self._tokenizer.encode(text))
+    def _segments(self, text: str) -> list[Piece]:
+        return segments(text, self._tokenizer.encode, self._engine.max_length - 1)  # the end token takes a position
 
     def _limit(self, source: Sequence[int]) -> int:
         """Length limit relative to the source, start token counted.
@@ -199,7 +193,7 @@ class Translator:
         min_length: int,
         n_best: int,
         together: bool = False,
-    ) -> list[list[Output]]:
+    ) -> list[list[Hypothesis]]:
         limits = [self._limit(source) if max_length is None else max_length for source in sources]
         limits = [max(limit, min_length, 2) for limit in limits]
         found = self._engine.generate(
@@ -214,18 +208,18 @@ class Translator:
         if self._since_release >= _RELEASE_EVERY and not self._arena:
             self._since_release = 0  # a race of threads at worst releases twice
             release_memory()
-        return [[Output.of(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
+        return found
 
     # -- results --------------------------------------------------------------------------------------------------
 
-    def _assemble(self, plan: Sequence[Piece], found: Sequence[Sequence[Output]], n_best: int) -> Translation:
+    def _assemble(self, plan: Sequence[Piece], found: Sequence[Sequence[Hypothesis]], n_best: int) -> Translation:
         """Put segments and layout together again, for each of the n best."""
         ranked = [self._join(plan, [outputs[rank] for outputs in found]) for rank in range(n_best if found else 1)]
         return replace(ranked[0], alternatives=tuple(ranked[1:]))
 
-    def _join(self, plan: Sequence[Piece], outputs: Sequence[Output]) -> Translation:
+    def _join(self, plan: Sequence[Piece], outputs: Sequence[Hypothesis]) -> Translation:
         queue = iter(outputs)
-        parts = [self._tokenizer.decode(next(queue).ids) if piece.translate else piece.text for piece in plan]
+        parts = [piece.text if piece.ids is None else self._tokenizer.decode(next(queue).ids) for piece in plan]
         flags = [flag for output in outputs for flag in output.flags]
         if any(piece.cut for piece in plan):
             flags.insert(0, "split")

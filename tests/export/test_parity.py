@@ -206,7 +206,7 @@ def test_sentences_put_together_are_of_like_number_and_no_more_than_a_cache_hold
 
     def run(self: Engine, sources: list[list[int]], *arguments: Any) -> list[list[Hypothesis]]:
         sizes.append(len(sources))
-        return [[Hypothesis((9,), -1.0, 2, False)] for _ in sources]
+        return [[Hypothesis((9,), -1.0, 2)] for _ in sources]
 
     monkeypatch.setattr(Engine, "_run", run)
     engine = Engine(Pack.open(tiny_pack))

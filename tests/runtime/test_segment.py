@@ -7,54 +7,56 @@ import random
 import sys
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import pytest
 
 from mobilenmt.runtime.errors import InputError
-from mobilenmt.runtime.segment import _BLANK, Piece, segments
+from mobilenmt.runtime.segment import _BLANK, Encode, Piece, segments
 
 
-def words(text: str) -> int:
-    """Count as a tokenizer whose pieces are words."""
-    return len(text.split())
+def words(text: str) -> Sequence[int]:
+    """Encode as a tokenizer whose pieces are words."""
+    return range(len(text.split()))
 
 
-def utf8(text: str) -> int:
-    """Count as a tokenizer that spells everything in bytes (3 for a Chinese character)."""
-    return len(text.encode("utf-8", "surrogatepass"))
+def utf8(text: str) -> Sequence[int]:
+    """Encode as a tokenizer that spells everything in bytes (3 for a Chinese character)."""
+    return text.encode("utf-8", "surrogatepass")
 
 
-def pairs(text: str) -> int:
-    """Count as a tokenizer that merges: not monotone, "abc" is 2 but "ab c" may be fewer than its parts."""
-    return 1 + len(text) // 2 - text.count("ab")
+def pairs(text: str) -> Sequence[int]:
+    """Encode as a tokenizer that merges: not monotone, "abc" is 2 but "ab c" may be fewer than its parts."""
+    return range(1 + len(text) // 2 - text.count("ab"))
 
 
-def translated(text: str, limit: int, count: Callable[[str], int] = words) -> list[str]:
-    pieces = segments(text, count, limit)
+def translated(text: str, limit: int, encode: Encode = words) -> list[str]:
+    pieces = segments(text, encode, limit)
     assert "".join(piece.text for piece in pieces) == text
-    return [piece.text for piece in pieces if piece.translate]
+    found = [piece for piece in pieces if piece.ids is not None]
+    assert [piece.ids for piece in found] == [encode(piece.text) for piece in found]
+    return [piece.text for piece in found]
 
 
 def test_a_line_within_the_limit_is_one_piece() -> None:
     assert segments("Go home. Now; or later, if you like.", words, 8) == [
-        Piece("Go home. Now; or later, if you like.", True)
+        Piece("Go home. Now; or later, if you like.", range(8))
     ]
 
 
 def test_layout_stays_between_the_lines() -> None:
     assert segments("\ufeff  One\t\r\n\n \t\n- Two  \n", words, 8) == [
-        Piece("\ufeff  ", False),
-        Piece("One", True),
-        Piece("\t\r\n\n \t\n", False),
-        Piece("- Two", True),
-        Piece("  \n", False),
+        Piece("\ufeff  "),
+        Piece("One", range(1)),
+        Piece("\t\r\n\n \t\n"),
+        Piece("- Two", range(2)),
+        Piece("  \n"),
     ]
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x85", "\u2028", "\u2029"])
 def test_every_line_end_separates(separator: str) -> None:
-    assert segments(f"a{separator}b", words, 8) == [Piece("a", True), Piece(separator, False), Piece("b", True)]
+    assert segments(f"a{separator}b", words, 8) == [Piece("a", range(1)), Piece(separator), Piece("b", range(1))]
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n", " \t\u3000\xa0\n ", "\x00", "\x00\x1b \n\x7f", "\u200b\ufeff"])
@@ -130,7 +132,8 @@ def test_a_no_break_space_is_not_cut() -> None:
     ],
 )
 def test_a_cut_inside_a_word_keeps_graphemes_whole(cluster: str) -> None:
-    for limit in range(utf8(cluster), 3 * utf8(cluster)):
+    size = len(utf8(cluster))
+    for limit in range(size, 3 * size):
         for piece in translated("x" + cluster * 20, limit, utf8):
             assert not unicodedata.category(piece[0]).startswith("M")
             assert piece.removeprefix("x").replace(cluster, "") == ""
@@ -149,8 +152,8 @@ def test_limit_below_one_is_refused() -> None:
         segments("a", words, 0)
 
 
-@pytest.mark.parametrize("count", [words, utf8, pairs])
-def test_random_texts_are_put_together_again(count: Callable[[str], int]) -> None:
+@pytest.mark.parametrize("encode", [words, utf8, pairs])
+def test_random_texts_are_put_together_again(encode: Encode) -> None:
     """The property that matters: exact join, no two layouts in a row, and no piece above the limit that can be cut."""
     rng = random.Random(7)
     alphabet = ["a", "b", "ab", "I", "12", ".", "!", "…", "。", ",", ";", " – ", " ", " ", "  ", "\n", "\r", "\t", '"']
@@ -170,15 +173,16 @@ def test_random_texts_are_put_together_again(count: Callable[[str], int]) -> Non
     for _ in range(1500):
         text = "".join(rng.choice(alphabet) for _ in range(rng.randrange(60)))
         limit = rng.randrange(1, 20)
-        pieces = segments(text, count, limit)
+        pieces = segments(text, encode, limit)
         assert "".join(piece.text for piece in pieces) == text
         assert all(piece.text for piece in pieces)
         for first, second in itertools.pairwise(pieces):
-            assert first.translate or second.translate
+            assert first.ids is not None or second.ids is not None
         for piece in pieces:
-            if piece.translate:
+            if piece.ids is not None:
                 assert piece.text == piece.text.strip(_BLANK)
-                assert count(piece.text) <= limit or len(piece.text) == 1, (text, limit, piece)
+                assert piece.ids == encode(piece.text)
+                assert len(piece.ids) <= limit or len(piece.text) == 1, (text, limit, piece)
 
 
 @pytest.mark.parametrize(
@@ -186,23 +190,23 @@ def test_random_texts_are_put_together_again(count: Callable[[str], int]) -> Non
     ["Where is the station? ", "word ", "a", ".", '!"', "日", "e\u0301", "\u0301", "\U0001f1e9", "a,", "x. y ", "' "],
 )
 def test_a_very_long_line_takes_linear_time(unit: str) -> None:
-    """Counts stay few, and each bounded, whatever the text is made of."""
+    """Encodings stay few, and each bounded, whatever the text is made of."""
     limit = 200
     text = (unit * (300_000 // len(unit)))[:300_000]
     calls = characters = 0
 
-    def count(part: str) -> int:
+    def encode(part: str) -> Sequence[int]:
         nonlocal calls, characters
         calls += 1
         characters += len(part)
         assert len(part) <= 64 * limit
-        return max(1, len(part) // 4)
+        return range(max(1, len(part) // 4))
 
     began = time.process_time()
-    pieces = segments(text, count, limit)
+    pieces = segments(text, encode, limit)
     took = time.process_time() - began
     assert "".join(piece.text for piece in pieces) == text
-    cuts = sum(piece.translate for piece in pieces)
+    cuts = sum(piece.ids is not None for piece in pieces)
     assert cuts <= 2 * len(text) / (4 * limit) + 2
     assert calls <= 16 * cuts
     assert characters <= 16 * len(text)

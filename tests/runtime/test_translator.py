@@ -20,6 +20,7 @@ from mobilenmt.runtime import sessions
 from mobilenmt.runtime.engine import Engine, Hypothesis
 from mobilenmt.runtime.ort import open_session
 from mobilenmt.runtime.pack import Pack
+from mobilenmt.runtime.tokenizer import Tokenizer
 from places import HELPERS, ROOT, SRC
 
 ODD = [
@@ -51,6 +52,20 @@ def python(code: str, pack: Path, **extra: str) -> subprocess.CompletedProcess[s
 @pytest.mark.parametrize("text", ["", " ", "\n", " \t\n\n ", "\u3000"])
 def test_text_without_words_comes_back(text: str, translator: Translator) -> None:
     assert translator.translate(text) == text
+
+
+def test_each_line_is_encoded_once(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, encoded = Tokenizer.encode, []
+
+    def note(self: Tokenizer, text: str) -> list[int]:
+        encoded.append(text)
+        return encode(self, text)
+
+    monkeypatch.setattr(Tokenizer, "encode", note)
+    for _ in translator.stream("the dog\n two cats"):
+        pass
+    translator.translate_batch(["the dog\n two cats"])
+    assert encoded == ["the dog", "two cats"] * 2
 
 
 def test_layout_is_kept_and_lines_are_translated_alone(translator: Translator) -> None:
@@ -243,7 +258,7 @@ def fake_search(monkeypatch: pytest.MonkeyPatch, greedy: list[int], beam: list[i
         self: Engine, sources: Sequence[Sequence[int]], *, beam_size: int = 1, n_best: int = 1, **rest: Any
     ) -> list[list[Hypothesis]]:
         ids = tuple(greedy if beam_size == 1 else beam)
-        return [[Hypothesis(ids, -1.0, len(ids) + 1, False)] * n_best for _ in sources]
+        return [[Hypothesis(ids, -1.0, len(ids) + 1)] * n_best for _ in sources]
 
     monkeypatch.setattr(Engine, "generate", generate)
 
