@@ -33,9 +33,12 @@ def find_pack(name_or_path: str | os.PathLike[str]) -> Path:
     5. the installed Python package that offers NAME in the entry point group ``mobilenmt.packs``. One in a zip (a
        zipapp) is the zip itself where it is the only pack in there.
 
-    Raises PackNotFoundError, which tells where it looked, what there is and how to get a pack, PackError for a path
-    that exists but is no pack or may not be read, and for a Python package without its pack, and InputError for what is
-    neither text nor a path. The content is not looked at here.
+    The content is not looked at here.
+
+    Raises:
+        PackNotFoundError: there is none; tells where it looked, what there is and how to get a pack.
+        PackError: a path that exists but is no pack or may not be read, or a Python package without its pack.
+        InputError: what is given is neither text nor a path.
     """
     try:
         given = os.fsdecode(os.fspath(name_or_path))
@@ -77,7 +80,11 @@ def search_folders() -> Iterator[Path]:
 
 
 def cache_folder() -> Path:
-    """Where zips are unpacked: ``$MOBILENMT_CACHE``, or ``$XDG_CACHE_HOME/mobilenmt`` (``~/.cache/mobilenmt``)."""
+    """Where zips are unpacked: ``$MOBILENMT_CACHE``, or ``$XDG_CACHE_HOME/mobilenmt`` (``~/.cache/mobilenmt``).
+
+    Raises:
+        PackError: neither is set, and there is no home folder.
+    """
     chosen = os.environ.get("MOBILENMT_CACHE")
     if chosen:
         return Path(chosen).absolute()
@@ -142,7 +149,8 @@ def _entry_points() -> dict[str, str]:
 def pack_in(name: str, package: str) -> Path:
     """Return the pack of an installed package: its folder, the folder ``pack`` in it, or the zip it was imported from.
 
-    PackError if there is none, or one that nothing can read where it lies.
+    Raises:
+        PackError: there is none, or one that nothing can read where it lies.
     """
     try:
         module = importlib.import_module(package)
@@ -222,13 +230,7 @@ def _not_found(given: str, bare: bool, folders: list[Path]) -> str:
     names = ", ".join(installed_packs()) or "none"
     return (
         f"there is no pack named {shown(given)}; looked in {looked} and the installed packages; "
-        f"names that exist: {names}. To get one: pip install mobilenmt-pack-{_for_pip(given)} "
-        "(in a checkout of mobilenmt: pip install ./models/NAME), give the path of a pack, "
-        "or set MOBILENMT_PACKS to the folder it lies in"
+        f"names that exist: {names}. To get one: in a checkout of mobilenmt, pip install ./models/en-de for "
+        "English-German, or make a pack with mobilenmt export; "
+        "then give its path, or set MOBILENMT_PACKS to the folder it lies in"
     )
-
-
-def _for_pip(given: str) -> str:
-    """The name, if it can be part of a distribution's."""
-    usual = given.isascii() and given.replace("-", "").replace("_", "").isalnum() and len(given) <= 40
-    return given if usual else "NAME"

@@ -279,7 +279,7 @@ def test_engine_alone_says_how_to_get_a_pack(wheel: Path, tmp_path: Path) -> Non
     )
     error = done.stderr.splitlines()[-1]
     assert "PackNotFoundError" in error
-    assert "pip install mobilenmt-pack-en-de" in error and "MOBILENMT_PACKS" in error
+    assert "pip install ./models/en-de" in error and "MOBILENMT_PACKS" in error
 
 
 def test_hook_gives_pyinstaller_the_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
