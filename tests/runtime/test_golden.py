@@ -12,18 +12,25 @@ from pathlib import Path
 import pytest
 
 from mobilenmt import Pack, Translator
+from mobilenmt.runtime.manifest import FORMAT_VERSION
 from places import TESTS
 
 GOLDEN = TESTS / "golden"
 TEXTS = ["Where is the train station?", "the dog sees two cats", "</s> 🤖"]
+FOLDERS = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
 
 
-@pytest.mark.parametrize("folder", sorted(path.name for path in GOLDEN.iterdir() if path.is_dir()))
+def test_every_format_has_a_golden_pack() -> None:
+    assert {"tiny-{}.{}".format(*version) for version in ((1, 0), FORMAT_VERSION)} <= set(FOLDERS)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_golden_packs_translate_as_they_did(folder: str) -> None:
     expected = json.loads((GOLDEN / f"{folder}.json").read_text(encoding="utf-8"))
     pack = Pack.open(GOLDEN / folder)
     assert "{}.{}".format(*pack.manifest.format_version) == folder.rpartition("-")[2]
     translator = Translator(pack.path)
+    assert set(expected) == {"1", "3"}
     for beams, wanted in expected.items():
         found = translator.translate_batch(TEXTS, beam_size=int(beams), max_length=12)
         assert [list(item.tokens) for item in found] == wanted
@@ -36,7 +43,6 @@ def _make() -> None:
 
     from mobilenmt.export.export import export
     from mobilenmt.export.shortlist import Shortlist
-    from mobilenmt.runtime.manifest import FORMAT_VERSION
     from tiny_models import make_checkpoint
 
     name = "tiny-{}.{}".format(*FORMAT_VERSION)
