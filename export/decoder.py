@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mobilenmt.export.candidates import CANDIDATE_VALUES, Candidates, write_candidates, write_logits
-from mobilenmt.export.encoder import Encoded, masked, rename
+from mobilenmt.export.encoder import Encoded, in_turn, masked, rename
 from mobilenmt.export.graph import FLOAT, INT32, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, attention, dimension
 from mobilenmt.export.precision import Use
@@ -22,6 +22,11 @@ class Step:
     state: str
     keys: list[str]
     values: list[str]
+
+    @property
+    def present(self) -> list[str]:
+        """Keys and values of each layer in turn."""
+        return in_turn(self.keys, self.values)
 
 
 def write_step(

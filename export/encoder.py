@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mobilenmt.export.candidates import CANDIDATE_VALUES, write_candidates
@@ -62,6 +63,11 @@ def write_encoder(writer: ModelWriter, graph: Graph, ids: str, lengths: str) -> 
         split = [split_heads(graph, part, heads, config.d_model // heads) for part in projected]
         keys, values = split[0::2], split[1::2]
     return Encoded(x, mask, keys, values)
+
+
+def in_turn(keys: Sequence[str], values: Sequence[str]) -> list[str]:
+    """The first key and the first value, the second ones, and so on."""
+    return [item for pair in zip(keys, values, strict=True) for item in pair]
 
 
 def masked(mask: str) -> tuple[str, ...]:

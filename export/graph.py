@@ -60,6 +60,11 @@ class Graph:
         """Declare ``value`` as the next output."""
         self._outputs.append(helper.make_tensor_value_info(value, dtype, shape))
 
+    def outputs(self, values: Sequence[str], dtypes: Sequence[int]) -> None:
+        """Declare several outputs, of shapes that may change from step to step."""
+        for value, dtype in zip(values, dtypes, strict=True):
+            self.output(value, dtype)
+
     def constant(self, value: Any, dtype: Any) -> str:
         """A small constant kept inside the graph; equal constants are one."""
         array = np.asarray(value, dtype)

@@ -46,7 +46,7 @@ def build_greedy(writer: ModelWriter, graph: Graph) -> Graph:
     positions = writer.positions(graph, "decoder", most)
     start = graph.constant([[config.decoder_start_token_id]], np.int64)
     empty = graph.op("ConstantOfShape", graph.i64(1, *cache_shape(writer)))
-    parts = [f"past_{part}.{index}" for index in range(config.decoder_layers) for part in ("key", "value")]
+    parts = cache_names(writer, "past")
 
     body = graph.body("step")
     iteration = body.input("iteration", INT64, [])
@@ -61,8 +61,7 @@ def build_greedy(writer: ModelWriter, graph: Graph) -> Graph:
         different = body.op("Sub", different, body.constant(config.eos_token_id, np.int64))
     going = body.op("Cast", different, to=BOOL)
     outputs = [going, picked.token, after, *picked.present, picked.index, picked.score]
-    for value, kind in zip(outputs, [BOOL, INT64, INT32, *(FLOAT for _ in parts), INT64, FLOAT], strict=True):
-        body.output(value, kind)
+    body.outputs(outputs, [BOOL, INT64, INT32, *(FLOAT for _ in parts), INT64, FLOAT])
 
     yes = graph.constant(True, np.bool_)
     state = [start, graph.constant([0], np.int32), *(empty for _ in parts)]
@@ -128,8 +127,13 @@ class Picker:
         score, index = body.ops("TopK", scores, body.i64(1), outputs=2, axis=-1)
         index = body.op("Reshape", index, body.i64(-1, 1))
         token = body.op("Identity", index) if candidates.ids is None else candidates.token(body, index)
-        present = [value for pair in zip(step.keys, step.values, strict=True) for value in pair]
-        return Picked(index, token, score, present)
+        return Picked(index, token, score, step.present)
+
+
+def cache_names(writer: ModelWriter, prefix: str) -> list[str]:
+    """Names for the keys and values of each decoder layer in turn."""
+    layers = range(writer.checkpoint.config.decoder_layers)
+    return [f"{prefix}_{part}.{index}" for index in layers for part in ("key", "value")]
 
 
 def cache_shape(writer: ModelWriter) -> tuple[int, int, int]:
