@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from mobilenmt.export.decoder import cache_names, cache_shape
 from mobilenmt.export.encoder import Encoded, in_turn, write_encoder
 from mobilenmt.export.graph import BOOL, FLOAT, INT32, INT64, Graph
-from mobilenmt.export.greedy import Picker, cache_names, cache_shape, steps_to_make, write_early, write_results
+from mobilenmt.export.greedy import Picker, steps_to_make, write_early, write_results
 from mobilenmt.export.layers import ModelWriter, dimension, join
 from mobilenmt.export.precision import Use
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -170,23 +171,38 @@ def load_checkpoint(path: Path) -> Checkpoint:
     raw = read_json(path / "config.json", f"{path} is no checkpoint: it has no config.json")
     config = MarianConfig.from_dict(raw)
     generation_file = path / "generation_config.json"
-    generation_raw = read_json(generation_file, "") if generation_file.exists() else raw
+    generation_raw = read_json(generation_file) if generation_file.exists() else raw
     generation = read_generation(generation_raw, config.decoder_vocab_size)
     stored = _read_tensors(path)
     return Checkpoint(path, config, generation, _select(config, stored, path))
 
 
-def read_json(path: Path, missing: str) -> dict[str, Any]:
-    """Parse a JSON object; CheckpointError (``missing`` if the file is absent) instead of anything else."""
+def read_json(path: Path, missing: str = "") -> dict[str, Any]:
+    """Parse a JSON object. A key listed twice is refused, because Python would silently keep the last.
+
+    Raises:
+        CheckpointError: it is something else; with the text ``missing`` if there is no such file.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise CheckpointError(f"{path}: listed twice: {repeated(key for key, _ in pairs)}")
+        return found
+
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(missing) from None
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
+        absent = missing and isinstance(error, FileNotFoundError)
+        raise CheckpointError(missing if absent else f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: a JSON object is expected, found {type(value).__name__}")
+        raise CheckpointError(f"{path}: is not a JSON object")
     return value
+
+
+def repeated(items: Iterable[str]) -> list[str]:
+    """Those that stand there more than once, sorted; ten at most."""
+    return sorted(item for item, count in Counter(items).items() if count > 1)[:10]
 
 
 def _read_tensors(path: Path) -> dict[str, Array]:
@@ -197,7 +213,7 @@ def _read_tensors(path: Path) -> dict[str, Array]:
         index = path / f"{stem}{suffix}.index.json"
         files = [path / f"{stem}{suffix}"]
         if not files[0].exists() and index.exists():
-            shards = read_json(index, "").get("weight_map")
+            shards = read_json(index).get("weight_map")
             if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
                 raise CheckpointError(f"{index}: no usable weight_map")
             files = [path / Path(name).name for name in sorted(set(shards.values()))]

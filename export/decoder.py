@@ -17,16 +17,22 @@ _GROUPED_HEAD_SIZE = 16  # GroupQueryAttention takes multiples of it
 @dataclass(frozen=True)
 class Step:
     """What one step yields: ``state`` [B, K, d_model] as the output layer wants it
-    (:meth:`ModelWriter.output_shift`), and the caches with this step's keys and values appended."""
+    (:meth:`ModelWriter.output_shift`), and the caches with this step's keys and values appended, in turn."""
 
     state: str
-    keys: list[str]
-    values: list[str]
+    present: list[str]
 
-    @property
-    def present(self) -> list[str]:
-        """Keys and values of each layer in turn."""
-        return in_turn(self.keys, self.values)
+
+def cache_names(writer: ModelWriter, prefix: str) -> list[str]:
+    """Names for the keys and values of each decoder layer in turn."""
+    layers = range(writer.checkpoint.config.decoder_layers)
+    return [f"{prefix}_{part}.{index}" for index in layers for part in ("key", "value")]
+
+
+def cache_shape(writer: ModelWriter) -> tuple[int, int, int]:
+    """Heads, tokens and head size of the keys and values before the first step."""
+    config = writer.checkpoint.config
+    return config.decoder_attention_heads, 0, config.d_model // config.decoder_attention_heads
 
 
 def write_step(
@@ -34,8 +40,7 @@ def write_step(
     graph: Graph,
     tokens: str,
     position: str,
-    past_keys: Sequence[str],
-    past_values: Sequence[str],
+    past: Sequence[str],
     encoded: Encoded,
     use: Use,
     *,
@@ -47,7 +52,8 @@ def write_step(
     Args:
         tokens: int64 [B, K], the last token of each of the K hypotheses of each of B sentences.
         position: fp32 [d_model] or [1, d_model], the position vector of this step.
-        past_keys, past_values: one [B, heads, K * steps so far, head size] a layer, those of a step side by side.
+        past: keys and values of each layer in turn, [B, heads, K * steps so far, head size], those of a step side by
+            side.
         encoded: the encoder's result for B sentences. The K hypotheses of a sentence attend to it together, as K
             queries of one sentence, so that its keys and values are neither copied nor read K times.
         use: which kernels suit the number of rows.
@@ -59,23 +65,21 @@ def write_step(
     config = writer.checkpoint.config
     heads = config.decoder_attention_heads
     x = writer.embed(graph, tokens, "decoder", position)
-    keys: list[str] = []
-    values: list[str] = []
+    present: list[str] = []
     for index in range(config.decoder_layers):
         prefix = f"model.decoder.layers.{index}"
         names = [f"{prefix}.self_attn.{part}_proj" for part in "qkv"]
         projected = writer.linear(graph, x, *names, use=use)
-        past = (past_keys[index], past_values[index])
+        caches = past[2 * index : 2 * index + 2]
         if lengths and config.d_model // heads % _GROUPED_HEAD_SIZE == 0:
             kinds = {"num_heads": heads, "kv_num_heads": heads}
             attended, key, value = graph.ops(
-                "GroupQueryAttention", projected, "", "", *past, *lengths, outputs=3, **kinds
+                "GroupQueryAttention", projected, "", "", *caches, *lengths, outputs=3, **kinds
             )
         else:
             query, key, value = graph.ops("Split", projected, outputs=3, axis=-1, num_outputs=3)
-            attended, key, value = attention(graph, heads, query, key, value, "", "", ancestry, *past, outputs=3)
-        keys.append(key)
-        values.append(value)
+            attended, key, value = attention(graph, heads, query, key, value, "", "", ancestry, *caches, outputs=3)
+        present += [key, value]
         x = writer.residual(graph, x, attended, f"{prefix}.self_attn.out_proj", f"{prefix}.self_attn_layer_norm", use)
         query = writer.linear(graph, x, f"{prefix}.encoder_attn.q_proj", use=use)
         memory = (encoded.keys[index], encoded.values[index])
@@ -84,7 +88,7 @@ def write_step(
         x = writer.residual(graph, x, attended, f"{prefix}.encoder_attn.out_proj", norm, use)
         last = index == config.decoder_layers - 1
         x = writer.feed_forward(graph, x, prefix, use, writer.output_shift(use) if last else 0.0)
-    return Step(x, keys, values)
+    return Step(x, present)
 
 
 def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
@@ -98,8 +102,8 @@ def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
     ``present_value.N``.
     """
     config = writer.checkpoint.config
-    heads, layers = config.decoder_attention_heads, range(config.decoder_layers)
-    size = config.d_model // heads
+    heads, _, size = cache_shape(writer)
+    layers = range(config.decoder_layers)
     ids = graph.input("input_ids", INT64, ["batch", 1])
     position = graph.input("position", INT64, [1])
     mask = graph.input("source_mask", INT32, ["batch", "source"])
@@ -118,7 +122,8 @@ def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
         graph.op("Squeeze", graph.op("Cast", after, to=INT32)),
     )
     encoded = Encoded("", mask, cross_keys, cross_values)
-    step = write_step(writer, graph, ids, row, past_keys, past_values, encoded, Use.STEP, lengths=lengths)
+    caches = in_turn(past_keys, past_values)
+    step = write_step(writer, graph, ids, row, caches, encoded, Use.STEP, lengths=lengths)
     if writer.shortlist is None:
         count: int | str = config.decoder_vocab_size
         candidates = write_candidates(writer, graph, "", Use.STEP)
@@ -133,7 +138,6 @@ def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
     logits = write_logits(writer, graph, step.state, candidates, Use.STEP)
     rename(graph, logits, "logits", FLOAT, ["batch", 1, count])
     present: list[int | str] = ["batch", heads, "present", size]
-    for index in layers:
-        rename(graph, step.keys[index], f"present_key.{index}", FLOAT, present)
-        rename(graph, step.values[index], f"present_value.{index}", FLOAT, present)
+    for value, name in zip(step.present, cache_names(writer, "present"), strict=True):
+        rename(graph, value, name, FLOAT, present)
     return graph

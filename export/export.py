@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -148,27 +149,21 @@ def _write_tokenizer(checkpoint: Checkpoint, writer: PackWriter) -> int | None:
 
 def _model_info(checkpoint: Checkpoint) -> ModelInfo:
     config = checkpoint.config
+    names = {field.name for field in fields(ModelInfo)}
     return ModelInfo(
         architecture="marian",
-        d_model=config.d_model,
-        encoder_layers=config.encoder_layers,
-        decoder_layers=config.decoder_layers,
-        encoder_attention_heads=config.encoder_attention_heads,
-        decoder_attention_heads=config.decoder_attention_heads,
-        encoder_ffn_dim=config.encoder_ffn_dim,
-        decoder_ffn_dim=config.decoder_ffn_dim,
-        activation_function=config.activation_function,
         source_vocab_size=config.vocab_size,
         target_vocab_size=config.decoder_vocab_size,
         max_positions=config.max_position_embeddings,
         parameters=checkpoint.parameters,
+        **{name: value for name, value in vars(config).items() if name in names},
     )
 
 
 def _languages(checkpoint: Path, name: str, source: str | None, target: str | None) -> tuple[str | None, str | None]:
     """What the caller says, else the tokenizer's configuration, else a name like ``en-de``."""
     file = checkpoint / "tokenizer_config.json"
-    config = read_json(file, "") if file.exists() else {}
+    config = read_json(file) if file.exists() else {}
     match = _LANGUAGES.fullmatch(name)
     found = []
     for given, key, group in ((source, "source_lang", 1), (target, "target_lang", 2)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mobilenmt.runtime.errors import CheckpointError
+from mobilenmt.runtime.errors import CheckpointError, PackError
 from mobilenmt.runtime.manifest import GenerationDefaults
 
 
@@ -40,18 +40,15 @@ def read_generation(raw: Mapping[str, Any], vocab_size: int) -> GenerationDefaul
             raise CheckpointError(f"{where}: bad_words_ids entry {entry!r} is outside the vocabulary of {vocab_size}")
         bad.append(entry[0])
     penalty = raw.get("length_penalty")
-    penalty = 1.0 if penalty is None else penalty
-    if type(penalty) not in (int, float) or not -100 <= penalty <= 100:
-        raise CheckpointError(f"{where}: length_penalty must be a number from -100 to 100, found {penalty!r}")
-    early = raw.get("early_stopping") or False
-    if not isinstance(early, bool) and early != "never":
-        raise CheckpointError(f"{where}: early_stopping must be true, false or 'never', found {early!r}")
-    return GenerationDefaults(
-        num_beams=integer("num_beams", 1, 1, 65) or 1,
-        length_penalty=penalty,
-        early_stopping=early,
-        renormalize_logits=bool(raw.get("renormalize_logits") or False),
-        forced_eos_token_id=integer("forced_eos_token_id", None, 0, vocab_size),
-        bad_token_ids=tuple(dict.fromkeys(bad)),
-        max_length=integer("max_length", 20, 1, 2**31) or 20,
-    )
+    try:
+        return GenerationDefaults(
+            num_beams=integer("num_beams", 1, 1, 65) or 1,
+            length_penalty=1.0 if penalty is None else penalty,
+            early_stopping=raw.get("early_stopping") or False,
+            renormalize_logits=bool(raw.get("renormalize_logits") or False),
+            forced_eos_token_id=integer("forced_eos_token_id", None, 0, vocab_size),
+            bad_token_ids=tuple(dict.fromkeys(bad)),
+            max_length=integer("max_length", 20, 1, 2**31) or 20,
+        )
+    except PackError as error:
+        raise CheckpointError(f"{where}: {error}") from None

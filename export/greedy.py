@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mobilenmt.export.candidates import Candidates, write_candidates, write_logits
-from mobilenmt.export.decoder import write_step
+from mobilenmt.export.decoder import cache_names, cache_shape, write_step
 from mobilenmt.export.encoder import Encoded, rename, write_encoder
 from mobilenmt.export.graph import BOOL, FLOAT, INT32, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, dimension
@@ -115,10 +115,10 @@ class Picker:
         end: str,
         early: str,
     ) -> Picked:
-        """Emit a step; the arguments are those of :func:`write_step`, ``past`` with keys and values in turn. ``early``
-        fp32 [B, 1, 1] is added to the logits of the candidates ``end`` int64 [B, 1, 1]."""
+        """Emit a step; the arguments are those of :func:`write_step`. ``early`` fp32 [B, 1, 1] is added to the logits
+        of the candidates ``end`` int64 [B, 1, 1]."""
         writer, candidates = self.writer, self.candidates
-        step = write_step(writer, body, token, position, past[0::2], past[1::2], encoded, self.use, lengths=lengths)
+        step = write_step(writer, body, token, position, past, encoded, self.use, lengths=lengths)
         logits = write_logits(writer, body, step.state, candidates, self.use, rows=self.rows)
         if self.ban:
             logits = body.op("Add", logits, self.ban)
@@ -128,18 +128,6 @@ class Picker:
         index = body.op("Reshape", index, body.i64(-1, 1))
         token = body.op("Identity", index) if candidates.ids is None else candidates.token(body, index)
         return Picked(index, token, score, step.present)
-
-
-def cache_names(writer: ModelWriter, prefix: str) -> list[str]:
-    """Names for the keys and values of each decoder layer in turn."""
-    layers = range(writer.checkpoint.config.decoder_layers)
-    return [f"{prefix}_{part}.{index}" for index in layers for part in ("key", "value")]
-
-
-def cache_shape(writer: ModelWriter) -> tuple[int, int, int]:
-    """Heads, tokens and head size of the keys and values before the first step."""
-    config = writer.checkpoint.config
-    return config.decoder_attention_heads, 0, config.d_model // config.decoder_attention_heads
 
 
 def steps_to_make(writer: ModelWriter, graph: Graph, max_length: str) -> str:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from mobilenmt.export.candidates import write_candidates, write_logits
-from mobilenmt.export.decoder import Step, write_step
+from mobilenmt.export.decoder import Step, cache_names, cache_shape, write_step
 from mobilenmt.export.encoder import write_encoder
 from mobilenmt.export.graph import BOOL, FLOAT, INT64, Graph
-from mobilenmt.export.greedy import cache_names, cache_shape, steps_to_make, write_ban, write_early
+from mobilenmt.export.greedy import steps_to_make, write_ban, write_early
 from mobilenmt.export.hypotheses import NEVER, Steps, write_results
 from mobilenmt.export.layers import ModelWriter, dimension, join
 from mobilenmt.export.precision import Use
@@ -162,18 +162,9 @@ class _Beam:
     ) -> tuple[Step, str]:
         """The decoder's step number ``place``, and fp32 [1, K, n]: what each hypothesis would score with each token."""
         position = body.op("Gather", self.positions, place)
-        step = write_step(
-            self.writer,
-            body,
-            tokens,
-            position,
-            past[0::2],
-            past[1::2],
-            self.encoded,
-            Use.STEPS,
-            ancestry=ancestors,
-        )
-        logits = write_logits(self.writer, body, step.state, self.candidates, Use.STEPS)
+        writer = self.writer
+        step = write_step(writer, body, tokens, position, past, self.encoded, Use.STEPS, ancestry=ancestors)
+        logits = write_logits(writer, body, step.state, self.candidates, Use.STEPS)
         scores = body.op("LogSoftmax", logits, axis=-1)
         scores = body.op("Add", scores, self.ban) if self.ban else scores
         now = body.op("Gather", self.early, place)

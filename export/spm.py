@@ -17,11 +17,11 @@ combining mark or joiner right behind a character that the map replaces (a ligat
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mobilenmt.export.checkpoint import read_json
 from mobilenmt.runtime.errors import CheckpointError
 from mobilenmt.runtime.tokenizer import CONTROL_MARK, OUTPUT_MARK
 
@@ -35,26 +35,6 @@ _MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 _SPECIAL = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}  # MarianTokenizer's defaults
 _USER_DEFINED_SCORE = -0.1  # what SentencePiece gives such a piece in its search (length * highest score - 0.1)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; a key listed twice is refused, because Python would silently keep the last."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) < len(pairs):
-            seen: set[str] = set()
-            twice = sorted({key for key, _ in pairs if key in seen or seen.add(key)})  # type: ignore[func-returns-value]
-            raise CheckpointError(f"{path}: listed twice: {twice[:10]}")
-        return result
-
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: is not a JSON object")
-    return data
 
 
 def read_config(checkpoint: Path) -> dict[str, Any]:

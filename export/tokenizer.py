@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilenmt.export import spm
+from mobilenmt.export.checkpoint import read_json, repeated
 from mobilenmt.runtime.errors import CheckpointError
 from mobilenmt.runtime.tokenizer import CONTROL_MARK, OUTPUT_MARK
 
@@ -98,7 +99,7 @@ def _dump(tokenizer: dict[str, Any]) -> str:
 
 
 def _read_tokenizer_json(path: Path) -> dict[str, Any]:
-    data = spm.read_json(path)
+    data = read_json(path)
     model = data.get("model")
     if not isinstance(model, dict):
         raise CheckpointError(f"{path}: has no model section")
@@ -169,10 +170,8 @@ def _harden(
             pieces[i] = piece
     else:
         pieces = {i: piece for i, (piece, _) in enumerate(model["vocab"])}
-        if len(set(pieces.values())) < len(pieces):
-            seen: set[str] = set()
-            twice = sorted({p for p in pieces.values() if p in seen or seen.add(p)})  # type: ignore[func-returns-value]
-            raise CheckpointError(f"{where}: pieces listed twice, which shifts all ids behind them: {twice[:10]}")
+        if twice := repeated(pieces.values()):
+            raise CheckpointError(f"{where}: pieces listed twice, which shifts all ids behind them: {twice}")
 
     special_ids = {i for i in special.values() if i is not None}
     kept: list[dict[str, Any]] = []

@@ -235,6 +235,23 @@ class Engine:
             row[len(source)] = self._tokens.eos
         return ids, lengths
 
+    def check_search(self, beam_size: int, n_best: int, max_length: int | None, min_length: int) -> None:
+        """Check the numbers of a search, ``max_length`` None where there is no limit but the model's.
+
+        Raises:
+            InputError: one is out of range.
+        """
+        widest = min(MAX_BEAMS, self._model.target_vocab_size // 2)
+        if not 1 <= beam_size <= widest:
+            raise InputError(f"beam_size must be from 1 to {widest}, not {beam_size}")
+        if not 1 <= n_best <= beam_size:
+            raise InputError(f"n_best must be from 1 to beam_size ({beam_size}), not {n_best}")
+        limit = self.max_length if max_length is None else max_length
+        if not 2 <= limit <= self.max_length:
+            raise InputError(f"max_length must be from 2 to the model's {self.max_length}, not {limit}")
+        if not 0 <= min_length <= limit:
+            raise InputError(f"min_length must be from 0 to max_length ({limit}), not {min_length}")
+
     def _check(
         self,
         sources: Sequence[Sequence[int]],
@@ -243,22 +260,14 @@ class Engine:
         beam_size: int,
         n_best: int,
     ) -> None:
-        widest = min(MAX_BEAMS, self._model.target_vocab_size // 2)
-        if not 1 <= beam_size <= widest:
-            raise InputError(f"beam_size must be from 1 to {widest}, not {beam_size}")
-        if not 1 <= n_best <= beam_size:
-            raise InputError(f"n_best must be from 1 to beam_size ({beam_size}), not {n_best}")
         if len(max_lengths) != len(sources):
             raise InputError(f"{len(sources)} sources need as many length limits, not {len(max_lengths)}")
-        for limit in max_lengths:
-            if not 2 <= limit <= self._model.max_positions:
-                raise InputError(f"max_length must be from 2 to the model's {self._model.max_positions}, not {limit}")
-            if not 0 <= min_length <= limit:
-                raise InputError(f"min_length must be from 0 to max_length ({limit}), not {min_length}")
+        for limit in {None, *max_lengths}:
+            self.check_search(beam_size, n_best, limit, min_length)
         for source in sources:
-            if len(source) >= self._model.max_positions:
+            if len(source) >= self.max_length:
                 raise InputError(
-                    f"a source of {len(source)} tokens does not fit the model's {self._model.max_positions} positions"
+                    f"a source of {len(source)} tokens does not fit the model's {self.max_length} positions"
                 )
             if any(not 0 <= token < self._model.source_vocab_size for token in source):
                 raise InputError(f"source ids must be from 0 to {self._model.source_vocab_size - 1}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast
 
 from mobilenmt.runtime.checks import integer, json_object, parse_json, shown, text
 from mobilenmt.runtime.errors import PackError
@@ -32,8 +32,26 @@ _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
 T = TypeVar("T")
 
 
+class _Section:
+    """A JSON object whose keys are the fields of a dataclass."""
+
+    @classmethod
+    def from_dict(cls, data: object) -> Self:
+        """Read the JSON object; keys of later versions are passed over.
+
+        Raises:
+            PackError: it is no object, a key is missing, or a value is not what the class allows.
+        """
+        return cls(**_pick(cls, data))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        values = asdict(cast(Any, self))
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
 @dataclass(frozen=True)
-class ModelInfo:
+class ModelInfo(_Section):
     """Dimensions of the network, named as in a Hugging Face Marian configuration."""
 
     architecture: str
@@ -68,18 +86,9 @@ class ModelInfo:
             if self.d_model % heads:
                 raise PackError(f"{key}: {heads} heads do not divide a d_model of {self.d_model}")
 
-    @classmethod
-    def from_dict(cls, data: object) -> ModelInfo:
-        """Read the JSON object ``model``."""
-        return cls(**_pick(cls, data))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object ``model``."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class TokenIds:
+class TokenIds(_Section):
     """Ids with a meaning of their own."""
 
     start: int
@@ -95,18 +104,9 @@ class TokenIds:
         if self.unk is not None:
             integer("unk", self.unk, 0, _LARGEST_COUNT)
 
-    @classmethod
-    def from_dict(cls, data: object) -> TokenIds:
-        """Read the JSON object ``tokens``."""
-        return cls(**_pick(cls, data))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object ``tokens``."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class GenerationDefaults:
+class GenerationDefaults(_Section):
     """How the checkpoint wants to be decoded; the meaning is that of Hugging Face's ``generate``."""
 
     num_beams: int = 1
@@ -133,26 +133,16 @@ class GenerationDefaults:
             raise PackError(f"renormalize_logits: expected true or false, found {shown(self.renormalize_logits)}")
         if self.forced_eos_token_id is not None:
             integer("forced_eos_token_id", self.forced_eos_token_id, 0, _LARGEST_COUNT)
+        if isinstance(self.bad_token_ids, list):  # as JSON has it
+            object.__setattr__(self, "bad_token_ids", tuple(self.bad_token_ids))
         if not isinstance(self.bad_token_ids, tuple):
             raise PackError(f"bad_token_ids: expected a list of integers, found {shown(self.bad_token_ids)}")
         for index, token in enumerate(self.bad_token_ids):
             integer(f"bad_token_ids[{index}]", token, 0, _LARGEST_COUNT)
 
-    @classmethod
-    def from_dict(cls, data: object) -> GenerationDefaults:
-        """Read the JSON object ``generation``."""
-        values = _pick(cls, data)
-        if isinstance(values["bad_token_ids"], list):
-            values["bad_token_ids"] = tuple(values["bad_token_ids"])
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object ``generation``."""
-        return {**asdict(self), "bad_token_ids": list(self.bad_token_ids)}
-
 
 @dataclass(frozen=True)
-class FileEntry:
+class FileEntry(_Section):
     """Size and content of one file of a pack."""
 
     bytes: int
@@ -163,15 +153,6 @@ class FileEntry:
         integer("bytes", self.bytes, 0, _LARGEST_FILE)
         if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
             raise PackError(f"sha256: expected 64 lower-case hexadecimal digits, found {shown(self.sha256)}")
-
-    @classmethod
-    def from_dict(cls, data: object) -> FileEntry:
-        """Read one value of the JSON object ``files``."""
-        return cls(**_pick(cls, data))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return one value of the JSON object ``files``."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

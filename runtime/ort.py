@@ -45,7 +45,7 @@ class SessionConfig:
     threads: int = 1
     """Sentences worked on at once; 0 takes one a core. One sentence has too little work to share: two threads inside
     its operators were slower than one."""
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    providers: Sequence[str] | None = None
     """Execution providers of ONNX Runtime in order of preference; the CPU is added as the last resort."""
     arena: bool = False
     """Keep freed memory for later sentences: a little faster, a few megabytes more."""
@@ -53,17 +53,9 @@ class SessionConfig:
     def __post_init__(self) -> None:
         if isinstance(self.threads, bool) or not isinstance(self.threads, int) or not 0 <= self.threads <= 1024:
             raise InputError(f"threads must be an integer from 0 (one a core) to 1024, not {self.threads!r}")
-        if isinstance(self.providers, str) or not all(isinstance(name, str) for name in self.providers):
+        names = () if self.providers is None else self.providers
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
             raise InputError(f"providers must be a sequence of names, not {self.providers!r}")
-
-    @classmethod
-    def of(cls, threads: int, providers: Sequence[str] | None, arena: bool = False) -> SessionConfig:
-        """Defaults where ``providers`` is None."""
-        if providers is None:
-            return cls(threads=threads, arena=arena)
-        if isinstance(providers, str):
-            raise InputError(f"providers must be a sequence of names, not {providers!r}")
-        return cls(threads=threads, providers=tuple(providers), arena=arena)
 
 
 def open_session(
@@ -80,7 +72,8 @@ def open_session(
     """
     ort = load_onnxruntime()
     available = ort.get_available_providers()
-    unknown = [name for name in config.providers if name not in available]
+    wanted = config.providers or ()
+    unknown = [name for name in wanted if name not in available]
     if unknown:
         raise InputError(f"execution provider {', '.join(unknown)} is not available; available: {', '.join(available)}")
     options = ort.SessionOptions()
@@ -93,7 +86,7 @@ def open_session(
     options.enable_cpu_mem_arena = config.arena if arena is None else arena
     options.enable_mem_pattern = False  # plans for fixed shapes; ours change with every sentence and step
     options.log_severity_level = 3
-    providers = list(dict.fromkeys([*config.providers, "CPUExecutionProvider"]))
+    providers = list(dict.fromkeys([*wanted, "CPUExecutionProvider"]))
     try:
         return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime raises many types of its own, none with a useful base

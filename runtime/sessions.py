@@ -40,48 +40,30 @@ class Sessions:
         self._pack = pack
         self._config = config
         self._lock = threading.Lock()
-        self._stepper: tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession] | None = None
-        self._greedy: onnxruntime.InferenceSession | None = None
-        self._batch: Search | None = None
-        self._translator: Search | None = None
+        self._open: dict[str, Search] = {}
         self._brief = 0  # blocks of briefly() that share a translator.onnx opened for them
         self.has_greedy = "greedy.onnx" in pack.manifest.files
         self.has_batch = "batch.onnx" in pack.manifest.files  # a pack for a phone need not have it
         if self.has_greedy:
             self.greedy()
         else:
-            self._translator = open_session(pack.file("translator.onnx"), config), None
+            self._open["translator.onnx"] = open_session(pack.file("translator.onnx"), config), None
 
     def greedy(self) -> onnxruntime.InferenceSession:
         """greedy.onnx: one sentence, one hypothesis."""
-        with self._lock:
-            if self._greedy is None:
-                self._greedy = open_session(self._pack.file("greedy.onnx"), self._config)
-            return self._greedy
+        return self._get("greedy.onnx")[0]
 
     def batch(self) -> Search:
         """batch.onnx: several sentences, one hypothesis each."""
-        with self._lock:
-            if self._batch is None:
-                self._batch = self._open_search("batch.onnx")
-            return self._batch
+        return self._get("batch.onnx", rows=True)
 
     def translator(self) -> Search:
         """translator.onnx: one sentence and a beam; for a pack of format 1, everything."""
-        with self._lock:
-            if self._translator is None:
-                self._translator = self._open_search("translator.onnx")
-            return self._translator
+        return self._get("translator.onnx", rows=True)
 
     def stepper(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
         """encoder.onnx and decoder.onnx: one token at a time."""
-        with self._lock:
-            if self._stepper is None:
-                self._stepper = (
-                    open_session(self._pack.file("encoder.onnx"), self._config),
-                    open_session(self._pack.file("decoder.onnx"), self._config),
-                )
-            return self._stepper
+        return self._get("encoder.onnx")[0], self._get("decoder.onnx")[0]
 
     @contextmanager
     def briefly(self) -> Iterator[None]:
@@ -89,9 +71,9 @@ class Sessions:
         since together they take twice the memory; afterwards it is as before. A graph for beams that was open stays.
         """
         with self._lock:
-            if self._brief or (self._translator is None and not self._config.arena):
+            if self._brief or ("translator.onnx" not in self._open and not self._config.arena):
                 self._brief += 1
-                self._greedy = None
+                self._open.pop("greedy.onnx", None)
             brief = self._brief > 0
         try:
             yield
@@ -101,19 +83,22 @@ class Sessions:
                     self._brief -= 1
                     last = self._brief == 0
                     if last:
-                        self._translator = None
+                        self._open.pop("translator.onnx", None)
                 if last:
                     release_memory()
                     self.greedy()
 
-    def _open_search(self, name: str) -> Search:
-        """A graph for several rows, and how to run it.
+    def _get(self, name: str, *, rows: bool = False) -> Search:
+        """A graph, opened if it is not, and how to run it.
 
-        Its values are large and change size at every step; without an arena the system would hand out and take back
-        every one of them.
+        The values of one for several ``rows`` are large and change size at every step; without an arena the system
+        would hand out and take back every one of them.
         """
-        session = open_session(self._pack.file(name), self._config, fold=True, arena=True)
-        return session, None if self._config.arena else shrinking()
+        with self._lock:
+            if name not in self._open:
+                session = open_session(self._pack.file(name), self._config, fold=rows, arena=rows or None)
+                self._open[name] = session, shrinking() if rows and not self._config.arena else None
+            return self._open[name]
 
 
 def run_session(

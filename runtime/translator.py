@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from mobilenmt.runtime.background import Background
-from mobilenmt.runtime.engine import MAX_BEAMS, Engine, Hypothesis
+from mobilenmt.runtime.engine import Engine, Hypothesis
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
 from mobilenmt.runtime.ort import SessionConfig, release_memory
@@ -71,7 +71,7 @@ class Translator:
         verify: bool = True,
         arena: bool = False,
     ) -> None:
-        config = SessionConfig.of(threads, providers, arena)
+        config = SessionConfig(threads, providers, arena)
         self._arena = arena
         self._since_release = 0
         self.pack = Pack.open(pack, verify=verify)
@@ -250,13 +250,6 @@ class Translator:
         ):
             if (value is None and not optional) or (value is not None and type(value) is not int):
                 raise InputError(f"{name} must be an integer, not {value!r}")
-        if beam_size is not None and not 1 <= beam_size <= MAX_BEAMS:
-            raise InputError(f"beam_size must be from 1 to {MAX_BEAMS}, not {beam_size}")
-        if max_length is not None and not 2 <= max_length <= self._engine.max_length:
-            raise InputError(f"max_length must be from 2 to the model's {self._engine.max_length}, not {max_length}")
-        if not 0 <= min_length <= (max_length or self._engine.max_length):
-            raise InputError(f"min_length must be from 0 to max_length, not {min_length}")
         beams = max(self.pack.manifest.generation.num_beams, n_best) if beam_size is None else beam_size
-        if not 1 <= n_best <= beams:
-            raise InputError(f"n_best must be from 1 to beam_size ({beams}), not {n_best}")
+        self._engine.check_search(beams, n_best, max_length, min_length)
         return beams

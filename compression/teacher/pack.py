@@ -46,7 +46,7 @@ class PackTeacher:
         manifest = pack.manifest
         target = "tokenizer.target.json"
         try:
-            self._engine = Engine(pack, SessionConfig.of(spec.threads, None, True))
+            self._engine = Engine(pack, SessionConfig(spec.threads, arena=True))
             self._tokenizer = Tokenizer(
                 pack.file("tokenizer.json"),
                 manifest.tokens,

@@ -126,7 +126,7 @@ def export(
         name=name,
         source_language=source_language,
         target_language=target_language,
-        card=None if card is None else read_json(card, ""),
+        card=None if card is None else read_json(card),
         report=report,
     )
     per_parameter = pack.total_bytes / pack.manifest.model.parameters
