@@ -21,6 +21,12 @@ CANDIDATE_VALUES: dict[str, tuple[int, list[int | str]]] = {
 """What encoder.onnx hands to decoder.onnx for the output layer, ``candidates`` to the host: element type and shape."""
 
 
+def candidate_value(writer: ModelWriter, name: str) -> tuple[int, list[int | str]]:
+    """Element type and shape of one of ``CANDIDATE_VALUES`` for a model."""
+    kind, shape = CANDIDATE_VALUES[name]
+    return kind, [writer.checkpoint.config.d_model if size == "width" else size for size in shape]
+
+
 @dataclass(frozen=True)
 class Candidates:
     """What a search chooses from, as names of values in the outermost graph; n of them."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from mobilenmt.export.generation import read_generation
 from mobilenmt.runtime.errors import CheckpointError
 from mobilenmt.runtime.manifest import GenerationDefaults
+from mobilenmt.runtime.ort import first_line
 
 Array = npt.NDArray[Any]
 
@@ -230,8 +231,7 @@ def _read_tensors(path: Path) -> dict[str, Array]:
                     loaded = load_file(file)
                 tensors.update((name, value.detach().to(torch.float32).numpy()) for name, value in loaded.items())
             except Exception as error:  # torch, pickle, zip and safetensors each raise types of their own
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                raise CheckpointError(f"{file}: cannot be read as weights: {reason}") from None
+                raise CheckpointError(f"{file}: cannot be read as weights: {first_line(error)}") from None
         return tensors
     raise CheckpointError(f"{path}: neither model.safetensors nor pytorch_model.bin is there")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mobilenmt.export.candidates import CANDIDATE_VALUES, Candidates, write_candidates, write_logits
+from mobilenmt.export.candidates import Candidates, candidate_value, write_candidates, write_logits
 from mobilenmt.export.encoder import Encoded, in_turn, masked, rename
 from mobilenmt.export.graph import FLOAT, INT32, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, attention, dimension
@@ -132,8 +132,7 @@ def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
         offset = writer.output_bias is not None or writer.output_shift(Use.STEP) != 0.0
         names = writer.precision.operands(bias=offset)
         for name in names:
-            kind, shape = CANDIDATE_VALUES[name]
-            graph.input(name, kind, [config.d_model if size == "width" else size for size in shape])
+            graph.input(name, *candidate_value(writer, name))
         candidates = Candidates("", "", operands={name: name for name in names})
     logits = write_logits(writer, graph, step.state, candidates, Use.STEP)
     rename(graph, logits, "logits", FLOAT, ["batch", 1, count])

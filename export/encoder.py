@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mobilenmt.export.candidates import CANDIDATE_VALUES, write_candidates
+from mobilenmt.export.candidates import candidate_value, write_candidates
 from mobilenmt.export.graph import FLOAT, INT32, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, attention, dimension, length_mask, split_heads
 from mobilenmt.export.precision import Use
@@ -97,8 +97,7 @@ def build_encoder(writer: ModelWriter, graph: Graph) -> Graph:
         values = {"candidates": candidates.ids, **candidates.operands}
         for name, output in values.items():
             if output is not None:
-                kind, shape = CANDIDATE_VALUES[name]
-                rename(graph, output, name, kind, [config.d_model if size == "width" else size for size in shape])
+                rename(graph, output, name, *candidate_value(writer, name))
     return graph
 
 

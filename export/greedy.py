@@ -146,19 +146,15 @@ def write_results(writer: ModelWriter, graph: Graph, tokens: str, scores: str, m
     if forced is not None:  # the step that was not made
         tokens, scores = (graph.op("Pad", part, graph.i64(0, 0, 0, 1)) for part in (tokens, scores))
     count = graph.op("Squeeze", dimension(graph, tokens, 1))
-    number = graph.op(
-        "Range",
-        graph.constant(1, np.int64),
-        graph.op("Add", count, graph.constant(1, np.int64)),
-        graph.constant(1, np.int64),
-    )
+    one = graph.constant(1, np.int64)
+    number = graph.op("Range", one, graph.op("Add", count, one), one)
     limit = graph.op("Unsqueeze", graph.op("Sub", max_length, graph.i64(1)), graph.i64(1))
     if forced is not None:
         at_limit = graph.op("Equal", number, limit)
         tokens = graph.op("Where", at_limit, graph.constant(forced, np.int64), tokens)
         scores = graph.op("Where", at_limit, graph.f32(0), scores)
     ends = graph.op("Cast", graph.op("Equal", tokens, graph.constant(config.eos_token_id, np.int64)), to=FLOAT)
-    ended = graph.op("CumSum", ends, graph.constant(1, np.int64), exclusive=1)
+    ended = graph.op("CumSum", ends, one, exclusive=1)
     inside = graph.op("Equal", ended, graph.f32(0))
     inside = graph.op("And", inside, graph.op("LessOrEqual", number, limit))
     sequences = graph.op("Where", inside, tokens, graph.constant(config.pad_token_id, np.int64))

@@ -75,10 +75,8 @@ class _Beam:
         graph, beams = self.graph, self.beams
         state = self._initial_state()
         phase = self._phase()
-        none = [
-            graph.op("ConstantOfShape", join(graph, graph.i64(0), size))
-            for size in (self.double, self.double, beams, beams)
-        ]
+        sizes = (self.double, self.double, beams, beams)
+        none = [graph.op("ConstantOfShape", join(graph, graph.i64(0), size)) for size in sizes]
         none[1:] = [graph.op("Cast", value, to=INT64) for value in none[1:]]
         inputs = [self.zero, *none, *state]
         yes = graph.constant(True, np.bool_)

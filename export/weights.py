@@ -49,9 +49,6 @@ class WeightStore:
         self._by_bytes: dict[bytes, int] = {}
         self._size = 0
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._tensors
-
     def __getitem__(self, name: str) -> StoredTensor:
         return self._tensors[name]
 

@@ -224,20 +224,10 @@ class PackManifest:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole of pack.json, in the order a person reads it."""
-        return {
-            "format": FORMAT,
-            "format_version": "{}.{}".format(*self.format_version),
-            "name": self.name,
-            "source_language": self.source_language,
-            "target_language": self.target_language,
-            "precision": self.precision,
-            "model": self.model.to_dict(),
-            "tokens": self.tokens.to_dict(),
-            "generation": self.generation.to_dict(),
-            "files": {name: entry.to_dict() for name, entry in self.files.items()},
-            "card": self.card,
-            "tools": self.tools,
-        }
+        values = {"format": FORMAT, "format_version": "{}.{}".format(*self.format_version)}
+        sections = {**vars(self), "files": {name: entry.to_dict() for name, entry in self.files.items()}}
+        del sections["format_version"]
+        return values | {k: item.to_dict() if isinstance(item, _Section) else item for k, item in sections.items()}
 
 
 def parse_manifest(content: bytes) -> PackManifest:

@@ -56,6 +56,7 @@ class SessionConfig:
         names = () if self.providers is None else self.providers
         if isinstance(names, str) or not all(isinstance(name, str) for name in names):
             raise InputError(f"providers must be a sequence of names, not {self.providers!r}")
+        object.__setattr__(self, "providers", tuple(names))  # a list may change before the next graph is opened
 
 
 def open_session(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mobilenmt.runtime.engine import Hypothesis
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
@@ -16,17 +16,13 @@ _END = -1  # stands for the end token, which hypotheses leave out; no piece has 
 _SHORT = 8  # tokens: the token limit alone is no guard for so few
 
 
+@dataclass(frozen=True)
 class Retry:
-    """The second try for bad outputs.
+    """The second try for bad outputs."""
 
-    Args:
-        tokenizer: the pack's.
-        brief: a block in which a search with beams takes little memory.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, brief: Callable[[], AbstractContextManager[None]]) -> None:
-        self._tokenizer = tokenizer
-        self._brief = brief
+    tokenizer: Tokenizer
+    brief: Callable[[], AbstractContextManager[None]]
+    """A block in which a search with beams takes little memory."""
 
     def run(
         self,
@@ -48,7 +44,7 @@ class Retry:
             return outputs
         outputs = list(outputs)
         beams = max(_BEAMS, n_best)
-        with self._brief():  # it is rare, so memory counts for more than time
+        with self.brief():  # it is rare, so memory counts for more than time
             again = search([segments[index][1] for index in bad], beams)
         for index, found in zip(bad, again, strict=True):
             text, source = segments[index]
@@ -63,7 +59,7 @@ class Retry:
 
     def _is_runaway(self, text: str, source: Sequence[int], ids: Sequence[int]) -> bool:
         """Far longer than a few words can mean. Bytes of the source, since a Chinese character may be a word."""
-        return len(source) <= _SHORT and len(self._tokenizer.decode(ids)) > _LONGEST_RATIO * len(
+        return len(source) <= _SHORT and len(self.tokenizer.decode(ids)) > _LONGEST_RATIO * len(
             text.encode(errors="replace")
         )
 

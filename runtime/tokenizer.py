@@ -70,10 +70,6 @@ class Tokenizer:
         self._has_unknown_pieces = self._source.get_vocab_size() > source_vocab_size
         self._target_size = self._target.get_vocab_size()
 
-    def clean(self, text: str) -> str:
-        """See :func:`clean`."""
-        return clean(text)
-
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without the closing eos. Text is cleaned first, and tabs and line ends count as spaces here.
 

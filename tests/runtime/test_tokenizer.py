@@ -209,9 +209,9 @@ def test_failure_while_encoding_is_a_pack_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["a" * 100_000, "the " * 25_000, "ü世" * 25_000, " " * 100_000, "\0\uffff" * 25_000])
 def test_long_lines_take_linear_time(tokenizer: Tokenizer, text: str) -> None:
     def seconds(part: str) -> float:
-        begin = time.perf_counter()
+        begin = time.process_time()
         tokenizer.decode(tokenizer.encode(part))
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
     seconds(text[:1000])
     short = max(min(seconds(text[: len(text) // 20]) for _ in range(3)), 2e-3)
