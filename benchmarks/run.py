@@ -11,30 +11,22 @@ from typing import Any
 
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.results import Results, write_atomically
+from benchmarks.harness.results import Results, write
 from benchmarks.harness.settings import Settings
 from benchmarks.parts.agreement import agreement, quality
 from benchmarks.parts.breakdown import breakdown
 from benchmarks.parts.footprint import cold, size
 from benchmarks.parts.memory import memory
+from benchmarks.parts.outputs import batch, words
 from benchmarks.parts.roofline import roofline
 from benchmarks.parts.speed import endtoend, latency, throughput
+from benchmarks.report import budgets
 from benchmarks.report.plots import plots
-from benchmarks.report.report import markdown
+from benchmarks.report.tables import markdown
 
 Part = Callable[[Bench], dict[str, Any]]
-PARTS: dict[str, Part] = {
-    "size": size,
-    "memory": memory,
-    "cold": cold,
-    "latency": latency,
-    "throughput": throughput,
-    "endtoend": endtoend,
-    "breakdown": breakdown,
-    "roofline": roofline,
-    "agreement": agreement,
-    "quality": quality,
-}
+_ALL: tuple[Part, ...] = (size, memory, cold, latency, throughput, endtoend, breakdown, roofline, agreement)
+PARTS = {part.__name__: part for part in (*_ALL, batch, words, quality)}
 """In the order in which they are run."""
 
 
@@ -52,18 +44,15 @@ def run(settings: Settings, only: Sequence[str] = (), resume: bool = False) -> R
     results = Results.start(settings, resume)
     failed = []
     for name in only or [name for name in PARTS if name != "quality" or settings.dev]:
-        if results.has(name):
+        if name in results.content["parts"]:
             print(f"{name}: done before", file=sys.stderr)
             continue
         started = time.time()
         try:
-            found = PARTS[name](bench)
+            results.add(name, PARTS[name](bench), started)
         except BenchmarkError as error:  # the other parts do not need it
             failed.append(f"{name}: {error}")
-            continue
-        results.add(name, found, started)
-        write_atomically(results.path.with_suffix(".md"), markdown(results.content))
-    draw(results.content, results.path.parent)
+    report(results.path, results.content)
     if failed:
         raise BenchmarkError(
             "; ".join(failed) + f" (the other parts are in {results.path}; --resume tries these again)"
@@ -71,9 +60,10 @@ def run(settings: Settings, only: Sequence[str] = (), resume: bool = False) -> R
     return results
 
 
-def draw(content: dict[str, Any], folder: Path) -> None:
-    """Draw the plots, where matplotlib is installed; the tables do not need it."""
+def report(path: Path, content: dict[str, Any]) -> None:
+    """Write the tables beside a results.json, and the plots where matplotlib is installed."""
+    write(path.with_suffix(".md"), markdown(content, budgets.one(content["parts"])))
     if importlib.util.find_spec("matplotlib") is None:
         print("no plots: matplotlib is not installed", file=sys.stderr)
-        return
-    plots(content, folder)
+    else:
+        plots(content, path.parent)

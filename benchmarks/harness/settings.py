@@ -16,10 +16,6 @@ BUILD = ROOT / "build" / "bench"
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def _all_engines() -> tuple[str, ...]:
-    return tuple(SPECS)
-
-
 def available_cores() -> tuple[int, ...]:
     """Cores that this process may use (``taskset`` narrows them)."""
     if hasattr(os, "sched_getaffinity"):
@@ -45,7 +41,7 @@ class Settings:
     """Folder of results."""
     build: Path = BUILD
     """Folder of converted models; made once."""
-    engines: tuple[str, ...] = field(default_factory=_all_engines)
+    engines: tuple[str, ...] = tuple(SPECS)
     """Names of the engines to compare."""
     lengths: tuple[int, ...] = (5, 10, 20, 25, 30, 50, 75, 100)
     """Source and target tokens of the latency part, the end token counted."""

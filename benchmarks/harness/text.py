@@ -1,10 +1,12 @@
-"""Sentences, their ids, and sources of an exact length."""
+"""Sentences, their ids, sources of an exact length, and how outputs are compared."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness.errors import BenchmarkError
 
@@ -39,10 +41,11 @@ class Corpus:
             yield stream[start : start + wanted]
             start += wanted
 
-    def batches(self, size: int) -> list[list[int]]:
-        """Indices of the sentences in batches of similar length, as one would translate a file; the longest first."""
-        order = sorted(range(len(self.ids)), key=lambda index: -len(self.ids[index]))
-        return [order[start : start + size] for start in range(0, len(order), size)]
+
+def batches(ids: Sequence[Ids], size: int) -> list[list[int]]:
+    """Indices of the sentences in batches of similar length, as one would translate a file; the longest first."""
+    order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def read_corpus(file: Path, tokenizer_json: Path) -> Corpus:
@@ -50,10 +53,8 @@ def read_corpus(file: Path, tokenizer_json: Path) -> Corpus:
     from tokenizers import Tokenizer
 
     lines = read_lines(file)
-    tokenizer = Tokenizer.from_file(str(tokenizer_json))
-    eos = tokenizer.token_to_id("</s>")
-    encoded = [item.ids for item in tokenizer.encode_batch(list(lines))]
-    return Corpus(lines, tuple(row[:-1] if row and row[-1] == eos else row for row in encoded))
+    encoded = Tokenizer.from_file(str(tokenizer_json)).encode_batch(list(lines), add_special_tokens=False)
+    return Corpus(lines, tuple(item.ids for item in encoded))
 
 
 def read_lines(file: Path) -> tuple[str, ...]:
@@ -73,9 +74,13 @@ def read_pairs(file: Path, limit: int) -> tuple[list[str], list[str]]:
     return [row[0] for row in rows], [row[1] for row in rows]
 
 
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two outputs share before they part."""
-    for index, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return index
-    return min(len(first), len(second))
+def compare(first: Sequence[Ids], second: Sequence[Ids]) -> dict[str, Any]:
+    """How many outputs are the same, and what share of the tokens comes before the first difference."""
+    pairs = list(zip(first, second, strict=True))
+    shared = sum(len(list(takewhile(lambda both: both[0] == both[1], zip(*pair, strict=False)))) for pair in pairs)
+    tokens = sum(max(map(len, pair)) for pair in pairs)
+    return {
+        "same": sum(a == b for a, b in pairs),
+        "of": len(pairs),
+        "tokens before they part": shared / max(1, tokens),
+    }

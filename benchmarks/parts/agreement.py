@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from benchmarks.engines.base import FP32, INT8, STUDENT, Ids
-from benchmarks.engines.textual import EOS, natural_limit
+from benchmarks.engines.textual import natural_limit
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.errors import expect
-from benchmarks.harness.text import common_prefix, read_pairs
-from benchmarks.harness.worker import Worker
-from benchmarks.parts.speed import workers
+from benchmarks.harness.text import batches, compare, read_pairs
+from benchmarks.harness.worker import Worker, workers
 
 _BATCH = 32
 _QUALITY = ("ours-int8", "ours-fp32", "ctranslate2-int8", "ctranslate2-fp32", "optimum-int8")
@@ -24,7 +22,7 @@ def agreement(bench: Bench) -> dict[str, Any]:
     outputs: dict[str, list[Ids]] = {}
     for name in bench.progress(bench.paths(STUDENT), "agreement"):
         with workers(bench, [name], 1) as engines:  # one at a time: nothing is timed, and memory is spared
-            outputs[name] = [greedy(engines[name], [source])[0] for source in bench.corpus.ids]
+            outputs[name] = [greedy(engines[name], source) for source in bench.corpus.ids]
     pairs = [("ours-fp32", name) for name in FP32 if name != "ours-fp32"]
     pairs += [(name.replace("int8", "fp32"), name) for name in INT8]
     rows = [
@@ -33,21 +31,13 @@ def agreement(bench: Bench) -> dict[str, Any]:
     return {"rows": rows, "sentences": len(bench.corpus.ids)}
 
 
-def greedy(engine: Worker, sources: Sequence[Ids]) -> list[Ids]:
-    """Greedy outputs of one batch at natural lengths.
+def greedy(engine: Worker, source: Ids) -> Ids:
+    """Greedy output of a sentence at natural length.
 
     The last token before the limit is left out: transformers forces the end token there, CTranslate2 does not.
     """
-    limit = natural_limit(max(map(len, sources)) + 1)
-    return [ids[: limit - 1] for ids in engine.generate(list(sources), max_length=limit).ids]
-
-
-def compare(first: Sequence[Ids], second: Sequence[Ids]) -> dict[str, Any]:
-    """How many outputs are the same, and what share of the tokens comes before the first difference."""
-    same = sum(a == b for a, b in zip(first, second, strict=True))
-    shared = sum(common_prefix(a, b) for a, b in zip(first, second, strict=True))
-    tokens = sum(max(len(a), len(b)) for a, b in zip(first, second, strict=True))
-    return {"same": same, "of": len(first), "tokens before they part": shared / max(1, tokens)}
+    limit = natural_limit(len(source) + 1)
+    return engine.generate([source], max_length=limit).ids[0][: limit - 1]
 
 
 def quality(bench: Bench) -> dict[str, Any]:
@@ -71,7 +61,7 @@ def quality(bench: Bench) -> dict[str, Any]:
     for name in bench.progress(bench.paths(_QUALITY), "quality"):
         with workers(bench, [name], 1) as engines:
             for file, (sources, _) in sets.items():
-                ids = [_without_end(item.ids, tokenizer.token_to_id(EOS)) for item in tokenizer.encode_batch(sources)]
+                ids = [item.ids for item in tokenizer.encode_batch(sources, add_special_tokens=False)]
                 for beam in bench.settings.beams:
                     score(name, beam, file, tokenizer.decode_batch(_translate(engines[name], ids, beam)))
     if "ours-int8" in bench.settings.engines:
@@ -92,32 +82,21 @@ def quality(bench: Bench) -> dict[str, Any]:
 
 def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean over the files of each engine and beam."""
-    keys = dict.fromkeys((row["engine"], row["beam"]) for row in rows)
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["engine"], row["beam"]), []).append(row)
     return [
-        {
-            "engine": name,
-            "beam": beam,
-            **{
-                metric: statistics.mean(row[metric] for row in rows if (row["engine"], row["beam"]) == (name, beam))
-                for metric in ("BLEU", "chrF")
-            },
-        }
-        for name, beam in keys
+        {"engine": name, "beam": beam}
+        | {metric: statistics.mean(row[metric] for row in group) for metric in ("BLEU", "chrF")}
+        for (name, beam), group in groups.items()
     ]
-
-
-def _without_end(ids: Ids, eos: int) -> Ids:
-    return ids[:-1] if ids and ids[-1] == eos else ids
 
 
 def _translate(engine: Worker, sources: Sequence[Ids], beam: int) -> list[Ids]:
     """Batches of similar length, in the order of the sources."""
-    order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
-    outputs: list[Ids] = [[] for _ in sources]
-    for start, end in pairwise([*range(0, len(order), _BATCH), len(order)]):
-        group = order[start:end]
-        limit = natural_limit(max(len(sources[index]) for index in group) + 1)
+    outputs: dict[int, Ids] = {}
+    for group in batches(sources, _BATCH):
+        limit = natural_limit(len(sources[group[0]]) + 1)
         found = engine.generate([sources[index] for index in group], beam_size=beam, max_length=limit).ids
-        for index, ids in zip(group, found, strict=True):
-            outputs[index] = ids
-    return outputs
+        outputs |= zip(group, found, strict=True)
+    return [outputs[index] for index in range(len(sources))]

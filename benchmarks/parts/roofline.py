@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 import statistics
 import time
-from collections.abc import Iterator
+import timeit
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.engines.base import SPECS
 from benchmarks.harness.bench import Bench
+from benchmarks.harness.worker import pinned
 
 _WORKING_SETS = (1 << 20, 8 << 20, 256 << 20)
 _SECONDS = 0.5
@@ -23,16 +24,9 @@ _ROWS_ONLY = ("Gather", "GatherBlockQuantized")
 
 def roofline(bench: Bench) -> dict[str, Any]:
     """Weight bytes a token of every engine, read bandwidth by size of the data, and the time that this allows."""
-
     rows = []
-    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    if before is not None:
-        os.sched_setaffinity(0, bench.settings.pinned(1))
-    try:
+    with pinned(bench.settings.pinned(1)):
         bandwidth = {str(size): read_bandwidth(size) for size in _WORKING_SETS}
-    finally:
-        if before is not None:
-            os.sched_setaffinity(0, before)
     for name, path in bench.paths(tuple(SPECS)).items():
         source = "dimensions"
         if SPECS[name].ours:
@@ -61,13 +55,12 @@ def read_bandwidth(size: int) -> float:
     8 MB fit the caches of most processors, as a model of that size does between two steps; 256 MB fit none.
     """
     data = np.ones(size // 4, np.float32)
+    timer = timeit.Timer(lambda: np.dot(data, data))
+    rounds = max(1, (64 << 20) // size)
     samples: list[float] = []
     end = time.perf_counter() + _SECONDS
     while not samples or time.perf_counter() < end:
-        start = time.perf_counter()
-        for _ in range(max(1, (64 << 20) // size)):
-            np.dot(data, data)
-        samples.append((time.perf_counter() - start) / max(1, (64 << 20) // size))
+        samples.append(timer.timeit(rounds) / rounds)
     return size / statistics.median(samples)
 
 
@@ -87,39 +80,23 @@ def graph_bytes(model: Path) -> int:
     """Bytes of the initializers that the nodes inside the graph's loop read, each once; of a gathered one, one row."""
     import onnx
 
-    graph = onnx.load(str(model), load_external_data=False).graph
     needed: dict[str, int] = {}
-    for loop in (node for node in graph.node if node.op_type == "Loop"):
-        for attribute in loop.attribute:
-            if attribute.HasField("g"):
-                _collect(attribute.g, _initializers(graph), needed)
+    _collect(onnx.load(str(model), load_external_data=False).graph, {}, False, needed)
     return sum(needed.values())
 
 
-def _initializers(graph: Any) -> dict[str, Any]:
-    return {tensor.name: tensor for tensor in graph.initializer}
-
-
-def _collect(graph: Any, outer: dict[str, Any], needed: dict[str, int]) -> None:
-    known = {**outer, **_initializers(graph)}
-    for node in graph.node:
-        for position, name in enumerate(node.input):
-            if name in known:
-                tensor = known[name]
-                rows = tensor.dims[0] if position == 0 and node.op_type in _ROWS_ONLY and tensor.dims else 1
-                needed[name] = max(needed.get(name, 0), _bytes(tensor) // max(1, rows))
-        for body in _bodies(node):
-            _collect(body, known, needed)
-
-
-def _bodies(node: Any) -> Iterator[Any]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _bytes(tensor: Any) -> int:
+def _collect(graph: Any, outer: dict[str, Any], inside: bool, needed: dict[str, int]) -> None:
+    """Add what the nodes of a graph read to ``needed``, if it stands ``inside`` a loop, and what its subgraphs do."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
-    return int(np.prod(tensor.dims, dtype=np.int64)) * int(tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    known = outer | {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            if inside and name in known:
+                tensor = known[name]
+                rows = tensor.dims[0] if position == 0 and node.op_type in _ROWS_ONLY and tensor.dims else 1
+                size = math.prod(tensor.dims) * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+                needed[name] = max(needed.get(name, 0), size // max(1, rows))
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _collect(attribute.g, known, inside or node.op_type == "Loop", needed)

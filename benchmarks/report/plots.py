@@ -8,9 +8,17 @@ from typing import Any
 
 from benchmarks.engines.base import SPECS
 from benchmarks.report.stats import summarize
-from benchmarks.report.tables import Row, label, values
+from benchmarks.report.tables import Row, grouped, label, select
+from mobilenmt.runtime.atomic import atomic_path
 
 _OTHERS = 0.015  # operators with a smaller share are drawn together
+_COLORS = dict(
+    zip(
+        SPECS,  # one hue for a library, strong for INT8 and pale for fp32
+        ("#c1272d", "#f2a0a3", "#1f5fa8", "#8fb8e0", "#2e8b3d", "#9bd0a4", "#8a5a00", "#dcb766", "#555555"),
+        strict=True,
+    )
+)
 
 
 def plots(content: dict[str, Any], folder: Path) -> list[Path]:
@@ -21,93 +29,75 @@ def plots(content: dict[str, Any], folder: Path) -> list[Path]:
     from matplotlib import pyplot
 
     written = []
-    drawers: dict[str, tuple[str, Callable[[Any, Row], bool]]] = {
-        "latency": ("latency", _latency),
-        "throughput": ("throughput", _throughput),
-        "memory": ("memory", _memory),
-        "breakdown": ("breakdown", _breakdown),
+    drawers: dict[str, Callable[[Any, Row], None]] = {
+        "latency": _latency,
+        "throughput": _throughput,
+        "memory": _memory,
+        "breakdown": _breakdown,
     }
-    for part, (stem, draw) in drawers.items():
+    for part, draw in drawers.items():
         if part not in content["parts"]:
             continue
         figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
-        if draw(axes, content["parts"][part]):
-            partial = folder / f".{stem}.png.partial"
-            figure.savefig(partial, format="png", dpi=110)
-            written.append(partial.replace(folder / f"{stem}.png"))
+        draw(axes, content["parts"][part])
+        if axes.lines or axes.patches:
+            written.append(folder / f"{part}.png")
+            with atomic_path(written[-1]) as partial:
+                figure.savefig(partial, dpi=110)
         pyplot.close(figure)
     return written
 
 
-_COLORS = ("#c1272d", "#f2a0a3", "#1f5fa8", "#8fb8e0", "#2e8b3d", "#9bd0a4", "#8a5a00", "#dcb766", "#555555")
-
-
-def _color(engine: str) -> str | None:
-    """A colour for each engine: one hue for a library, strong for INT8 and pale for fp32."""
-    return dict(zip(SPECS, _COLORS, strict=True)).get(engine)
-
-
-def _latency(axes: Any, part: Row) -> bool:
-    for engine in values(part["rows"], "engine"):
-        rows = [row for row in part["rows"] if (row["engine"], row["threads"], row["beam"]) == (engine, 1, 1)]
-        if not rows:
-            continue
+def _latency(axes: Any, part: Row) -> None:
+    for (engine,), rows in grouped(select(part["rows"], threads=1, beam=1), "engine").items():
         found = [summarize(row["seconds"]) for row in rows]
-        lengths = [row["length"] for row in rows]
-        color = _color(engine)
-        (line,) = axes.plot(lengths, [1000 * s.median for s in found], "o-", label=label(engine), color=color)
-        low, high = ([1000 * getattr(s, key) for s in found] for key in ("q1", "q3"))
-        axes.fill_between(lengths, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        lengths, color = [row["length"] for row in rows], _COLORS.get(engine)
+        axes.plot(lengths, [1000 * item.median for item in found], "o-", label=label(engine), color=color)
+        quartiles = [[1000 * item.q1 for item in found], [1000 * item.q3 for item in found]]
+        axes.fill_between(lengths, *quartiles, color=color, alpha=0.2, linewidth=0)
     axes.set(xlabel="source and target tokens", ylabel="ms, median and quartiles", yscale="log")
-    axes.set_title("One sentence, greedy, one thread")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return bool(axes.lines)
+    _finish_lines(axes, "One sentence, greedy, one thread")
 
 
-def _throughput(axes: Any, part: Row) -> bool:
-    for engine in values(part["rows"], "engine"):
-        for threads, style in zip(values(part["rows"], "threads"), ("o-", "s--", "^:"), strict=False):
-            rows = [
-                row
-                for row in part["rows"]
-                if (row["engine"], row["threads"], row["beam"], row["forced"]) == (engine, threads, 1, False)
-            ]
-            speeds = [part["words"] / summarize(row["seconds"]).median for row in rows]
-            name = f"{label(engine)}, {threads} thread{'s' if threads > 1 else ''}"
-            axes.plot([row["batch"] for row in rows], speeds, style, label=name, color=_color(engine))
+def _throughput(axes: Any, part: Row) -> None:
+    styles = {1: "o-", 2: "s--"}
+    for (engine, threads), rows in grouped(select(part["rows"], beam=1, forced=False), "engine", "threads").items():
+        speeds = [part["words"] / summarize(row["seconds"]).median for row in rows]
+        name = f"{label(engine)}, {threads} thread{'s' if threads > 1 else ''}"
+        batches = [row["batch"] for row in rows]
+        axes.plot(batches, speeds, styles.get(threads, "^:"), label=name, color=_COLORS.get(engine))
+        axes.set_xticks(batches, list(map(str, batches)))
     axes.set(xlabel="sentences in a batch", ylabel="source words a second", xscale="log", yscale="log")
-    axes.set_xticks(values(part["rows"], "batch"), [str(batch) for batch in values(part["rows"], "batch")])
-    axes.set_title("A file of sentences, greedy")
+    _finish_lines(axes, "A file of sentences, greedy")
+
+
+def _finish_lines(axes: Any, title: str) -> None:
+    axes.set_title(title)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return bool(axes.lines)
+    if axes.lines:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _memory(axes: Any, part: Row) -> bool:
+def _memory(axes: Any, part: Row) -> None:
     rows = sorted(part["rows"], key=lambda row: -row["peak"])
     names = [label(row["engine"]) for row in rows]
-    axes.barh(names, [row["peak"] / 1e6 for row in rows], color="#d9d9d9", label="peak")
-    axes.barh(names, [row["steady"] / 1e6 for row in rows], height=0.5, color="#c1272d", label="steady")
-    for index, row in enumerate(rows):
-        axes.text(
-            row["peak"] / 1e6 * 1.05, index, f"{row['steady'] / 1e6:,.0f} / {row['peak'] / 1e6:,.0f}", va="center"
-        )
-    axes.set(xlabel="MB added, steady / peak", xscale="log")
-    axes.set_xlim(1, max(row["peak"] for row in rows) / 1e6 * 6)
-    axes.set_title("Memory of model and work")
+    peak, steady = ([row[key] / 1e6 for row in rows] for key in ("peak", "steady"))
+    bars = axes.barh(names, peak, color="#d9d9d9", label="peak")
+    axes.barh(names, steady, height=0.5, color="#c1272d", label="steady")
+    axes.bar_label(bars, [f"{low:,.0f} / {high:,.0f}" for low, high in zip(steady, peak, strict=True)], padding=3)
+    axes.set(xlabel="MB added, steady / peak", xscale="log", xlim=(1, max(peak) * 6), title="Memory of model and work")
     axes.legend(fontsize=8)
-    return bool(rows)
 
 
-def _breakdown(axes: Any, part: Row) -> bool:
-    rows = [row for row in part["rows"] if row["beam"] == part["rows"][0]["beam"]]
-    large = [row for row in rows if row["share"] >= _OTHERS]
-    names = [f"{row['phase']}: {row['operator']}" for row in large] + ["all others"]
+def _breakdown(axes: Any, part: Row) -> None:
+    beam = part["rows"][0]["beam"]
+    large = [row for row in select(part["rows"], beam=beam) if row["share"] >= _OTHERS]
+    names = [f"{row['phase']}: {row['operator']}" for row in large]
     shares = [100 * row["share"] for row in large]
-    shares.append(100 - sum(shares))
     colors = {"encoder": "#4472c4", "step": "#c1272d", "loop": "#999999"}
-    axes.barh(names[::-1], shares[::-1], color=[*(colors[row["phase"]] for row in large), "#dddddd"][::-1])
+    axes.barh(
+        [*names, "all others"], [*shares, 100 - sum(shares)], color=[*(colors[row["phase"]] for row in large), "#ddd"]
+    )
+    axes.invert_yaxis()
     axes.set(xlabel=f"% of the time of one sentence of {part['length']} tokens")
-    axes.set_title(f"mobilenmt INT8 by operator, beam {part['rows'][0]['beam']}")
-    return bool(rows)
+    axes.set_title(f"mobilenmt INT8 by operator, beam {beam}")

@@ -15,11 +15,10 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Summary:
-    """Summary of samples of one quantity."""
+    """Summary of samples of one quantity; percentiles are interpolated."""
 
     median: float
     p95: float
-    """95th percentile, interpolated."""
     q1: float
     q3: float
     best: float
@@ -42,6 +41,9 @@ class Ratio:
     value: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
 def ratio(slow: Turns, fast: Turns, seed: int = 0) -> Ratio:

@@ -1,0 +1,194 @@
+"""The budgets that the project set itself, each with the figure reached: in every results.md, and side by side."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.errors import expect
+from benchmarks.harness.results import read
+from benchmarks.parts.outputs import LOOPS, TOO_LONG
+from benchmarks.report.stats import ratio, summarize
+from benchmarks.report.tables import fill, grouped, pick, select, table
+
+Parts = Mapping[str, Any]
+Found = tuple[float, str]
+"""A figure, and how it is shown."""
+
+RECORDED = {
+    "shipped": ("", "batches", "outputs"),
+    "9.0 million parameters": ("nine-million",),
+    "an earlier engine, EPYC": ("epyc",),
+}
+"""Columns of the side-by-side table, and the folders of results that they come from."""
+MARKS = "<!-- made by python -m benchmarks budgets -->\n", "<!-- end of the budgets -->\n"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One budget: what it asks, and how the parts of a run answer it."""
+
+    name: str
+    limit: float
+    unit: str
+    measure: Callable[[Parts], Found]
+    """LookupError where that was not recorded."""
+    at_least: bool = False
+
+    @property
+    def wanted(self) -> str:
+        """The limit in words."""
+        return f"{'>=' if self.at_least else '<='} {self.limit:,g} {self.unit}"
+
+    def judge(self, parts: Parts) -> tuple[str, str]:
+        """The figure reached, and whether that is enough."""
+        try:
+            value, shown = self.measure(parts)
+        except LookupError:
+            return "", "not measured"
+        return shown, "met" if (value >= self.limit if self.at_least else value <= self.limit) else "not met"
+
+
+def _row(parts: Parts, part: str, **wanted: object) -> dict[str, Any]:
+    return pick(parts[part]["rows"], **wanted)
+
+
+def _latency(parts: Parts, engine: str, beam: int = 1, length: int = 30) -> list[list[float]]:
+    found: list[list[float]] = _row(parts, "latency", engine=engine, threads=1, beam=beam, length=length)["seconds"]
+    return found
+
+
+def _faster_than(engine: str, beam: int = 1) -> Callable[[Parts], Found]:
+    def measure(parts: Parts) -> Found:
+        found = ratio(_latency(parts, engine, beam), _latency(parts, "ours-int8", beam))
+        return found.value, f"{found}"
+
+    return measure
+
+
+def _growth(parts: Parts) -> Found:
+    found = ratio(*(_latency(parts, "ours-int8", length=length) for length in (100, 25)))
+    return found.value, f"{found}"
+
+
+def _median(parts: Parts) -> Found:
+    found = summarize(_latency(parts, "ours-int8")).median * 1000
+    return found, f"{found:.2f} ms"
+
+
+def _throughput(threads: int) -> Callable[[Parts], Found]:
+    """The lower of forced and natural lengths, so that neither hides the other."""
+
+    def measure(parts: Parts) -> Found:
+        rows = select(parts["throughput"]["rows"], threads=threads, beam=1, batch=32)
+        found = [
+            ratio(*(pick(same, engine=engine)["seconds"] for engine in ("ctranslate2-int8", "ours-int8"))).value
+            for same in grouped(rows, "forced").values()
+        ]
+        if not found:
+            raise LookupError
+        return min(found), f"{' and '.join(f'{value:.2f}' for value in found)} (forced and natural lengths)"
+
+    return measure
+
+
+def _lost_bleu(reference: str) -> Callable[[Parts], Found]:
+    def measure(parts: Parts) -> Found:
+        ours, theirs = (
+            pick(parts["quality"]["means"], engine=name, beam=1)["BLEU"] for name in ("ours-int8", reference)
+        )
+        return theirs - ours, f"{ours:.2f} against {theirs:.2f}"
+
+    return measure
+
+
+def _less_memory(key: str) -> Callable[[Parts], Found]:
+    def measure(parts: Parts) -> Found:
+        ours, big = (_row(parts, "memory", engine=name)[key] for name in ("ours-int8", "big-optimum-fp32"))
+        share = 100 * (1 - ours / big)
+        return share, f"{share:.2f} % ({ours / 1e6:.1f} of {big / 1e6:,.0f} MB)"
+
+    return measure
+
+
+def _memory(parts: Parts) -> Found:
+    """With a BPE tokenizer, which takes the most, where that was measured."""
+    rows = [row for row in parts["memory"]["rows"] if row["engine"] == "ours-int8" or "BPE" in row["engine"]]
+    row = sorted(rows, key=lambda row: row["steady"])[-1]
+    kind = ", BPE tokenizer" if "BPE" in row["engine"] else ""
+    return row["steady"] / 1e6, fill("{steady:MB} MB, {peak:MB} at the peak", row) + kind
+
+
+def _cold(parts: Parts) -> Found:
+    row = _row(parts, "cold", engine="ours-int8")
+    return summarize(row["seconds"]).median, fill("{time.median:.3f} s, {time.best:.3f} at best", row)
+
+
+def _bytes(key: str) -> Callable[[Parts], Found]:
+    def measure(parts: Parts) -> Found:
+        found = _row(parts, "size", engine="ours-int8")[key]
+        return found, f"{found:,}"
+
+    return measure
+
+
+def _batch(parts: Parts) -> Found:
+    row = _row(parts, "batch", together=False)
+    return 100 * row["same"] / row["of"], f"{row['same']} of {row['of']}"
+
+
+def _words(parts: Parts) -> Found:
+    bad = [row["word"] for row in parts["words"]["rows"] if {LOOPS, TOO_LONG} & {*row["found"]}]
+    return len(bad), ", ".join(bad) or "none"
+
+
+BUDGETS = (
+    Budget("latency, 30 tokens, greedy", 10, "ms", _median),
+    Budget("greedy, 30 tokens, against CTranslate2 INT8", 2, "times", _faster_than("ctranslate2-int8"), True),
+    Budget("beam 4, 30 tokens, against CTranslate2 INT8", 1.5, "times", _faster_than("ctranslate2-int8", 4), True),
+    Budget("greedy, 30 tokens, against optimum INT8", 10, "times", _faster_than("optimum-int8"), True),
+    Budget("greedy, 30 tokens, against Transformer-big", 47, "times", _faster_than("big-optimum-fp32"), True),
+    Budget("100 tokens against 25 tokens", 4.4, "times", _growth),
+    Budget("batch 32, 1 thread, against CTranslate2 INT8", 1, "times", _throughput(1), True),
+    Budget("batch 32, 2 threads, against CTranslate2 INT8", 1, "times", _throughput(2), True),
+    Budget("memory added, steady", 15, "MB", _memory),
+    Budget("steady memory, less than Transformer-big", 98.5, "%", _less_memory("steady"), True),
+    Budget("peak memory, less than Transformer-big", 99, "%", _less_memory("peak"), True),
+    Budget("cold start, process start to translation", 0.25, "s", _cold),
+    Budget("BLEU lost against CTranslate2 INT8, dev sets, greedy", 0.2, "", _lost_bleu("ctranslate2-int8")),
+    Budget("BLEU lost against fp32, dev sets, greedy", 0.3, "", _lost_bleu("ours-fp32")),
+    Budget("lines on which a batch gives the words of single sentences", 98, "%", _batch, True),
+    Budget("single words that loop or run on", 0, "of 200", _words),
+    Budget("pack, all files, bytes", 10_000_000, "", _bytes("model bytes")),
+    Budget("our wheel, installed, without the pipeline, bytes", 200_000, "", _bytes("runtime bytes")),
+)
+
+
+def one(parts: Parts) -> str:
+    """Table of the budgets for one run."""
+    header = ["budget (one thread, batch 1 unless said)", "wanted", "reached", ""]
+    return table(header, [[budget.name, budget.wanted, *budget.judge(parts)] for budget in BUDGETS])
+
+
+def side_by_side(results: Path) -> str:
+    """Table of the budgets for all that is recorded below ``results``."""
+    columns = [
+        ChainMap(*(read(results / folder / "results.json")["parts"] for folder in folders))
+        for folders in RECORDED.values()
+    ]
+    rows = []
+    for budget in BUDGETS:
+        judged = [budget.judge(parts) for parts in columns]
+        cells = [f"{shown}: **not met**" if verdict == "not met" else shown or verdict for shown, verdict in judged]
+        rows.append([budget.name, budget.wanted, *cells])
+    return table(["budget (one thread, batch 1 unless said)", "wanted", *RECORDED], rows)
+
+
+def insert(page: str, made: str) -> str:
+    """A page with the table between its marks; BenchmarkError if it has none."""
+    expect(all(page.count(mark) == 1 for mark in MARKS), f"the page needs each of these lines once: {MARKS}")
+    before, _, rest = page.partition(MARKS[0])
+    return f"{before}{MARKS[0]}\n{made}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}"
