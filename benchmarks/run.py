@@ -18,14 +18,13 @@ from benchmarks.parts.breakdown import breakdown
 from benchmarks.parts.footprint import cold, size
 from benchmarks.parts.memory import memory
 from benchmarks.parts.outputs import batch, words
-from benchmarks.parts.roofline import roofline
 from benchmarks.parts.speed import endtoend, latency, throughput
 from benchmarks.report import budgets
 from benchmarks.report.plots import plots
 from benchmarks.report.tables import markdown
 
 Part = Callable[[Bench], dict[str, Any]]
-_ALL: tuple[Part, ...] = (size, memory, cold, latency, throughput, endtoend, breakdown, roofline, agreement)
+_ALL: tuple[Part, ...] = (size, memory, cold, latency, throughput, endtoend, breakdown, agreement)
 PARTS = {part.__name__: part for part in (*_ALL, batch, words, quality)}
 """In the order in which they are run."""
 

@@ -1,7 +1,7 @@
-"""The process of one engine, which every part measures: ``python -m benchmarks.engines.child ENGINE MODEL THREADS TOKENIZER``.
+"""The process of one engine: ``python -m benchmarks.engines.child ENGINE MODEL THREADS TOKENIZER [TEXT]``.
 
 It reads requests from standard input, a line of JSON each, and answers in the same way; a request names the method of
-:class:`Child` that it calls. With one more argument, a text, it translates that and ends. It imports nothing but this
+:class:`Child` that it calls. With a text it translates that and ends. It imports nothing but this
 folder and the engine, since it also runs where only that engine is installed.
 """
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
 
-_PACKAGES = (
-    "mobilenmt numpy onnxruntime tokenizers ctranslate2 torch transformers optimum optimum-onnx sacrebleu".split()
-)
+_OTHERS = ("optimum", "optimum-onnx", "sacrebleu")
+_PACKAGES = ("mobilenmt", "numpy", "onnxruntime", "tokenizers", "ctranslate2", "torch", "transformers", *_OTHERS)
 _TELLING = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 
 
@@ -34,13 +33,8 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that take part and are installed."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found | {"mobilenmt source": source_digest()}
+    installed = {item.name: item.version for item in distributions()}
+    return {name: installed[name] for name in _PACKAGES if name in installed} | {"mobilenmt source": source_digest()}
 
 
 def source_digest() -> str:

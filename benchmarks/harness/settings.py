@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import ROOT
 from benchmarks.engines.base import SPECS
-from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.errors import expect
 
 SENTENCES = ROOT / "benchmarks" / "sentences.en.txt"
 SHIPPED = ROOT / "models" / "en-de"
@@ -60,31 +60,26 @@ class Settings:
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.engines if name not in SPECS]
-        if unknown:
-            raise BenchmarkError(f"no engine {', '.join(unknown)}; there are {', '.join(SPECS)}")
-        if not self.engines:
-            raise BenchmarkError("no engine to measure")
+        expect(not unknown, f"no engine {', '.join(unknown)}; there are {', '.join(SPECS)}")
+        expect(bool(self.engines), "no engine to measure")
         for name in ("lengths", "beams", "batches", "threads"):
             values = getattr(self, name)
-            if not values or min(values) < 1:
-                raise BenchmarkError(f"{name} must be whole numbers of at least 1, not {values}")
-        if min(self.lengths) < 2:
-            raise BenchmarkError("a length counts the end token, so it is 2 at least")
-        if max(self.threads) > len(self.cores):
-            raise BenchmarkError(
-                f"{max(self.threads)} threads need as many cores, and this process may use {len(self.cores)}: "
-                "give it more (taskset), or name fewer: --threads 1"
-            )
-        if self.turns < 1 or self.turn_seconds < 0 or self.dev_lines < 1:
-            raise BenchmarkError("turns and dev_lines must be at least 1, turn_seconds not negative")
-        for path, what in ((self.sentences, "sentences"), *((file, "dev") for file in self.dev)):
-            if not path.is_file():
-                raise BenchmarkError(f"{what}: there is no file {path}")
-        if not (self.checkpoint / "config.json").is_file():
-            raise BenchmarkError(
-                f"{self.checkpoint} is no checkpoint (it has no config.json); name one: --checkpoint DIR, a folder "
-                "with a Hugging Face Marian model and its tokenizer.json"
-            )
+            expect(min(values, default=0) >= 1, f"{name} must be whole numbers of at least 1, not {values}")
+        expect(min(self.lengths) >= 2, "a length counts the end token, so it is 2 at least")
+        expect(
+            max(self.threads) <= len(self.cores),
+            f"{max(self.threads)} threads need as many cores, and this process may use {len(self.cores)}: "
+            "give it more (taskset), or name fewer: --threads 1",
+        )
+        sensible = self.turns >= 1 and self.turn_seconds >= 0 and self.dev_lines >= 1
+        expect(sensible, "turns and dev_lines must be at least 1, turn_seconds not negative")
+        for path in (self.sentences, *self.dev):
+            expect(path.is_file(), f"there is no file {path}")
+        expect(
+            (self.checkpoint / "config.json").is_file(),
+            f"{self.checkpoint} is no checkpoint (it has no config.json); name one: --checkpoint DIR, a folder with a "
+            "Hugging Face Marian model and its tokenizer.json",
+        )
 
     def pinned(self, threads: int) -> list[int]:
         """The cores for an engine of so many threads: the last ones, since systems favour the first."""

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,18 +23,12 @@ from benchmarks.engines.base import Ids
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.errors import BenchmarkError
 
+Answer = dict[str, Any]
+"""What :class:`benchmarks.engines.child.Child` answers."""
+
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 # OpenMP's threads spin for up to this long after their work; the next engine must not meet them. Seconds.
 _SETTLE = 0.25
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one batch gave."""
-
-    seconds: list[float]
-    ids: list[Ids]
-    steps: list[int]
 
 
 class Worker:
@@ -77,10 +70,9 @@ class Worker:
     def generate(
         self,
         sources: list[Ids],
-        *,
-        beam_size: int = 1,
-        min_length: int = 0,
         max_length: int,
+        min_length: int = 0,
+        beam_size: int = 1,
         warm: int = 0,
         calls: int = 1,
     ) -> Answer:
@@ -89,18 +81,18 @@ class Worker:
         Raises:
             BenchmarkError: the engine failed, or did not generate the forced length.
         """
-        lengths = {"min_length": min_length, "max_length": max_length}
-        answer = Answer(**self.ask("generate", sources=sources, beam_size=beam_size, **lengths, warm=warm, calls=calls))
-        if min_length == max_length and any(steps != max_length for steps in answer.steps):
-            raise BenchmarkError(f"{self.name} generated {answer.steps} tokens where {max_length} were forced")
+        lengths = {"max_length": max_length, "min_length": min_length}
+        answer = self.ask("generate", sources=sources, beam_size=beam_size, warm=warm, calls=calls, **lengths)
+        if min_length == max_length and any(steps != max_length for steps in answer["steps"]):
+            raise BenchmarkError(f"{self.name} generated {answer['steps']} tokens where {max_length} were forced")
         return answer
 
-    def translate(self, text: str, *, warm: int = 0, calls: int = 1) -> list[float]:
+    def translate(self, text: str, warm: int = 0, calls: int = 1) -> list[float]:
         """Translate a text ``warm`` times unmeasured, then ``calls`` times measured; returns the seconds."""
         seconds: list[float] = self.ask("translate", text=text, warm=warm, calls=calls)["seconds"]
         return seconds
 
-    def ask(self, do: str, meanwhile: Callable[[], None] | None = None, **request: Any) -> dict[str, Any]:
+    def ask(self, do: str, meanwhile: Callable[[], None] | None = None, **request: Any) -> Answer:
         """The answer to one request; ``meanwhile`` is called again and again until it is there.
 
         Raises:
@@ -121,7 +113,7 @@ class Worker:
         if not line:
             self.process.wait()
             raise BenchmarkError(f"{self.name}: its process ended with status {self.process.returncode} (see above)")
-        answer: dict[str, Any] = json.loads(line)
+        answer: Answer = json.loads(line)
         return answer
 
 
@@ -158,17 +150,3 @@ def start(command: Sequence[str], threads: int, cores: Sequence[int], harness: b
         env=kept,
         preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if can_pin else None,
     )
-
-
-@contextmanager
-def pinned(cores: Sequence[int]) -> Iterator[None]:
-    """Keep this process on these cores, where the system can do that."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)

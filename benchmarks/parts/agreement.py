@@ -37,7 +37,7 @@ def greedy(engine: Worker, source: Ids) -> Ids:
     The last token before the limit is left out: transformers forces the end token there, CTranslate2 does not.
     """
     limit = natural_limit(len(source) + 1)
-    return engine.generate([source], max_length=limit).ids[0][: limit - 1]
+    return engine.generate([source], max_length=limit)["ids"][0][: limit - 1]
 
 
 def quality(bench: Bench) -> dict[str, Any]:
@@ -97,6 +97,6 @@ def _translate(engine: Worker, sources: Sequence[Ids], beam: int) -> list[Ids]:
     outputs: dict[int, Ids] = {}
     for group in batches(sources, _BATCH):
         limit = natural_limit(len(sources[group[0]]) + 1)
-        found = engine.generate([sources[index] for index in group], beam_size=beam, max_length=limit).ids
+        found = engine.generate([sources[index] for index in group], beam_size=beam, max_length=limit)["ids"]
         outputs |= zip(group, found, strict=True)
     return [outputs[index] for index in range(len(sources))]

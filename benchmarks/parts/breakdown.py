@@ -12,7 +12,6 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.harness.bench import Bench
-from benchmarks.harness.worker import pinned
 
 _LENGTH = 30
 _SENTENCES = 12
@@ -29,8 +28,7 @@ def breakdown(bench: Bench) -> dict[str, Any]:
     path = bench.path("ours-int8")
     sources = list(islice(bench.corpus.slices(_LENGTH), _SENTENCES))
     for beam in bench.progress(bench.settings.beams, "breakdown"):
-        with pinned(bench.settings.pinned(1)):
-            events = _profile(path, sources, beam, _LENGTH)
+        events = _profile(path, sources, beam, _LENGTH)
         rows += [{"beam": beam, **row} for row in by_operator(events, _SENTENCES, _LENGTH)]
     return {"rows": rows, "length": _LENGTH}
 
@@ -65,18 +63,17 @@ def by_operator(events: Iterable[Event], sentences: int, steps: int) -> list[dic
             time[open_nodes[-1][2]] -= duration
         if operator in _NESTED:
             open_nodes.append((start + duration, operator, key))
-    rows = []
-    for (phase, operator), total in time.items():
-        runs = sentences * steps if phase == "step" else sentences
-        rows.append(
-            {
-                "phase": phase,
-                "operator": operator,
-                "nodes": count[phase, operator] / runs,
-                "microseconds": total / runs,
-                "share": total / max(1e-9, sum(time.values())),
-            }
-        )
+    steps_of = {"encoder": 1, "loop": 1, "step": steps}
+    rows = [
+        {
+            "phase": phase,
+            "operator": operator,
+            "nodes": count[phase, operator] / sentences / steps_of[phase],
+            "microseconds": total / sentences / steps_of[phase],
+            "share": total / max(1e-9, sum(time.values())),
+        }
+        for (phase, operator), total in time.items()
+    ]
     return sorted(rows, key=lambda row: -row["share"])
 
 

@@ -35,8 +35,6 @@ class Resident:
     own: int
     """Pages of the model's files."""
     rss: int
-    private: int
-    """Pages that no other process maps."""
 
     def __sub__(self, other: Resident) -> Resident:
         return Resident(**{key: value - getattr(other, key) for key, value in asdict(self).items()})
@@ -103,7 +101,6 @@ def resident(process: int, folder: Path) -> Resident:
         anonymous=sum(item.anonymous for item in maps),
         own=sum(item.rss - item.anonymous for item in maps if item.path.startswith(f"{folder}/")),
         rss=sum(item.rss for item in maps),
-        private=sum(item.private_clean + item.private_dirty for item in maps),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, TypeVar
 
 from benchmarks.engines.base import INT8
@@ -55,19 +56,19 @@ def latency(bench: Bench) -> dict[str, Any]:
 
 
 def _latency(bench: Bench, engines: dict[str, Worker], beam: int, length: int) -> list[Row]:
-    sources = [source for source, _ in zip(bench.corpus.slices(length), range(bench.settings.turns + 1), strict=False)]
     calls, warm = dict.fromkeys(engines, 1), dict.fromkeys(engines, 1)
 
     def work(engine: Worker, source: list[int], first: bool) -> list[float]:
         # The call before the measured ones brings weights back into the caches that the engine before it took.
-        name, lengths = engine.name, {"min_length": length, "max_length": length}
-        found = engine.generate([source], beam_size=beam, **lengths, warm=warm[name], calls=calls[name]).seconds
+        name = engine.name
+        answer = engine.generate([source], length, length, beam, warm[name], calls[name])
+        seconds: list[float] = answer["seconds"]
         if first:
-            calls[name] = max(1, min(_MOST_CALLS, int(bench.settings.turn_seconds / min(found))))
-            warm[name] = int(min(found) < _CACHED_SECONDS)
-        return found
+            calls[name] = max(1, min(_MOST_CALLS, int(bench.settings.turn_seconds / min(seconds))))
+            warm[name] = int(min(seconds) < _CACHED_SECONDS)
+        return seconds
 
-    return take_turns(engines, sources, work)
+    return take_turns(engines, islice(bench.corpus.slices(length), bench.settings.turns + 1), work)
 
 
 def endtoend(bench: Bench) -> dict[str, Any]:
@@ -126,6 +127,6 @@ def translate_file(bench: Bench, engine: Worker, beam: int, batch: int, forced: 
         longest = max(map(len, sources)) + 1
         limit = longest if forced else natural_limit(longest)
         answer = engine.generate(sources, beam_size=beam, min_length=limit if forced else 0, max_length=limit)
-        seconds += sum(answer.seconds)
-        generated += sum(answer.steps)
+        seconds += sum(answer["seconds"])
+        generated += sum(answer["steps"])
     return seconds, generated

@@ -1,4 +1,4 @@
-"""Plots of a results.json: latency by length, words a second by batch, memory, breakdown of a sentence."""
+"""Plots of a results.json: latency by length and words a second by batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from benchmarks.report.stats import summarize
 from benchmarks.report.tables import Row, grouped, label, select
 from mobilenmt.runtime.atomic import atomic_path
 
-_OTHERS = 0.015  # operators with a smaller share are drawn together
 _COLORS = dict(
     zip(
         SPECS,  # one hue for a library, strong for INT8 and pale for fp32
@@ -29,18 +28,13 @@ def plots(content: dict[str, Any], folder: Path) -> list[Path]:
     from matplotlib import pyplot
 
     written = []
-    drawers: dict[str, Callable[[Any, Row], None]] = {
-        "latency": _latency,
-        "throughput": _throughput,
-        "memory": _memory,
-        "breakdown": _breakdown,
-    }
+    drawers: dict[str, Callable[[Any, Row], None]] = {"latency": _latency, "throughput": _throughput}
     for part, draw in drawers.items():
         if part not in content["parts"]:
             continue
         figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
         draw(axes, content["parts"][part])
-        if axes.lines or axes.patches:
+        if axes.lines:
             written.append(folder / f"{part}.png")
             with atomic_path(written[-1]) as partial:
                 figure.savefig(partial, dpi=110)
@@ -76,28 +70,3 @@ def _finish_lines(axes: Any, title: str) -> None:
     axes.grid(alpha=0.3, which="both")
     if axes.lines:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def _memory(axes: Any, part: Row) -> None:
-    rows = sorted(part["rows"], key=lambda row: -row["peak"])
-    names = [label(row["engine"]) for row in rows]
-    peak, steady = ([row[key] / 1e6 for row in rows] for key in ("peak", "steady"))
-    bars = axes.barh(names, peak, color="#d9d9d9", label="peak")
-    axes.barh(names, steady, height=0.5, color="#c1272d", label="steady")
-    axes.bar_label(bars, [f"{low:,.0f} / {high:,.0f}" for low, high in zip(steady, peak, strict=True)], padding=3)
-    axes.set(xlabel="MB added, steady / peak", xscale="log", xlim=(1, max(peak) * 6), title="Memory of model and work")
-    axes.legend(fontsize=8)
-
-
-def _breakdown(axes: Any, part: Row) -> None:
-    beam = part["rows"][0]["beam"]
-    large = [row for row in select(part["rows"], beam=beam) if row["share"] >= _OTHERS]
-    names = [f"{row['phase']}: {row['operator']}" for row in large]
-    shares = [100 * row["share"] for row in large]
-    colors = {"encoder": "#4472c4", "step": "#c1272d", "loop": "#999999"}
-    axes.barh(
-        [*names, "all others"], [*shares, 100 - sum(shares)], color=[*(colors[row["phase"]] for row in large), "#ddd"]
-    )
-    axes.invert_yaxis()
-    axes.set(xlabel=f"% of the time of one sentence of {part['length']} tokens")
-    axes.set_title(f"mobilenmt INT8 by operator, beam {beam}")

@@ -22,7 +22,6 @@ class Summary:
     q1: float
     q3: float
     best: float
-    count: int
 
 
 def summarize(turns: Turns) -> Summary:
@@ -31,7 +30,7 @@ def summarize(turns: Turns) -> Summary:
     if not values.size:
         raise ValueError("no samples")
     q1, median, q3, p95 = np.percentile(values, [25, 50, 75, 95])
-    return Summary(float(median), float(p95), float(q1), float(q3), float(values.min()), int(values.size))
+    return Summary(float(median), float(p95), float(q1), float(q3), float(values.min()))
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,12 @@ def ratio(slow: Turns, fast: Turns, seed: int = 0) -> Ratio:
 
 @dataclass(frozen=True)
 class Growth:
-    """Least-squares fit of time = fixed + linear * n + quadratic * n^2."""
+    """Fit of time = fixed + linear * n + quadratic * n^2; the exponent is the slope of log time over log n."""
 
     fixed: float
     linear: float
     quadratic: float
     exponent: float
-    """Slope of log time over log n: 1 for linear growth."""
 
 
 def growth(lengths: Sequence[int], times: Sequence[float]) -> Growth:
