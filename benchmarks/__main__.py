@@ -12,9 +12,9 @@ from typing import Any
 from benchmarks import ROOT
 from benchmarks.engines.base import SPECS
 from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.restore import restored
 from benchmarks.harness.results import read, write
 from benchmarks.harness.settings import BUILD, RESULTS, SHIPPED, Settings
-from benchmarks.pack.restore import restored
 from benchmarks.report import budgets
 from benchmarks.run import PARTS, report, run
 from mobilenmt.runtime.errors import MobileNMTError

@@ -38,25 +38,23 @@ class Child:
         """Import what the engine needs and run something trivial with it; ``trivial`` is an ONNX model in hex."""
         import numpy as np
 
-        importlib.import_module("tokenizers")
+        def load(module: str) -> Any:
+            return importlib.import_module(module)
+
+        load("tokenizers")
         module = SPECS[self.name].factory.split(":")[0]
-        if module == "ours":
-            importlib.import_module("mobilenmt.runtime.translator")
-            importlib.import_module("ctypes")
-        else:
-            importlib.import_module(f"benchmarks.engines.{module}")
+        load("mobilenmt.runtime.translator" if module == "ours" else f"benchmarks.engines.{module}")
         if module in ("pytorch", "optimum_ort"):
-            torch = importlib.import_module("torch")
-            importlib.import_module("transformers.models.marian.modeling_marian")
+            load("transformers.models.marian.modeling_marian")
+            torch = load("torch")
             self.kept.append(torch.nn.Linear(8, 8)(torch.zeros(1, 8)))
         if module in ("ours", "optimum_ort"):
-            onnxruntime = importlib.import_module("onnxruntime")
-            session = onnxruntime.InferenceSession(bytes.fromhex(trivial), providers=["CPUExecutionProvider"])
+            model = bytes.fromhex(trivial)
+            session = load("onnxruntime").InferenceSession(model, providers=["CPUExecutionProvider"])
             session.run(None, {"x": np.zeros(1, np.float32)})
             self.kept.append(session)
         if module == "ct2":
-            ctranslate2 = importlib.import_module("ctranslate2")
-            self.kept.append(ctranslate2.StorageView.from_array(np.zeros(8, np.float32)))
+            self.kept.append(load("ctranslate2").StorageView.from_array(np.zeros(8, np.float32)))
         return {}
 
     def load(self) -> Answer:

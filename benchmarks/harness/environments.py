@@ -36,19 +36,17 @@ class Environment:
     @property
     def python(self) -> Path:
         """Its interpreter."""
-        return self.folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+        return self.folder / "bin" / "python"
 
     @property
     def site(self) -> Path:
         """Its packages."""
-        major, minor = sys.version_info[:2]
-        windows = self.folder / "Lib" / "site-packages"
-        return windows if sys.platform == "win32" else self.folder / f"lib/python{major}.{minor}/site-packages"
+        return self.folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
 
     @property
     def wheel_bytes(self) -> int:
         """Bytes to download."""
-        return sum(path.stat().st_size for path in (self.folder / "wheels").iterdir())
+        return _bytes((self.folder / "wheels").iterdir())
 
     @property
     def installed_bytes(self) -> int:
@@ -65,7 +63,7 @@ class Environment:
     def runtime_bytes(self) -> int:
         """The part of them that is our runtime, the exporter and the pipeline left out."""
         ours = self.site / "mobilenmt"
-        return _bytes(path for path in ours.rglob("*") if "compression" not in path.relative_to(ours).parts)
+        return _bytes(path for path in ours.rglob("*") if ours / "compression" not in path.parents)
 
 
 def _bytes(paths: Iterable[Path]) -> int:

@@ -1,4 +1,4 @@
-"""What the figures were taken on. psutil is imported late: an emulated processor has only the runtime's packages."""
+"""What the figures were taken on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks import ROOT
 
 _OTHERS = ("optimum", "optimum-onnx", "sacrebleu")
@@ -18,8 +20,6 @@ _TELLING = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp",
 
 def machine() -> dict[str, Any]:
     """Processor, memory, system and the flags that decide how fast INT8 is."""
-    import psutil
-
     return {
         "processor": cpuinfo().get("model name") or platform.processor() or platform.machine(),
         "architecture": platform.machine(),
@@ -47,8 +47,6 @@ def source_digest() -> str:
 
 def load() -> list[float]:
     """Load average of 1, 5 and 15 minutes."""
-    import psutil
-
     return [round(value, 2) for value in psutil.getloadavg()]
 
 

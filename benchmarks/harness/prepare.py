@@ -57,11 +57,8 @@ def made_once(target: Path, make: Callable[[Path], object]) -> Path:
 def _key(name: str, settings: Settings) -> str:
     """Name of the folder for what the artifact is made from."""
     digest = hashlib.sha256(name.encode())
-    if name.startswith("big"):
-        files = [Path(__file__)]
-    else:
-        files = sorted(path for path in settings.checkpoint.iterdir() if path.is_file())
-    for path in files:
+    made_from = [Path(__file__)] if name.startswith("big") else sorted(settings.checkpoint.glob("*.*"))
+    for path in made_from:
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     if name.startswith("pack"):
         digest.update(source_digest().encode())  # a pack is made again when our code changes

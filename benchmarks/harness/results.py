@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.errors import BenchmarkError, expect
 from benchmarks.harness.machine import load, machine, versions
 from benchmarks.harness.settings import Settings
 from mobilenmt.runtime.atomic import atomic_path
@@ -31,24 +31,17 @@ class Results:
             BenchmarkError: the file to go on with cannot be read, or comes from other settings or versions.
         """
         path = settings.out / "results.json"
-        fresh: dict[str, Any] = {
-            "format": FORMAT,
-            "machine": machine(),
-            "versions": versions(),
-            "settings": _plain(settings),
-            "parts": {},
-        }
-        if resume and path.exists():
-            old = read(path)
-            for key in ("machine", "versions", "settings"):
-                if old.get(key) != fresh[key]:
-                    raise BenchmarkError(
-                        f"{path} comes from another {key.removesuffix('s')}, so that a run cannot go on with it: "
-                        "run without --resume, or with another --out"
-                    )
-            return cls(path, old)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return cls(path, fresh)
+        taken_with = {"machine": machine(), "versions": versions(), "settings": _plain(settings)}
+        if not (resume and path.exists()):
+            return cls(path, {"format": FORMAT, **taken_with, "parts": {}})
+        old = read(path)
+        for key, value in taken_with.items():
+            expect(
+                old.get(key) == value,
+                f"{path} comes from another {key.removesuffix('s')}, so that a run cannot go on with it: run without "
+                "--resume, or with another --out",
+            )
+        return cls(path, old)
 
     def add(self, part: str, found: dict[str, Any], started: float) -> None:
         """Keep what a part found; ``started`` is the ``time.time()`` at its start."""

@@ -20,11 +20,9 @@ from typing import Any, ClassVar
 
 from benchmarks import ROOT
 from benchmarks.engines.base import Ids
+from benchmarks.engines.child import Answer
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.errors import BenchmarkError
-
-Answer = dict[str, Any]
-"""What :class:`benchmarks.engines.child.Child` answers."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 # OpenMP's threads spin for up to this long after their work; the next engine must not meet them. Seconds.
@@ -81,8 +79,8 @@ class Worker:
         Raises:
             BenchmarkError: the engine failed, or did not generate the forced length.
         """
-        lengths = {"max_length": max_length, "min_length": min_length}
-        answer = self.ask("generate", sources=sources, beam_size=beam_size, warm=warm, calls=calls, **lengths)
+        request: Answer = {"sources": sources, "max_length": max_length, "min_length": min_length}
+        answer = self.ask("generate", **request, beam_size=beam_size, warm=warm, calls=calls)
         if min_length == max_length and any(steps != max_length for steps in answer["steps"]):
             raise BenchmarkError(f"{self.name} generated {answer['steps']} tokens where {max_length} were forced")
         return answer
@@ -92,7 +90,7 @@ class Worker:
         seconds: list[float] = self.ask("translate", text=text, warm=warm, calls=calls)["seconds"]
         return seconds
 
-    def ask(self, do: str, meanwhile: Callable[[], None] | None = None, **request: Any) -> Answer:
+    def ask(self, do: str, /, meanwhile: Callable[[], None] | None = None, **request: Any) -> Answer:
         """The answer to one request; ``meanwhile`` is called again and again until it is there.
 
         Raises:

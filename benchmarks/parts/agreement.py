@@ -12,6 +12,7 @@ from benchmarks.harness.bench import Bench
 from benchmarks.harness.errors import expect
 from benchmarks.harness.text import batches, compare, read_pairs
 from benchmarks.harness.worker import Worker, workers
+from benchmarks.report.tables import grouped
 
 _BATCH = 32
 _QUALITY = ("ours-int8", "ours-fp32", "ctranslate2-int8", "ctranslate2-fp32", "optimum-int8")
@@ -25,9 +26,8 @@ def agreement(bench: Bench) -> dict[str, Any]:
             outputs[name] = [greedy(engines[name], source) for source in bench.corpus.ids]
     pairs = [("ours-fp32", name) for name in FP32 if name != "ours-fp32"]
     pairs += [(name.replace("int8", "fp32"), name) for name in INT8]
-    rows = [
-        {"first": a, "second": b, **compare(outputs[a], outputs[b])} for a, b in pairs if a in outputs and b in outputs
-    ]
+    both = [pair for pair in pairs if {*pair} <= outputs.keys()]
+    rows = [{"first": a, "second": b, **compare(outputs[a], outputs[b])} for a, b in both]
     return {"rows": rows, "sentences": len(bench.corpus.ids)}
 
 
@@ -37,7 +37,8 @@ def greedy(engine: Worker, source: Ids) -> Ids:
     The last token before the limit is left out: transformers forces the end token there, CTranslate2 does not.
     """
     limit = natural_limit(len(source) + 1)
-    return engine.generate([source], max_length=limit)["ids"][0][: limit - 1]
+    ids: Ids = engine.generate([source], max_length=limit)["ids"][0]
+    return ids[: limit - 1]
 
 
 def quality(bench: Bench) -> dict[str, Any]:
@@ -82,13 +83,10 @@ def quality(bench: Bench) -> dict[str, Any]:
 
 def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean over the files of each engine and beam."""
-    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["engine"], row["beam"]), []).append(row)
     return [
         {"engine": name, "beam": beam}
         | {metric: statistics.mean(row[metric] for row in group) for metric in ("BLEU", "chrF")}
-        for (name, beam), group in groups.items()
+        for (name, beam), group in grouped(rows, "engine", "beam").items()
     ]
 
 

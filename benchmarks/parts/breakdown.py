@@ -39,16 +39,11 @@ def by_operator(events: Iterable[Event], sentences: int, steps: int) -> list[dic
     A node's time includes that of the nodes of its subgraphs; here each has what is left without them. Nodes inside a
     ``Loop`` make up the step; the rest of them, and the loop's own work, the encoder and the frame.
     """
-    nodes = [
-        event
-        for event in events
-        if event.get("cat") == "Node" and str(event.get("name", "")).endswith("_kernel_time") and "dur" in event
-    ]
-    nodes.sort(key=lambda event: (event["ts"], -event["dur"]))
+    nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
     time: dict[tuple[str, str], float] = defaultdict(float)
     count: Counter[tuple[str, str]] = Counter()
     open_nodes: list[tuple[float, str, tuple[str, str]]] = []  # end, operator and key of the nodes that contain this
-    for event in nodes:
+    for event in sorted(nodes, key=lambda event: (event["ts"], -event["dur"])):
         start, duration = float(event["ts"]), float(event["dur"])
         # Times are whole microseconds: a node that begins in the last one of another still lies behind it.
         while open_nodes and (start >= open_nodes[-1][0] or start + duration > open_nodes[-1][0] + 1):
@@ -63,18 +58,12 @@ def by_operator(events: Iterable[Event], sentences: int, steps: int) -> list[dic
             time[open_nodes[-1][2]] -= duration
         if operator in _NESTED:
             open_nodes.append((start + duration, operator, key))
-    steps_of = {"encoder": 1, "loop": 1, "step": steps}
-    rows = [
-        {
-            "phase": phase,
-            "operator": operator,
-            "nodes": count[phase, operator] / sentences / steps_of[phase],
-            "microseconds": total / sentences / steps_of[phase],
-            "share": total / max(1e-9, sum(time.values())),
-        }
-        for (phase, operator), total in time.items()
-    ]
-    return sorted(rows, key=lambda row: -row["share"])
+    rows = []
+    for (phase, operator), total in sorted(time.items(), key=lambda item: -item[1]):
+        runs = sentences * steps if phase == "step" else sentences
+        row = {"phase": phase, "operator": operator, "nodes": count[phase, operator] / runs}
+        rows.append(row | {"microseconds": total / runs, "share": total / sum(time.values())})
+    return rows
 
 
 def _profile(path: Path, sources: Sequence[list[int]], beam: int, length: int) -> list[Event]:

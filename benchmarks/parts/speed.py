@@ -86,7 +86,7 @@ def endtoend(bench: Bench) -> dict[str, Any]:
 
 def throughput(bench: Bench) -> dict[str, Any]:
     """Seconds for the whole file of sentences, by batch and threads: natural lengths, and forced to the source's."""
-    settings, corpus = bench.settings, bench.corpus
+    settings = bench.settings
     names = [name for name in settings.engines if name in INT8]
     contenders = [name for name in names if name in _CONTENDERS]  # the rest is far behind: one setting shows it
     turns = range(1 + max(1, settings.turns // 4))  # each turn is a whole file
@@ -97,9 +97,9 @@ def throughput(bench: Bench) -> dict[str, Any]:
             with workers(bench, names if first else contenders, threads) as engines:
                 for batch in bench.progress(settings.batches, f"throughput, {threads} thread(s), beam {beam}"):
                     for forced in (True, False):
-                        setting = {"threads": threads, "beam": beam, "batch": batch, "forced": forced}
                         found = _throughput(bench, engines, turns, beam, batch, forced)
-                        rows += [{**row, **setting} for row in found]
+                        rows += [{**row, "threads": threads} for row in found]
+    corpus = bench.corpus
     return {"rows": rows, "sentences": len(corpus.lines), "words": corpus.words, "tokens": sum(map(len, corpus.ids))}
 
 
@@ -112,7 +112,8 @@ def _throughput(
         seconds, generated[engine.name] = translate_file(bench, engine, beam, batch, forced, warm=first)
         return [seconds]
 
-    return [{**row, "generated": generated[row["engine"]]} for row in take_turns(engines, turns, work)]
+    setting = {"beam": beam, "batch": batch, "forced": forced}
+    return [{**row, **setting, "generated": generated[row["engine"]]} for row in take_turns(engines, turns, work)]
 
 
 def translate_file(bench: Bench, engine: Worker, beam: int, batch: int, forced: bool, warm: bool) -> tuple[float, int]:

@@ -1,4 +1,4 @@
-"""Medians, percentiles, ratios with their uncertainty, and how time grows with length."""
+"""Medians, percentiles, and ratios with their uncertainty."""
 
 from __future__ import annotations
 
@@ -59,24 +59,3 @@ def ratio(slow: Turns, fast: Turns, seed: int = 0) -> Ratio:
     drawn = np.median(rows[0][first], axis=1) / np.median(rows[1][second], axis=1)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Ratio(value, float(low), float(high))
-
-
-@dataclass(frozen=True)
-class Growth:
-    """Fit of time = fixed + linear * n + quadratic * n^2; the exponent is the slope of log time over log n."""
-
-    fixed: float
-    linear: float
-    quadratic: float
-    exponent: float
-
-
-def growth(lengths: Sequence[int], times: Sequence[float]) -> Growth:
-    """Fit how times grow with lengths; ValueError for fewer than three lengths."""
-    if len(set(lengths)) < 3:
-        raise ValueError(f"growth needs three lengths at least, not {sorted(set(lengths))}")
-    x, y = np.array(lengths, float), np.array(times, float)
-    # Weighted by 1 / time: the short sentences matter as much as the long ones.
-    quadratic, linear, fixed = np.polyfit(x, y, 2, w=1 / y)
-    exponent = np.polyfit(np.log(x), np.log(y), 1)[0]
-    return Growth(float(fixed), float(linear), float(quadratic), float(exponent))

@@ -16,7 +16,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.engines.base import SPECS
-from benchmarks.report.stats import growth, ratio, summarize
+from benchmarks.report.stats import ratio, summarize
 
 _TABLES = Path(__file__).with_suffix(".toml")
 Row = dict[str, Any]
@@ -128,17 +128,6 @@ def _compared(part: Row) -> list[Row]:
     return found
 
 
-def _growing(part: Row) -> list[Row]:
-    rows = []
-    for (engine,), chosen in grouped(select(part["rows"], threads=1, beam=1), "engine").items():
-        by_length = {row["length"]: row["seconds"] for row in chosen}
-        if len(by_length) >= 3:
-            fit = growth(list(by_length), [summarize(seconds).median for seconds in by_length.values()])
-            quotient = ratio(by_length[100], by_length[25]) if {25, 100} <= by_length.keys() else ""
-            rows.append({"engine": engine, "fit": fit, "quotient": quotient})
-    return rows
-
-
 def _speeds(part: Row) -> list[Row]:
     return [row | {"speed": part["words"] / summarize(row["seconds"]).median} for row in part["rows"]]
 
@@ -156,7 +145,7 @@ def _scores(part: Row) -> list[Row]:
     return [*(mean | {"file": "mean"} for mean in part["means"]), *part["rows"]]
 
 
-_ROWS = {"compared": _compared, "growing": _growing, "speeds": _speeds, "operators": _operators, "scores": _scores}
+_ROWS = {"compared": _compared, "speeds": _speeds, "operators": _operators, "scores": _scores}
 
 
 def markdown(content: Row, budgets: str) -> str:
