@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
-from benchmarks.engines.base import SPECS
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.restore import restored
 from benchmarks.harness.results import read, write
@@ -22,7 +21,6 @@ from mobilenmt.runtime.errors import MobileNMTError
 _PAGE = ROOT / "benchmarks" / "README.md"
 _QUICK: dict[str, Any] = {
     "lengths": (5, 30, 60),
-    "beams": (1, 4),
     "batches": (1, 8, 32),
     "threads": (1,),
     "turns": 3,
@@ -54,25 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_parser(parser: argparse.ArgumentParser) -> None:
-    def add(name: str, told: str, **kind: Any) -> None:
-        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=told, **kind)
-
-    folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
     parser.set_defaults(function=_run)
     parser.add_argument("--quick", action="store_true", help="few turns, lengths and batches, to see that all works")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     parser.add_argument("--only", nargs="+", default=[], metavar="PART", help=f"some of: {', '.join(PARTS)}")
-    add("engines", f"some of: {', '.join(SPECS)}", nargs="+", metavar="NAME")
-    add("checkpoint", "Marian checkpoint for all; default: the weights of the pack", **folder)
-    add("pack", "our pack; default: the checkpoint is exported, or else the shipped pack", **folder)
-    add("sentences", "one sentence a line", type=Path, metavar="FILE")
-    add("dev", "source, tab, reference", type=Path, nargs="+", metavar="FILE")
-    add("turns", "turns of each engine in each setting", type=int)
-    add("lengths", "source and target tokens", type=int, nargs="+")
-    for name in ("beams", "batches", "threads"):
-        add(name, f"{name} to measure", type=int, nargs="+")
-    add("build", "folder for converted models", **folder)
-    add("out", "default: benchmarks/results for a whole run, else build/bench/out", **folder)
+    kinds = {"Path": Path, "int": int, "float": float, "str": str}
+    for item in fields(Settings):
+        if item.metadata:
+            kind = next(kind for name, kind in kinds.items() if name in str(item.type))
+            several: dict[str, Any] = {"nargs": "+"} if isinstance(item.default, tuple) else {}
+            name = f"--{item.name.replace('_', '-')}"
+            parser.add_argument(name, type=kind, default=argparse.SUPPRESS, **several, **item.metadata)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -71,7 +71,8 @@ class Child:
         """Translate a batch of ids; preparing it is not timed."""
         prepared = self.engine.prepare(sources)
         seconds, result = _timed(lambda: self.engine.run(prepared, beam_size, min_length, max_length), warm, calls)
-        return {"seconds": seconds, "ids": self.engine.ids(result), "steps": self.engine.steps(result)}
+        outputs = self.engine.outputs(result)
+        return {"seconds": seconds, "ids": [ids for ids, _ in outputs], "steps": [steps for _, steps in outputs]}
 
     def translate(self, text: str, warm: int, calls: int) -> Answer:
         """Translate a text."""

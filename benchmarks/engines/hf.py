@@ -36,12 +36,7 @@ class Generate(Engine):
                 max_length=max_length + 1,
             )
 
-    def ids(self, result: Any) -> list[Ids]:
-        return [row[: row.index(self.eos)] if self.eos in row else row for row in self._generated(result)]
-
-    def steps(self, result: Any) -> list[int]:
-        return [row.index(self.eos) + 1 if self.eos in row else len(row) for row in self._generated(result)]
-
-    def _generated(self, result: Any) -> list[Ids]:
+    def outputs(self, result: Any) -> list[tuple[Ids, int]]:
         rows: list[Ids] = result[:, 1:].tolist()
-        return rows
+        ends = [row.index(self.eos) if self.eos in row else len(row) for row in rows]
+        return [(row[:end], min(end + 1, len(row))) for row, end in zip(rows, ends, strict=True)]

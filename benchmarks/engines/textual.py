@@ -30,7 +30,7 @@ def open_text(name: str, path: str, tokenizer_json: str, threads: int) -> Callab
     def translate(text: str) -> str:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         result = engine.run(engine.prepare([ids]), 1, 0, natural_limit(len(ids) + 1))
-        decoded: str = tokenizer.decode(engine.ids(result)[0])
+        decoded: str = tokenizer.decode(engine.outputs(result)[0][0])
         return decoded
 
     return translate

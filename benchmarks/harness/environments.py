@@ -60,10 +60,11 @@ class Environment:
         return _bytes(path for path in self.site.rglob("*") if path not in packs)
 
     @property
-    def runtime_bytes(self) -> int:
-        """The part of them that is our runtime, the exporter and the pipeline left out."""
+    def engine_bytes(self) -> int:
+        """The part of them that is ours, the pipeline left out."""
         ours = self.site / "mobilenmt"
-        return _bytes(path for path in ours.rglob("*") if ours / "compression" not in path.parents)
+        pipeline = {ours / "compression", *ours.glob("pipeline_*.py")}
+        return _bytes(path for path in ours.rglob("*") if not pipeline & {path, *path.parents})
 
 
 def _bytes(paths: Iterable[Path]) -> int:

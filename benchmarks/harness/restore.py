@@ -9,12 +9,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+from safetensors.numpy import save_file
 
-from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.errors import expect
 from benchmarks.harness.prepare import made_once
 from benchmarks.harness.results import write_json
 from mobilenmt.export.checkpoint import MarianConfig, expected_tensors
@@ -24,12 +29,7 @@ from mobilenmt.export.shortlist import FILE_NAME, Shortlist
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.tokenizer import CONTROL_MARK
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-    import onnx
-
-    Array = npt.NDArray[Any]
-
+Array = npt.NDArray[Any]
 _TABLE = "source_embedding"
 _ATTENTION: list[list[str]] = [[f"self_attn.{part}_proj" for part in "qkv"], ["self_attn.out_proj"]]
 _CROSS = [["encoder_attn.q_proj"], ["encoder_attn.out_proj"]]
@@ -43,15 +43,13 @@ def restore(path: Path, out: Path) -> Path:
     Raises:
         BenchmarkError: the pack is not one of ``mobilenmt compress``: INT8, one vocabulary, a shortlist.
     """
-    from safetensors.numpy import save_file
-
     pack = Pack.open(path)
     stored = _stored(pack)
-    if not all(f"{_TABLE}.{kind}" in stored for kind in ("int8", "scale", "scale.embedding")):
-        raise BenchmarkError(
-            f"{path}: only an int8 pack of format 2 with one vocabulary and a shortlist can be turned back into a "
-            "checkpoint; name the checkpoint it was made from: --checkpoint DIR"
-        )
+    expect(
+        all(f"{_TABLE}.{kind}" in stored for kind in ("int8", "scale", "scale.embedding")),
+        f"{path}: only an int8 pack of format 2 with one vocabulary and a shortlist can be turned back into a "
+        "checkpoint; name the checkpoint it was made from: --checkpoint DIR",
+    )
     largest = np.argmax(stored[f"{_TABLE}.scale"])
     factor = float(stored[f"{_TABLE}.scale.embedding"][largest, 0] / stored[f"{_TABLE}.scale"][largest])
     config = _config(pack, factor)
@@ -94,8 +92,6 @@ def restored(path: Path, build: Path) -> Path:
 
 def _stored(pack: Pack) -> dict[str, Array]:
     """Every weight of translator.onnx, which has all of them without what other graphs' kernels add, by name."""
-    import onnx
-    from onnx import numpy_helper
 
     def initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         yield from graph.initializer
@@ -131,12 +127,9 @@ def _stacks(config: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def _config(pack: Pack, factor: float) -> dict[str, Any]:
     model, tokens = pack.manifest.model, pack.manifest.tokens
-    sizes = ("d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads")
-    names = (*sizes, "encoder_ffn_dim", "decoder_ffn_dim", "activation_function")
-    return {
+    return asdict(model) | {
         "model_type": "marian",
         "architectures": ["MarianMTModel"],
-        **{name: getattr(model, name) for name in names},
         "vocab_size": model.source_vocab_size,
         "decoder_vocab_size": model.target_vocab_size,
         "max_position_embeddings": model.max_positions,

@@ -25,36 +25,32 @@ def available_cores() -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run of the benchmarks. BenchmarkError for a value that makes no sense."""
+    """One run of the benchmarks; what has a ``help`` is an option of ``script/bench``.
 
-    checkpoint: Path
-    """Folder of the Marian checkpoint that all engines get."""
-    pack: Path | None = None
-    """Pack for our INT8 engine; None exports the checkpoint."""
-    sentences: Path = SENTENCES
-    """Text to translate, one sentence a line."""
-    dev: tuple[Path, ...] = ()
-    """Files with source, tab, reference, for the quality part."""
-    dev_lines: int = 1000
-    """Lines of each of them."""
-    out: Path = RESULTS
-    """Folder of results."""
-    build: Path = BUILD
-    """Folder of converted models; made once."""
-    engines: tuple[str, ...] = tuple(SPECS)
-    """Names of the engines to compare."""
-    lengths: tuple[int, ...] = (5, 10, 20, 25, 30, 50, 75, 100)
-    """Source and target tokens of the latency part, the end token counted."""
-    beams: tuple[int, ...] = (1, 4)
-    """Beam sizes."""
-    batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    """Sentences in a batch."""
-    threads: tuple[int, ...] = (1, 2)
-    """Threads of an engine."""
-    turns: int = 20
-    """Turns of each engine in each setting."""
-    turn_seconds: float = 0.15
-    """An engine goes on within its turn until about this time has passed, five calls at most."""
+    BenchmarkError for a value that makes no sense.
+    """
+
+    checkpoint: Path = field(metadata={"help": "Marian checkpoint that all engines get; default: the pack's weights"})
+    pack: Path | None = field(
+        default=None, metadata={"help": "our pack; default: the checkpoint's, or the shipped one"}
+    )
+    sentences: Path = field(default=SENTENCES, metadata={"help": "text to translate, one sentence a line"})
+    dev: tuple[Path, ...] = field(
+        default=(), metadata={"help": "files of source, tab, reference, for the quality part"}
+    )
+    dev_lines: int = field(default=1000, metadata={"help": "lines of each of them"})
+    engines: tuple[str, ...] = field(default=tuple(SPECS), metadata={"help": f"some of: {', '.join(SPECS)}"})
+    lengths: tuple[int, ...] = field(
+        default=(5, 10, 20, 25, 30, 50, 75, 100),
+        metadata={"help": "tokens of source and target, the end token counted"},
+    )
+    beams: tuple[int, ...] = field(default=(1, 4), metadata={"help": "beam sizes"})
+    batches: tuple[int, ...] = field(default=(1, 2, 4, 8, 16, 32, 64), metadata={"help": "sentences in a batch"})
+    threads: tuple[int, ...] = field(default=(1, 2), metadata={"help": "threads of an engine"})
+    turns: int = field(default=20, metadata={"help": "turns of each engine in each setting"})
+    turn_seconds: float = field(default=0.15, metadata={"help": "length of a turn; five calls at most"})
+    build: Path = field(default=BUILD, metadata={"help": "folder of converted models, made once"})
+    out: Path = field(default=RESULTS, metadata={"help": "folder of results; of a partial run: build/bench/out"})
     cores: tuple[int, ...] = field(default_factory=available_cores)
     """Cores to use; n threads are pinned to the last n of them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from benchmarks.harness.errors import expect
 from benchmarks.harness.text import batches, compare, read_pairs
 from benchmarks.harness.worker import Worker, workers
 from benchmarks.report.tables import grouped
+from mobilenmt import Translator
 
 _BATCH = 32
 _QUALITY = ("ours-int8", "ours-fp32", "ctranslate2-int8", "ctranslate2-fp32", "optimum-int8")
@@ -65,14 +67,11 @@ def quality(bench: Bench) -> dict[str, Any]:
                 ids = [item.ids for item in tokenizer.encode_batch(sources, add_special_tokens=False)]
                 for beam in bench.settings.beams:
                     score(name, beam, file, tokenizer.decode_batch(_translate(engines[name], ids, beam)))
-    if "ours-int8" in bench.settings.engines:
-        from mobilenmt import Translator
-
-        translator = Translator(bench.path("ours-int8"))
-        for file, (sources, _) in sets.items():
-            for beam in bench.settings.beams:
-                found = translator.translate_batch(sources, beam_size=beam)
-                score("mobilenmt INT8, Translator", beam, file, [item.text for item in found])
+    for path in bench.paths(["ours-int8"]).values():
+        translator = Translator(path)
+        for file, beam in itertools.product(sets, bench.settings.beams):
+            found = translator.translate_batch(sets[file][0], beam_size=beam)
+            score("mobilenmt INT8, Translator", beam, file, [item.text for item in found])
     return {
         "rows": rows,
         "lines": {file: len(sources) for file, (sources, _) in sets.items()},

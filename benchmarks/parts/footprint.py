@@ -56,7 +56,7 @@ def starts(
 
 
 def size(bench: Bench) -> dict[str, Any]:
-    """Bytes to download and to install for each engine, tokenizer counted, of our runtime alone, and of its model."""
+    """Bytes to download and to install for each engine, tokenizer counted, of our engine alone, and of its model."""
     rows = []
     for name, path in bench.progress(bench.paths(tuple(SPECS)).items(), "size"):
         place = environment_for(name, bench.settings.build)
@@ -66,7 +66,7 @@ def size(bench: Bench) -> dict[str, Any]:
             "installed bytes": place.installed_bytes,
             "model bytes": sum(file.stat().st_size for file in model_files(name, path)),
         }
-        rows.append(row | ({"runtime bytes": place.runtime_bytes} if SPECS[name].ours else {}))
+        rows.append(row | ({"engine bytes": place.engine_bytes} if SPECS[name].ours else {}))
     return {"rows": rows}
 
 

@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import onnx
 import psutil
 
 from benchmarks.engines.base import SPECS
@@ -65,32 +65,33 @@ def measure(worker: Worker, folder: Path, lines: Sequence[str], seconds: float) 
 
     ``worker`` has not loaded the model yet. BenchmarkError if its process fails.
     """
-    import onnx
-
     process = worker.process.pid
     worker.ask("idle", trivial=onnx.parser.parse_model(_TRIVIAL).SerializeToString().hex())
     with suppress(OSError):  # not everywhere allowed: then VmHWM counts from the start, the imports included
         Path(f"/proc/{process}/clear_refs").write_text("5")
     before = resident(process, folder)
-    phases: dict[str, list[Resident]] = {"loading": [], "working": []}
 
-    def sample(phase: str) -> None:
-        phases[phase].append(resident(process, folder) - before)
-        time.sleep(_INTERVAL)
+    def watch(do: str, **request: Any) -> int:
+        """The most that was added during a request."""
+        seen = [0]
 
-    worker.ask("load", meanwhile=partial(sample, "loading"))
-    worker.ask("work", meanwhile=partial(sample, "working"), texts=lines, seconds=seconds)
+        def sample() -> None:
+            seen.append((resident(process, folder) - before).counted)
+            time.sleep(_INTERVAL)
+
+        worker.ask(do, sample, **request)
+        return max(seen)
+
+    loading, working = watch("load"), watch("work", texts=lines, seconds=seconds)
     steady = resident(process, folder) - before
-    peaks = {phase: max((item.counted for item in found), default=0) for phase, found in phases.items()}
     return {
         "steady": steady.counted,
-        "peak": max(*peaks.values(), steady.counted),
-        "peak loading": peaks["loading"],
-        "peak working": max(peaks["working"], steady.counted),
+        "peak": max(loading, working, steady.counted),
+        "peak loading": loading,
+        "peak working": max(working, steady.counted),
         "steady parts": asdict(steady),
         "peak RSS": _highest_rss(process) - before.rss,
         "idle RSS": before.rss,
-        "samples": sum(map(len, phases.values())),
     }
 
 

@@ -1,6 +1,6 @@
 """The same words on every processor? What ``mobilenmt translate --json`` printed on several, compared.
 
-python -m benchmarks.report.processors PROCESSOR.SEARCH.jsonl...: ``script/arm`` makes such files on emulated processors.
+python -m benchmarks.report.processors PROCESSOR.SEARCH.jsonl...; ``script/arm`` makes such files by emulation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHARE, _DISTANCE = "tokens before they part", "largest distance of scores, same
 
 
 def differences(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Each file PROCESSOR.SEARCH.jsonl against the first of that search: what is the same, and how far scores lie apart.
+    """Each file PROCESSOR.SEARCH.jsonl against the first of that search: what is the same, how far scores lie apart.
 
     Raises:
         BenchmarkError: a file is not such a translation, or of other lines than the first.

@@ -19,8 +19,6 @@ class Summary:
 
     median: float
     p95: float
-    q1: float
-    q3: float
     best: float
 
 
@@ -29,8 +27,7 @@ def summarize(turns: Turns) -> Summary:
     values = np.array([value for turn in turns for value in turn], float)
     if not values.size:
         raise ValueError("no samples")
-    q1, median, q3, p95 = np.percentile(values, [25, 50, 75, 95])
-    return Summary(float(median), float(p95), float(q1), float(q3), float(values.min()))
+    return Summary(float(np.median(values)), float(np.percentile(values, 95)), float(values.min()))
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ class Section:
 
 def _compared(part: Row) -> list[Row]:
     """Rows and how many times slower each is than our INT8 engine's with the same setting."""
-    keys = [key for key in ("threads", "beam", "length") if key in part["rows"][0]]
+    keys = [key for key in ("threads", "beam", "length") if any(key in row for row in part["rows"])]
     found = []
     for rows in grouped(part["rows"], *keys).values():
         ours = select(rows, engine="ours-int8")
@@ -128,7 +128,8 @@ def _compared(part: Row) -> list[Row]:
     return found
 
 
-def _speeds(part: Row) -> list[Row]:
+def speeds(part: Row) -> list[Row]:
+    """Rows of the throughput part and their source words a second."""
     return [row | {"speed": part["words"] / summarize(row["seconds"]).median} for row in part["rows"]]
 
 
@@ -145,7 +146,7 @@ def _scores(part: Row) -> list[Row]:
     return [*(mean | {"file": "mean"} for mean in part["means"]), *part["rows"]]
 
 
-_ROWS = {"compared": _compared, "speeds": _speeds, "operators": _operators, "scores": _scores}
+_ROWS = {"compared": _compared, "speeds": speeds, "operators": _operators, "scores": _scores}
 
 
 def markdown(content: Row, budgets: str) -> str:
