@@ -33,7 +33,7 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that take part and are installed."""
-    installed = {item.name: item.version for item in distributions()}
+    installed = {item.name: item.version for item in reversed([*distributions()])}  # the first on the path counts
     return {name: installed[name] for name in _PACKAGES if name in installed} | {"mobilenmt source": source_digest()}
 
 

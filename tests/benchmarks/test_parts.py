@@ -130,8 +130,8 @@ def test_installed_bytes_leave_out_bytecode_and_packs(tmp_path: Path) -> None:
         "a_pack/weights.bin": bytes(10**6),
         "a_pack-1.dist-info/METADATA": b"Name: a-pack\nVersion: 1\n",
         "a_pack-1.dist-info/entry_points.txt": b"[mobilenmt.packs]\nen-de = a_pack\n",
-        "a_pack-1.dist-info/RECORD": b"a_pack/weights.bin,,\na_pack-1.dist-info/METADATA,,\na_pack-1.dist-info/entry_points.txt,,\n"
-        b"a_pack-1.dist-info/RECORD,,\n",
+        "a_pack-1.dist-info/RECORD": b"a_pack/weights.bin,,\n"
+        + b"".join(b"a_pack-1.dist-info/%s,,\n" % name for name in (b"METADATA", b"entry_points.txt", b"RECORD")),
     }.items():
         file = place.site / name
         file.parent.mkdir(parents=True, exist_ok=True)

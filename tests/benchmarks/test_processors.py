@@ -20,19 +20,8 @@ def files(settings: Settings, sentences: Path, tmp_path: Path) -> list[Path]:
     found = []
     for beam in ("1", "4"):
         out = tmp_path / f"here.beam-{beam}.jsonl"
-        command = [
-            "translate",
-            "--pack",
-            pack,
-            "--beam",
-            beam,
-            "--json",
-            "--input",
-            str(sentences),
-            "--output",
-            str(out),
-        ]
-        assert mobilenmt(command) == 0
+        files = ["--input", str(sentences), "--output", str(out)]
+        assert mobilenmt(["translate", "--pack", pack, "--beam", beam, "--json", *files]) == 0
         rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
         if beam == "1":
             rows[2]["tokens"].append("x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +48,16 @@ def others() -> dict[str, Any]:
         {"engine": name, "beam": 1, "BLEU": bleu, "chrF": 50.0}
         for name, bleu in (("ours-int8", 20.0), ("ours-fp32", 20.5))
     ]
+    same = {"first": "ours-fp32", "second": "torch-fp32", "same": 2, "of": 3, "tokens before they part": 0.5}
+    sizes = {"engine": "ours-int8", "download bytes": 5e6, "installed bytes": 5e6, "model bytes": 5e6}
     operators = [{"beam": 1, "phase": "step", "operator": "MatMul", "nodes": 2, "microseconds": 7.5, "share": 1}]
     found: dict[str, dict[str, Any]] = {
         "throughput": {"rows": speeds, "sentences": 3, "words": 40, "tokens": 60},
         "endtoend": {"rows": [{"engine": "ours-int8", "seconds": [[0.01]]}], "sentences": 1},
         "cold": {"rows": [{"engine": "ours-int8", "seconds": [[0.2], [0.3]]}], "text": "Where?"},
-        "size": {
-            "rows": [{"engine": "ours-int8"} | dict.fromkeys(("download bytes", "installed bytes", "model bytes"), 5e6)]
-        },
+        "size": {"rows": [sizes]},
         "breakdown": {"rows": operators},
-        "agreement": {
-            "rows": [
-                {"first": "ours-fp32", "second": "torch-fp32", "same": 2, "of": 3} | {"tokens before they part": 0.5}
-            ]
-        },
+        "agreement": {"rows": [same]},
         "batch": {"rows": [{"together": together, "same": 99, "of": 100} for together in (False, True)], "size": 32},
         "words": {"rows": [{"word": "cat", "text": "Katze Katze", "found": ["loops"]}], "words": 200, "most times": 5},
         "quality": {"rows": [score | {"file": "dev"} for score in scores], "means": scores, "signature": "13a"},
@@ -70,9 +67,7 @@ def others() -> dict[str, Any]:
 
 def squeezed(text: str) -> str:
     """Without the blanks that line the columns up."""
-    return "\n".join(
-        "| ".join(" ".join(cell.split()) + " " for cell in line.split("|")).strip() for line in text.split("\n")
-    )
+    return re.sub(r" +", " ", text)
 
 
 def judged(parts: dict[str, Any]) -> dict[str, str]:
@@ -92,6 +87,9 @@ def test_budgets_are_met_not_met_or_not_measured() -> None:
     assert slow["greedy, 30 tokens, against CTranslate2 INT8"] == "not met"
     assert slow["latency, 30 tokens, greedy"] == "not met"
     assert {*judged({}).values()} == {"not measured"}
+    bpe = content(0.008, 0.024)["parts"]
+    bpe["memory"]["rows"].append({"engine": budgets.BPE, "steady": 16_500_000, "peak": 17_000_000})
+    assert judged(bpe)["memory added, steady"] == "not met"
     shown = squeezed(budgets.one(content(0.008, 0.024)["parts"]))
     assert "| latency, 30 tokens, greedy | <= 10 ms | 8.00 ms | met |" in shown
     assert shown.count("\n") == len(budgets.BUDGETS) + 2
