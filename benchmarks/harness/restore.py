@@ -127,7 +127,8 @@ def _stacks(config: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def _config(pack: Pack, factor: float) -> dict[str, Any]:
     model, tokens = pack.manifest.model, pack.manifest.tokens
-    return asdict(model) | {
+    ours = {"architecture", "parameters", "source_vocab_size", "target_vocab_size", "max_positions"}
+    return {key: value for key, value in asdict(model).items() if key not in ours} | {
         "model_type": "marian",
         "architectures": ["MarianMTModel"],
         "vocab_size": model.source_vocab_size,
