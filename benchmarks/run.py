@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.bench import Bench
-from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.errors import BenchmarkError, expect
 from benchmarks.harness.results import Results, write
 from benchmarks.harness.settings import Settings
-from benchmarks.parts.agreement import agreement, quality
 from benchmarks.parts.breakdown import breakdown
 from benchmarks.parts.footprint import cold, size
 from benchmarks.parts.memory import memory
-from benchmarks.parts.outputs import batch, words
 from benchmarks.parts.speed import endtoend, latency, throughput
+from benchmarks.parts.words import agreement, batch, quality, words
 from benchmarks.report import budgets
 from benchmarks.report.plots import plots
 from benchmarks.report.tables import markdown
@@ -36,8 +34,7 @@ def run(settings: Settings, only: Sequence[str] = (), resume: bool = False) -> R
         BenchmarkError: a part could not be run; raised at the end, when the others are done.
     """
     unknown = [name for name in only if name not in PARTS]
-    if unknown:
-        raise BenchmarkError(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    expect(not unknown, f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     bench = Bench(settings)
     bench.paths(settings.engines)  # before the first measurement, since converters keep the machine busy
     results = Results.start(settings, resume)
@@ -52,17 +49,12 @@ def run(settings: Settings, only: Sequence[str] = (), resume: bool = False) -> R
         except BenchmarkError as error:  # the other parts do not need it
             failed.append(f"{name}: {error}")
     report(results.path, results.content)
-    if failed:
-        raise BenchmarkError(
-            "; ".join(failed) + f" (the other parts are in {results.path}; --resume tries these again)"
-        )
+    again = f"(the other parts are in {results.path}; --resume tries these again)"
+    expect(not failed, f"{'; '.join(failed)} {again}")
     return results
 
 
 def report(path: Path, content: dict[str, Any]) -> None:
-    """Write the tables beside a results.json, and the plots where matplotlib is installed."""
+    """Write the tables and plots beside a results.json."""
     write(path.with_suffix(".md"), markdown(content, budgets.one(content["parts"])))
-    if importlib.util.find_spec("matplotlib") is None:
-        print("no plots: matplotlib is not installed", file=sys.stderr)
-    else:
-        plots(content, path.parent)
+    plots(content, path.parent)

@@ -38,9 +38,7 @@ class Child:
         """Import what the engine needs and run something trivial with it; ``trivial`` is an ONNX model in hex."""
         import numpy as np
 
-        def load(module: str) -> Any:
-            return importlib.import_module(module)
-
+        load = importlib.import_module
         load("tokenizers")
         module = SPECS[self.name].factory.split(":")[0]
         load("mobilenmt.runtime.translator" if module == "ours" else f"benchmarks.engines.{module}")

@@ -27,14 +27,9 @@ class Generate(Engine):
         return {"input_ids": ids, "attention_mask": mask}
 
     def run(self, prepared: dict[str, torch.Tensor], beam_size: int, min_length: int, max_length: int) -> Any:
+        lengths = {"min_length": min_length + 1, "max_length": max_length + 1}  # the start token is counted there
         with torch.inference_mode():
-            return self.model.generate(  # the start token is counted there
-                **prepared,
-                num_beams=beam_size,
-                do_sample=False,
-                min_length=min_length + 1,
-                max_length=max_length + 1,
-            )
+            return self.model.generate(**prepared, **lengths, num_beams=beam_size, do_sample=False)
 
     def outputs(self, result: Any) -> list[tuple[Ids, int]]:
         rows: list[Ids] = result[:, 1:].tolist()

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+
 from benchmarks.engines.base import SPECS
 from benchmarks.harness.errors import expect
 from benchmarks.harness.prepare import artifact
@@ -41,6 +43,4 @@ class Bench:
 
     def progress(self, items: Iterable[T], what: str) -> Iterator[T]:
         """Items with a bar on standard error."""
-        from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
-
         return iter(tqdm(list(items), desc=what, file=sys.stderr, disable=None))

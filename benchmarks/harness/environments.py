@@ -60,7 +60,7 @@ class Environment:
         return _bytes(path for path in self.site.rglob("*") if path not in packs)
 
     @property
-    def engine_bytes(self) -> int:
+    def our_bytes(self) -> int:
         """The part of them that is ours, the pipeline left out."""
         ours = self.site / "mobilenmt"
         pipeline = {ours / "compression", *ours.glob("pipeline_*.py")}

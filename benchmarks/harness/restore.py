@@ -68,12 +68,14 @@ def restore(path: Path, out: Path) -> Path:
     contiguous = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
     save_file(contiguous, out / "model.safetensors", metadata={"format": "pt"})
     tokens = {key: config[key] for key in ("pad_token_id", "eos_token_id", "decoder_start_token_id")}
+    defaults = pack.manifest.generation.to_dict()
+    bad = defaults.pop("bad_token_ids")
     tokenizer, roles = _tokenizer(pack)
     languages = {"source_lang": pack.manifest.source_language, "target_lang": pack.manifest.target_language}
     known = {key: value for key, value in languages.items() if value}
     files = {
         "config": config,
-        "generation_config": tokens | _generation(pack),
+        "generation_config": tokens | defaults | ({"bad_words_ids": [[token] for token in bad]} if bad else {}),
         "tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"} | roles | known,
         "tokenizer": tokenizer,
     }
@@ -142,12 +144,6 @@ def _config(pack: Pack, factor: float) -> dict[str, Any]:
         "decoder_start_token_id": tokens.start,
         "forced_eos_token_id": pack.manifest.generation.forced_eos_token_id,
     }
-
-
-def _generation(pack: Pack) -> dict[str, Any]:
-    defaults = pack.manifest.generation.to_dict()
-    bad = defaults.pop("bad_token_ids")
-    return defaults | ({"bad_words_ids": [[token] for token in bad]} if bad else {})
 
 
 def _tokenizer(pack: Pack) -> tuple[dict[str, Any], dict[str, str]]:

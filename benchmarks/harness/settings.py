@@ -41,8 +41,7 @@ class Settings:
     dev_lines: int = field(default=1000, metadata={"help": "lines of each of them"})
     engines: tuple[str, ...] = field(default=tuple(SPECS), metadata={"help": f"some of: {', '.join(SPECS)}"})
     lengths: tuple[int, ...] = field(
-        default=(5, 10, 20, 25, 30, 50, 75, 100),
-        metadata={"help": "tokens of source and target, the end token counted"},
+        default=(5, 10, 20, 25, 30, 50, 75, 100), metadata={"help": "tokens of a sentence"}
     )
     beams: tuple[int, ...] = field(default=(1, 4), metadata={"help": "beam sizes"})
     batches: tuple[int, ...] = field(default=(1, 2, 4, 8, 16, 32, 64), metadata={"help": "sentences in a batch"})

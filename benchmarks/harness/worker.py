@@ -85,11 +85,6 @@ class Worker:
             raise BenchmarkError(f"{self.name} generated {answer['steps']} tokens where {max_length} were forced")
         return answer
 
-    def translate(self, text: str, warm: int = 0, calls: int = 1) -> list[float]:
-        """Translate a text ``warm`` times unmeasured, then ``calls`` times measured; returns the seconds."""
-        seconds: list[float] = self.ask("translate", text=text, warm=warm, calls=calls)["seconds"]
-        return seconds
-
     def ask(self, do: str, /, meanwhile: Callable[[], None] | None = None, **request: Any) -> Answer:
         """The answer to one request; ``meanwhile`` is called again and again until it is there.
 

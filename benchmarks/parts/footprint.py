@@ -14,7 +14,6 @@ from benchmarks.harness.errors import expect
 from benchmarks.harness.worker import child_command, start
 
 TEXT = "Where is the train station?"
-Turns = list[list[float]]
 
 
 def cold(bench: Bench) -> dict[str, Any]:
@@ -38,9 +37,9 @@ def cold(bench: Bench) -> dict[str, Any]:
 
 def starts(
     commands: Mapping[str, Sequence[str]], turns: Iterable[int], cores: Sequence[int]
-) -> dict[str, tuple[str, Turns]]:
+) -> dict[str, tuple[str, list[list[float]]]]:
     """First line of each command and seconds from its start to that, in alternation; turn 0 is not kept."""
-    seconds: dict[str, Turns] = {name: [] for name in commands}
+    seconds: dict[str, list[list[float]]] = {name: [] for name in commands}
     outputs: dict[str, str] = {}
     for turn in turns:
         for name, command in commands.items():
@@ -60,13 +59,9 @@ def size(bench: Bench) -> dict[str, Any]:
     rows = []
     for name, path in bench.progress(bench.paths(tuple(SPECS)).items(), "size"):
         place = environment_for(name, bench.settings.build)
-        row = {
-            "engine": name,
-            "download bytes": place.wheel_bytes,
-            "installed bytes": place.installed_bytes,
-            "model bytes": sum(file.stat().st_size for file in model_files(name, path)),
-        }
-        rows.append(row | ({"engine bytes": place.engine_bytes} if SPECS[name].ours else {}))
+        model = sum(file.stat().st_size for file in model_files(name, path))
+        packages = {"download bytes": place.wheel_bytes, "installed bytes": place.installed_bytes}
+        rows.append({"engine": name, **packages, "our bytes": place.our_bytes, "model bytes": model})
     return {"rows": rows}
 
 

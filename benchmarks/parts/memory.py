@@ -6,6 +6,7 @@ several processes share them). Read from outside, so that the measurement does n
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -107,7 +108,5 @@ def resident(process: int, folder: Path) -> Resident:
 
 def _highest_rss(process: int) -> int:
     """The kernel's own record, which psutil does not tell on Linux."""
-    for line in Path(f"/proc/{process}/status").read_text().split("\n"):
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
+    return int(found[1]) * 1024 if found else 0

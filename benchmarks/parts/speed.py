@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import islice
+from itertools import islice, product
 from typing import Any, TypeVar
 
 from benchmarks.engines.base import INT8
@@ -48,10 +48,9 @@ def latency(bench: Bench) -> dict[str, Any]:
         if threads != settings.threads[0]:  # the typical length only: the rest would repeat what one thread shows
             lengths = (min(lengths, key=lambda length: abs(length - 30)),)
         with workers(bench, settings.engines, threads) as engines:
-            for beam in settings.beams:
-                for length in bench.progress(lengths, f"latency, {threads} thread(s), beam {beam}"):
-                    setting = {"threads": threads, "beam": beam, "length": length}
-                    rows += [{**row, **setting} for row in _latency(bench, engines, beam, length)]
+            for beam, length in bench.progress(product(settings.beams, lengths), f"latency, {threads} thread(s)"):
+                setting = {"threads": threads, "beam": beam, "length": length}
+                rows += [{**row, **setting} for row in _latency(bench, engines, beam, length)]
     return {"rows": rows}
 
 
@@ -80,7 +79,9 @@ def endtoend(bench: Bench) -> dict[str, Any]:
     chosen = bench.corpus.lines[:: max(1, len(bench.corpus.lines) // (4 * bench.settings.turns))]
     with workers(bench, names, 1, text=True) as engines:
         turns = bench.progress([chosen[0], *chosen], "text to text")
-        rows = take_turns(engines, turns, lambda engine, line, first: engine.translate(line, warm=1))
+        rows = take_turns(
+            engines, turns, lambda engine, line, first: engine.ask("translate", text=line, warm=1, calls=1)["seconds"]
+        )
     return {"rows": rows, "sentences": len(chosen)}
 
 
@@ -91,16 +92,15 @@ def throughput(bench: Bench) -> dict[str, Any]:
     contenders = [name for name in names if name in _CONTENDERS]  # the rest is far behind: one setting shows it
     turns = range(1 + max(1, settings.turns // 4))  # each turn is a whole file
     rows = []
-    for threads in settings.threads:
-        for beam in settings.beams:
-            first = threads == settings.threads[0] and beam == settings.beams[0]
-            with workers(bench, names if first else contenders, threads) as engines:
-                for batch in bench.progress(settings.batches, f"throughput, {threads} thread(s), beam {beam}"):
-                    for forced in (True, False):
-                        found = _throughput(bench, engines, turns, beam, batch, forced)
-                        rows += [{**row, "threads": threads} for row in found]
-    corpus = bench.corpus
-    return {"rows": rows, "sentences": len(corpus.lines), "words": corpus.words, "tokens": sum(map(len, corpus.ids))}
+    for threads, beam in product(settings.threads, settings.beams):
+        first = (threads, beam) == (settings.threads[0], settings.beams[0])
+        sizes = product(settings.batches, (True, False))
+        with workers(bench, names if first else contenders, threads) as engines:
+            for batch, forced in bench.progress(sizes, f"throughput, {threads} thread(s), beam {beam}"):
+                found = _throughput(bench, engines, turns, beam, batch, forced)
+                rows += [{**row, "threads": threads} for row in found]
+    lines, tokens = bench.corpus.lines, sum(map(len, bench.corpus.ids))
+    return {"rows": rows, "sentences": len(lines), "words": sum(len(line.split()) for line in lines), "tokens": tokens}
 
 
 def _throughput(

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from benchmarks.engines.base import SPECS
 from benchmarks.report.stats import summarize
 from benchmarks.report.tables import Row, fill, grouped, select, speeds
@@ -31,14 +33,10 @@ def plots(content: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def _draw(file: Path, rows: Sequence[Row], x: str, y: str, described: dict[str, str]) -> list[Path]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     if not rows:
         return []
-    figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
     for (engine, threads), line in grouped(rows, "engine", "threads").items():
         name, style = fill("{engine:engine}, {threads:threads}", line[0]), "o-" if threads == 1 else "s--"
         axes.plot([row[x] for row in line], [row[y] for row in line], style, label=name, color=_COLOR.get(engine))
@@ -47,5 +45,4 @@ def _draw(file: Path, rows: Sequence[Row], x: str, y: str, described: dict[str, 
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     with atomic_path(file) as partial:
         figure.savefig(partial, dpi=110)
-    pyplot.close(figure)
     return [file]

@@ -96,12 +96,10 @@ class Section:
         shown: list[Row] = _ROWS[self.rows](part) if self.rows else part["rows"]
         for rows in grouped(shown, *self.by).values():
             caption = f"{fill(self.caption, rows[0])}:\n\n" if self.caption else ""
-            found = [self._pivoted(rows, *cell) for cell in self.cells.items()] if self.cells else [self._listed(rows)]
-            tables.append(caption + "\n".join(filter(None, found)))
+            found = [self._pivoted(rows, *cell) for cell in self.cells.items()]
+            listed = [[fill(cell, row) for cell in self.columns.values()] for row in rows]
+            tables.append(caption + ("\n".join(filter(None, found)) or table(list(self.columns), listed)))
         return "\n".join([f"\n## {self.title}\n", f"{fill(self.text, part)}\n", *tables]) if tables else ""
-
-    def _listed(self, rows: Sequence[Row]) -> str:
-        return table(list(self.columns), [[fill(cell, row) for cell in self.columns.values()] for row in rows])
 
     def _pivoted(self, rows: Sequence[Row], title: str, cell: str) -> str:
         key, heading = self.across

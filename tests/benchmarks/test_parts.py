@@ -16,8 +16,7 @@ from benchmarks.harness.environments import Environment
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.settings import Settings
 from benchmarks.harness.worker import Worker
-from benchmarks.parts import breakdown, footprint, outputs
-from benchmarks.parts.agreement import agreement, quality
+from benchmarks.parts import breakdown, footprint, words
 from benchmarks.parts.memory import measure, resident
 
 from mobilenmt.runtime.translator import Translation
@@ -137,11 +136,11 @@ def test_installed_bytes_leave_out_bytecode_and_packs(tmp_path: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     assert place.installed_bytes == 26010
-    assert place.engine_bytes == 1000
+    assert place.our_bytes == 1000
 
 
 def test_a_batch_gives_the_words_of_single_sentences(settings: Settings) -> None:
-    found = outputs.batch(Bench(settings))
+    found = words.batch(Bench(settings))
     assert found["rows"][0] == {"together": False, "same": 12, "of": 12}
     assert found["rows"][1]["together"] and 0 <= found["rows"][1]["same"] <= 12
 
@@ -156,8 +155,8 @@ def test_single_words_that_loop_or_run_on_are_found(settings: Settings, monkeypa
             special = [("so so", ("so",) * 9, ()), (long, ("x",), ()), ("z", ("z",), ("cut",))]
             return [Translation(text, 0.0, tokens, (), flags) for text, tokens, flags in special] + plain
 
-    monkeypatch.setattr(outputs, "Translator", Fake)
-    found = outputs.words(Bench(settings))
+    monkeypatch.setattr(words, "Translator", Fake)
+    found = words.words(Bench(settings))
     assert found["words"] == 200
     assert [row["found"] for row in found["rows"]] == [["loops"], ["too long"], ["cut"]]
 
@@ -165,7 +164,7 @@ def test_single_words_that_loop_or_run_on_are_found(settings: Settings, monkeypa
 def test_int8_is_compared_with_fp32_of_the_same_engine(settings: Settings, tmp_path: Path) -> None:
     """A model with random weights: all that is certain is what is compared, and that ours and torch agree in fp32."""
     bench = Bench(replace(settings, engines=("ours-int8", "ours-fp32", "torch-fp32")))
-    rows = {(row["first"], row["second"]): row for row in agreement(bench)["rows"]}
+    rows = {(row["first"], row["second"]): row for row in words.agreement(bench)["rows"]}
     assert {*rows} == {("ours-fp32", "torch-fp32"), ("ours-fp32", "ours-int8")}
     assert rows["ours-fp32", "torch-fp32"] == {
         "first": "ours-fp32",
@@ -180,7 +179,7 @@ def test_quality_scores_each_engine_on_each_file(settings: Settings, tmp_path: P
     files = tuple(tmp_path / f"{name}.tsv" for name in ("one", "two"))
     for file in files:
         file.write_text("\n".join(f"{word}\t{word} {word}" for word in WORDS[:5]), encoding="utf-8")
-    found = quality(Bench(replace(settings, dev=files, dev_lines=3)))
+    found = words.quality(Bench(replace(settings, dev=files, dev_lines=3)))
     names = ["ours-int8", "ctranslate2-int8", "mobilenmt INT8, Translator"]
     assert [(row["engine"], row["file"]) for row in found["rows"]] == [(n, f) for n in names for f in ("one", "two")]
     assert found["lines"] == {"one": 3, "two": 3}
@@ -189,4 +188,4 @@ def test_quality_scores_each_engine_on_each_file(settings: Settings, tmp_path: P
         scores = [row["chrF"] for row in found["rows"] if row["engine"] == mean["engine"]]
         assert mean["chrF"] == pytest.approx(sum(scores) / 2)
     with pytest.raises(BenchmarkError, match="needs --dev"):
-        quality(Bench(settings))
+        words.quality(Bench(settings))

@@ -1,4 +1,4 @@
-"""Words: the same as ours in fp32? INT8 against fp32 in each engine? And BLEU on dev sets."""
+"""Words, untimed: engine against engine, INT8 against fp32, batch against single sentences, loops, BLEU."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from tokenizers import Tokenizer
+
+from benchmarks import ROOT
 from benchmarks.engines.base import FP32, INT8, STUDENT, Ids
 from benchmarks.engines.textual import natural_limit
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.errors import expect
-from benchmarks.harness.text import batches, compare, read_pairs
+from benchmarks.harness.text import batches, compare, read_lines, read_pairs
 from benchmarks.harness.worker import Worker, workers
 from benchmarks.report.tables import grouped
 from mobilenmt import Translator
+from mobilenmt.runtime.guard import is_degenerate
 
 _BATCH = 32
+_WORDS = ROOT / "benchmarks" / "words.txt"
+_MOST_TIMES = 5
+LOOPS, TOO_LONG = "loops", "too long"
 _QUALITY = ("ours-int8", "ours-fp32", "ctranslate2-int8", "ctranslate2-fp32", "optimum-int8")
 
 
@@ -29,8 +36,7 @@ def agreement(bench: Bench) -> dict[str, Any]:
     pairs = [("ours-fp32", name) for name in FP32 if name != "ours-fp32"]
     pairs += [(name.replace("int8", "fp32"), name) for name in INT8]
     both = [pair for pair in pairs if {*pair} <= outputs.keys()]
-    rows = [{"first": a, "second": b, **compare(outputs[a], outputs[b])} for a, b in both]
-    return {"rows": rows, "sentences": len(bench.corpus.ids)}
+    return {"rows": [{"first": a, "second": b, **compare(outputs[a], outputs[b])} for a, b in both]}
 
 
 def greedy(engine: Worker, source: Ids) -> Ids:
@@ -43,6 +49,38 @@ def greedy(engine: Worker, source: Ids) -> Ids:
     return ids[: limit - 1]
 
 
+def batch(bench: Bench) -> dict[str, Any]:
+    """Lines on which a batch of 32 gives the words of single sentences, by default and put together."""
+    translator = Translator(bench.path("ours-int8"))
+    lines = list(bench.corpus.lines)
+    alone = [translator.translate(line) for line in lines]
+    rows = []
+    for together in (False, True):
+        texts = [
+            item.text
+            for start in range(0, len(lines), _BATCH)
+            for item in translator.translate_batch(lines[start : start + _BATCH], together=together)
+        ]
+        same = sum(a == b for a, b in zip(alone, texts, strict=True))
+        rows.append({"together": together, "same": same, "of": len(lines)})
+    return {"rows": rows, "size": _BATCH}
+
+
+def words(bench: Bench) -> dict[str, Any]:
+    """200 single words, 50 of them made up: how many loop, how many give more than five times the source's length."""
+    chosen = [word for line in read_lines(_WORDS) for word in line.split()]
+    rows = []
+    for word, output in zip(chosen, Translator(bench.path("ours-int8")).translate_batch(chosen), strict=True):
+        found = [*output.flags]
+        if is_degenerate([], [hash(token) for token in output.tokens]):
+            found.append(LOOPS)
+        if len(output.text) > _MOST_TIMES * len(word):
+            found.append(TOO_LONG)
+        if found:
+            rows.append({"word": word, "text": output.text, "found": found})
+    return {"rows": rows, "words": len(chosen), "most times": _MOST_TIMES}
+
+
 def quality(bench: Bench) -> dict[str, Any]:
     """BLEU and chrF of each engine on the dev files, and of our translator as shipped (with its guard).
 
@@ -50,7 +88,6 @@ def quality(bench: Bench) -> dict[str, Any]:
     """
     expect(bool(bench.settings.dev), "the quality part needs --dev FILE...: source, tab, reference")
     import sacrebleu
-    from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(bench.tokenizer_json))
     sets = {file.stem: read_pairs(file, bench.settings.dev_lines) for file in bench.settings.dev}
