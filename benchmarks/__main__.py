@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engines.base import SPECS
-from benchmarks.harness.settings import BUILD, RESULTS, SENTENCES, SHIPPED, Settings
-from benchmarks.pack import figures
-from benchmarks.pack.restore import restored
+from benchmarks import ROOT
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.restore import restored
+from benchmarks.harness.results import read, write
+from benchmarks.harness.settings import BUILD, RESULTS, SHIPPED, Settings
+from benchmarks.report import budgets
+from benchmarks.run import PARTS, report, run
 from mobilenmt.runtime.errors import MobileNMTError
 
+_PAGE = ROOT / "benchmarks" / "README.md"
 _QUICK: dict[str, Any] = {
     "lengths": (5, 30, 60),
-    "beams": (1, 4),
     "batches": (1, 8, 32),
     "threads": (1,),
     "turns": 3,
@@ -31,14 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure mobilenmt beside other engines.")
     commands = parser.add_subparsers(dest="command", required=True)
     _run_parser(commands.add_parser("run", help="measure all engines and write results.json, results.md and plots"))
-    report = commands.add_parser("report", help="write results.md and the plots again from a results.json")
-    report.set_defaults(function=_report)
-    report.add_argument("results", type=Path, nargs="?", default=RESULTS / "results.json")
-    for name, function in figures.COMMANDS.items():
-        described = (function.__doc__ or "").split("\n")[0]
-        command = commands.add_parser(name, help=described[0].lower() + described[1:])
-        command.set_defaults(function=_figures, figures=function)
-        figures.add_options(command, name)
+    again = commands.add_parser("report", help="write results.md and the plots again from a results.json")
+    again.set_defaults(function=lambda options: report(options.results, read(options.results)))
+    again.add_argument("results", type=Path, nargs="?", default=RESULTS / "results.json")
+    table = commands.add_parser("budgets", help="write the table of budgets in benchmarks/README.md from all results")
+    table.set_defaults(function=_budgets)
+    table.add_argument("--check", action="store_true", help="only say whether it is up to date")
     options = parser.parse_args(arguments)
     try:
         options.function(options)
@@ -51,70 +52,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_parser(parser: argparse.ArgumentParser) -> None:
-    from benchmarks.run import PARTS
-
     parser.set_defaults(function=_run)
     parser.add_argument("--quick", action="store_true", help="few turns, lengths and batches, to see that all works")
-    parser.add_argument(
-        "--checkpoint", type=Path, metavar="DIR", help="Marian checkpoint for all; default: the weights of the pack"
-    )
-    parser.add_argument(
-        "--pack",
-        type=Path,
-        metavar="DIR",
-        help="our pack; default: the checkpoint is exported, or else the shipped pack",
-    )
-    parser.add_argument("--sentences", type=Path, default=SENTENCES, metavar="FILE", help="one sentence a line")
-    parser.add_argument("--dev", type=Path, nargs="+", default=[], metavar="FILE", help="source, tab, reference")
-    parser.add_argument("--only", nargs="+", default=[], metavar="PART", help=f"some of: {', '.join(PARTS)}")
-    parser.add_argument("--engines", nargs="+", metavar="NAME", help=f"some of: {', '.join(SPECS)}")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
-    parser.add_argument("--turns", type=int, help="turns of each engine in each setting")
-    parser.add_argument("--lengths", type=int, nargs="+", help="source and target tokens")
-    parser.add_argument("--beams", type=int, nargs="+")
-    parser.add_argument("--batches", type=int, nargs="+")
-    parser.add_argument("--threads", type=int, nargs="+")
-    parser.add_argument("--build", type=Path, default=BUILD, metavar="DIR", help="folder for converted models")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="default: benchmarks/results for a whole run, else build/bench/out"
-    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="PART", help=f"some of: {', '.join(PARTS)}")
+    kinds = {"Path": Path, "int": int, "float": float, "str": str}
+    for item in fields(Settings):
+        if item.metadata:
+            kind = next(kind for name, kind in kinds.items() if name in str(item.type))
+            several: dict[str, Any] = {"nargs": "+"} if isinstance(item.default, tuple) else {}
+            name = f"--{item.name.replace('_', '-')}"
+            parser.add_argument(name, type=kind, default=argparse.SUPPRESS, **several, **item.metadata)
 
 
 def _run(options: argparse.Namespace) -> None:
-    from benchmarks.run import run
-
-    values: dict[str, Any] = dict(_QUICK) if options.quick else {}
-    for name in ("engines", "lengths", "beams", "batches", "threads", "dev"):
-        if getattr(options, name):
-            values[name] = tuple(getattr(options, name))
-    if options.turns is not None:
-        values["turns"] = options.turns
-    partial = options.quick or options.only or options.engines
-    pack = options.pack or (None if options.checkpoint else SHIPPED)
-    settings = Settings(
-        checkpoint=(options.checkpoint or restored(pack, options.build)).resolve(),
-        pack=pack.resolve() if pack else None,
-        sentences=options.sentences,
-        build=options.build.resolve(),
-        out=(options.out or (BUILD / "out" if partial else RESULTS)).resolve(),
-        **values,
-    )
-    results = run(settings, options.only, options.resume)
+    values = dict(_QUICK) if options.quick else {}
+    for name in {item.name for item in fields(Settings)} & vars(options).keys():
+        value = getattr(options, name)
+        values[name] = (
+            tuple(value) if isinstance(value, list) else value.resolve() if isinstance(value, Path) else value
+        )
+    build = values.setdefault("build", BUILD)
+    if "checkpoint" not in values:
+        values["pack"] = values.get("pack", SHIPPED)
+        values["checkpoint"] = restored(values["pack"], build)
+    if options.quick or options.only or "engines" in values:
+        values.setdefault("out", BUILD / "out")
+    results = run(Settings(**values), options.only, options.resume)
     print(results.path.with_suffix(".md").read_text(encoding="utf-8"))
 
 
-def _figures(options: argparse.Namespace) -> None:
-    print(json.dumps(options.figures(options), ensure_ascii=False, indent=1))
-
-
-def _report(options: argparse.Namespace) -> None:
-    from benchmarks.harness.results import read, write_atomically
-    from benchmarks.report.report import markdown
-    from benchmarks.run import draw
-
-    content = read(options.results)
-    write_atomically(options.results.with_suffix(".md"), markdown(content))
-    draw(content, options.results.parent)
+def _budgets(options: argparse.Namespace) -> None:
+    page = _PAGE.read_text(encoding="utf-8")
+    wanted = budgets.insert(page, budgets.side_by_side(RESULTS))
+    if options.check and page != wanted:
+        raise BenchmarkError(f"the budgets in {_PAGE} are not what the results say: python -m benchmarks budgets")
+    if not options.check:
+        write(_PAGE, wanted)
 
 
 if __name__ == "__main__":

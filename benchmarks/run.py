@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,31 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.bench import Bench
-from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.results import Results, write_atomically
+from benchmarks.harness.errors import BenchmarkError, expect
+from benchmarks.harness.results import Results, write
 from benchmarks.harness.settings import Settings
-from benchmarks.parts.agreement import agreement, quality
 from benchmarks.parts.breakdown import breakdown
 from benchmarks.parts.footprint import cold, size
 from benchmarks.parts.memory import memory
-from benchmarks.parts.roofline import roofline
 from benchmarks.parts.speed import endtoend, latency, throughput
+from benchmarks.parts.words import agreement, batch, quality, words
+from benchmarks.report import budgets
 from benchmarks.report.plots import plots
-from benchmarks.report.report import markdown
+from benchmarks.report.tables import markdown
 
 Part = Callable[[Bench], dict[str, Any]]
-PARTS: dict[str, Part] = {
-    "size": size,
-    "memory": memory,
-    "cold": cold,
-    "latency": latency,
-    "throughput": throughput,
-    "endtoend": endtoend,
-    "breakdown": breakdown,
-    "roofline": roofline,
-    "agreement": agreement,
-    "quality": quality,
-}
+_ALL: tuple[Part, ...] = (size, memory, cold, latency, throughput, endtoend, breakdown, agreement)
+PARTS = {part.__name__: part for part in (*_ALL, batch, words, quality)}
 """In the order in which they are run."""
 
 
@@ -45,35 +34,27 @@ def run(settings: Settings, only: Sequence[str] = (), resume: bool = False) -> R
         BenchmarkError: a part could not be run; raised at the end, when the others are done.
     """
     unknown = [name for name in only if name not in PARTS]
-    if unknown:
-        raise BenchmarkError(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    expect(not unknown, f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     bench = Bench(settings)
     bench.paths(settings.engines)  # before the first measurement, since converters keep the machine busy
     results = Results.start(settings, resume)
     failed = []
     for name in only or [name for name in PARTS if name != "quality" or settings.dev]:
-        if results.has(name):
+        if name in results.content["parts"]:
             print(f"{name}: done before", file=sys.stderr)
             continue
         started = time.time()
         try:
-            found = PARTS[name](bench)
+            results.add(name, PARTS[name](bench), started)
         except BenchmarkError as error:  # the other parts do not need it
             failed.append(f"{name}: {error}")
-            continue
-        results.add(name, found, started)
-        write_atomically(results.path.with_suffix(".md"), markdown(results.content))
-    draw(results.content, results.path.parent)
-    if failed:
-        raise BenchmarkError(
-            "; ".join(failed) + f" (the other parts are in {results.path}; --resume tries these again)"
-        )
+    report(results.path, results.content)
+    again = f"(the other parts are in {results.path}; --resume tries these again)"
+    expect(not failed, f"{'; '.join(failed)} {again}")
     return results
 
 
-def draw(content: dict[str, Any], folder: Path) -> None:
-    """Draw the plots, where matplotlib is installed; the tables do not need it."""
-    if importlib.util.find_spec("matplotlib") is None:
-        print("no plots: matplotlib is not installed", file=sys.stderr)
-        return
-    plots(content, folder)
+def report(path: Path, content: dict[str, Any]) -> None:
+    """Write the tables and plots beside a results.json."""
+    write(path.with_suffix(".md"), markdown(content, budgets.one(content["parts"])))
+    plots(content, path.parent)

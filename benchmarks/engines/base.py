@@ -28,12 +28,8 @@ class Engine(ABC):
         """Translate one batch; exactly ``max_length`` steps where both lengths are equal."""
 
     @abstractmethod
-    def ids(self, result: Any) -> list[Ids]:
-        """Generated ids of each sentence, the end token left out."""
-
-    @abstractmethod
-    def steps(self, result: Any) -> list[int]:
-        """Tokens that were generated for each sentence, the end token counted."""
+    def outputs(self, result: Any) -> list[tuple[Ids, int]]:
+        """Of each sentence the generated ids without the end token, and their number with it, if it was generated."""
 
 
 @dataclass(frozen=True)

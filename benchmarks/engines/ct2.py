@@ -42,9 +42,6 @@ class CTranslate2(Engine):
             return_end_token=True,
         )
 
-    def ids(self, result: Any) -> list[Ids]:
+    def outputs(self, result: Any) -> list[tuple[Ids, int]]:
         rows = [[self.index[piece] for piece in item.hypotheses[0]] for item in result]
-        return [row[:-1] if row and row[-1] == self.eos else row for row in rows]
-
-    def steps(self, result: Any) -> list[int]:
-        return [len(item.hypotheses[0]) for item in result]
+        return [(row[:-1] if row[-1:] == [self.eos] else row, len(row)) for row in rows]

@@ -27,21 +27,11 @@ class Generate(Engine):
         return {"input_ids": ids, "attention_mask": mask}
 
     def run(self, prepared: dict[str, torch.Tensor], beam_size: int, min_length: int, max_length: int) -> Any:
+        lengths = {"min_length": min_length + 1, "max_length": max_length + 1}  # the start token is counted there
         with torch.inference_mode():
-            return self.model.generate(  # the start token is counted there
-                **prepared,
-                num_beams=beam_size,
-                do_sample=False,
-                min_length=min_length + 1,
-                max_length=max_length + 1,
-            )
+            return self.model.generate(**prepared, **lengths, num_beams=beam_size, do_sample=False)
 
-    def ids(self, result: Any) -> list[Ids]:
-        return [row[: row.index(self.eos)] if self.eos in row else row for row in self._generated(result)]
-
-    def steps(self, result: Any) -> list[int]:
-        return [row.index(self.eos) + 1 if self.eos in row else len(row) for row in self._generated(result)]
-
-    def _generated(self, result: Any) -> list[Ids]:
+    def outputs(self, result: Any) -> list[tuple[Ids, int]]:
         rows: list[Ids] = result[:, 1:].tolist()
-        return rows
+        ends = [row.index(self.eos) if self.eos in row else len(row) for row in rows]
+        return [(row[:end], min(end + 1, len(row))) for row, end in zip(rows, ends, strict=True)]

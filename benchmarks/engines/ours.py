@@ -24,8 +24,5 @@ class Ours(Engine):
             prepared, max_lengths=limits, min_length=min_length + 1, beam_size=beam_size, together=True
         )
 
-    def ids(self, result: list[list[Hypothesis]]) -> list[Ids]:
-        return [list(found[0].ids) for found in result]
-
-    def steps(self, result: list[list[Hypothesis]]) -> list[int]:
-        return [found[0].generated for found in result]
+    def outputs(self, result: list[list[Hypothesis]]) -> list[tuple[Ids, int]]:
+        return [(list(found[0].ids), found[0].generated) for found in result]

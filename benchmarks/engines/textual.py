@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from benchmarks.engines.base import SPECS
 
-EOS = "</s>"
-
 
 def natural_limit(longest: int) -> int:
     """Length limit that all engines get where the model itself ends a sentence; one for a batch, as peers take one."""
@@ -27,15 +25,12 @@ def open_text(name: str, path: str, tokenizer_json: str, threads: int) -> Callab
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(tokenizer_json)
-    eos = tokenizer.token_to_id(EOS)
     engine = SPECS[name].load(path, threads)
 
     def translate(text: str) -> str:
-        ids = tokenizer.encode(text).ids
-        if ids and ids[-1] == eos:
-            ids = ids[:-1]
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
         result = engine.run(engine.prepare([ids]), 1, 0, natural_limit(len(ids) + 1))
-        decoded: str = tokenizer.decode(engine.ids(result)[0])
+        decoded: str = tokenizer.decode(engine.outputs(result)[0][0])
         return decoded
 
     return translate

@@ -8,8 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+
 from benchmarks.engines.base import SPECS
-from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.errors import expect
 from benchmarks.harness.prepare import artifact
 from benchmarks.harness.settings import Settings
 from benchmarks.harness.text import Corpus, read_corpus
@@ -22,16 +24,12 @@ class Bench:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.tokenizer_json = settings.checkpoint / "tokenizer.json"
 
     @cached_property
     def corpus(self) -> Corpus:
         """The sentences, encoded by the checkpoint's tokenizer."""
         return read_corpus(self.settings.sentences, self.tokenizer_json)
-
-    @property
-    def tokenizer_json(self) -> Path:
-        """The checkpoint's tokenizer."""
-        return self.settings.checkpoint / "tokenizer.json"
 
     def paths(self, names: Sequence[str]) -> dict[str, Path]:
         """The models of the wanted engines that this run measures, made if needed."""
@@ -40,13 +38,9 @@ class Bench:
 
     def path(self, name: str) -> Path:
         """The model of one engine; BenchmarkError if this run leaves that engine out."""
-        found = self.paths([name])
-        if not found:
-            raise BenchmarkError(f"this part needs the engine {name}")
-        return found[name]
+        expect(name in self.settings.engines, f"this part needs the engine {name}")
+        return self.paths([name])[name]
 
     def progress(self, items: Iterable[T], what: str) -> Iterator[T]:
         """Items with a bar on standard error."""
-        from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
-
         return iter(tqdm(list(items), desc=what, file=sys.stderr, disable=None))

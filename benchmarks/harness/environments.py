@@ -11,16 +11,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 from benchmarks import ROOT
 from benchmarks.engines.base import SPECS
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.machine import source_digest
+from benchmarks.harness.prepare import made_once
+from mobilenmt.runtime.locate import GROUP
 
-_OURS = ("runtime", "export", "compression", "models", "src", "pyproject.toml", "README.md", "LICENSE")
+_OURS = ("runtime", "export", "compression", "src", "pyproject.toml", "README.md", "LICENSE")
+_PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
 @dataclass(frozen=True)
@@ -32,29 +36,40 @@ class Environment:
     @property
     def python(self) -> Path:
         """Its interpreter."""
-        return self.folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+        return self.folder / "bin" / "python"
 
     @property
     def site(self) -> Path:
         """Its packages."""
-        major, minor = sys.version_info[:2]
-        windows = self.folder / "Lib" / "site-packages"
-        return windows if sys.platform == "win32" else self.folder / f"lib/python{major}.{minor}/site-packages"
+        return self.folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
 
     @property
     def wheel_bytes(self) -> int:
         """Bytes to download."""
-        return sum(path.stat().st_size for path in (self.folder / "wheels").iterdir())
+        return _bytes((self.folder / "wheels").iterdir())
 
     @property
     def installed_bytes(self) -> int:
         """Bytes on disk, bytecode left out (it depends on what was imported) and, for ours, the packs."""
-        files = (path for path in self.site.rglob("*") if path.is_file() and not path.is_symlink())
-        return sum(path.stat().st_size for path in files if path.suffix != ".pyc" and not _is_pack(path, self.site))
+        packs = {
+            self.site / file
+            for distribution in distributions(path=[str(self.site)])
+            if distribution.entry_points.select(group=GROUP)
+            for file in distribution.files or ()
+        }
+        return _bytes(path for path in self.site.rglob("*") if path not in packs)
+
+    @property
+    def our_bytes(self) -> int:
+        """The part of them that is ours, the pipeline left out."""
+        ours = self.site / "mobilenmt"
+        pipeline = {ours / "compression", *ours.glob("pipeline_*.py")}
+        return _bytes(path for path in ours.rglob("*") if not pipeline & {path, *path.parents})
 
 
-def _is_pack(path: Path, site: Path) -> bool:
-    return path.relative_to(site).parts[:2] == ("mobilenmt", "models")
+def _bytes(paths: Iterable[Path]) -> int:
+    files = (path for path in paths if path.is_file() and not path.is_symlink() and path.suffix != ".pyc")
+    return sum(path.stat().st_size for path in files)
 
 
 def environment_for(name: str, build: Path) -> Environment:
@@ -62,47 +77,35 @@ def environment_for(name: str, build: Path) -> Environment:
     spec = SPECS[name]
     pins = [f"{package}=={version(package)}" for package in spec.requirements if package != "numpy"]
     key = hashlib.sha256(" ".join([*pins, source_digest() if spec.ours else ""]).encode()).hexdigest()[:12]
-    kind = spec.factory.split(":")[0]
-    target = build / f"environment-{kind}-{key}"
-    if target.exists():
-        return Environment(target)
-    partial = build / f".environment-{kind}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    build.mkdir(parents=True, exist_ok=True)
-    try:
-        _call([sys.executable, "-m", "venv", "--without-pip", str(partial)])
-        wheels = partial / "wheels"
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-        _call([*pip, "download", "-q", "--only-binary=:all:", "-d", str(wheels), *pins])
+
+    def make(folder: Path) -> None:
+        _call(sys.executable, "-m", "venv", "--without-pip", str(folder))
+        wheels = folder / "wheels"
+        _call(*_PIP, "download", "-q", "--only-binary=:all:", "-d", str(wheels), *pins)
         if spec.ours:
-            _build_wheel(pip, wheels)
+            _build_wheel(wheels)
         # The versions are pip's choice, as for a user: only what is named is held at what this run compares.
         found = sorted(str(path) for path in wheels.iterdir())
-        site = Environment(partial).site
-        _call([*pip, "install", "-q", "--no-deps", "--no-index", "--no-compile", "--target", str(site), *found])
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return Environment(target)
+        site = Environment(folder).site
+        _call(*_PIP, "install", "-q", "--no-deps", "--no-index", "--no-compile", "--target", str(site), *found)
+
+    return Environment(made_once(build / f"environment-{spec.factory.split(':')[0]}-{key}", make))
 
 
-def _build_wheel(pip: list[str], wheels: Path) -> None:
+def _build_wheel(wheels: Path) -> None:
     """Our own wheel, built from a copy: setuptools leaves files beside what it builds."""
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "mobilenmt"
-        copy.mkdir()
         for name in _OURS:
-            source = ROOT / name
+            source, copy = ROOT / name, Path(folder) / name
             if source.is_dir():
-                shutil.copytree(
-                    source, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
-                )
-            elif source.exists():
-                shutil.copy2(source, copy / name)
-        _call([*pip, "wheel", "-q", "--no-deps", "-w", str(wheels), str(copy)])
+                ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+                shutil.copytree(source, copy, symlinks=True, ignore=ignore)
+            else:
+                shutil.copy2(source, copy)
+        _call(*_PIP, "wheel", "-q", "--no-deps", "-w", str(wheels), folder)
 
 
-def _call(command: list[str]) -> None:
+def _call(*command: str) -> None:
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:
         said = "\n".join((found.stderr or found.stdout).strip().split("\n")[-5:])

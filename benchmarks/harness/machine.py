@@ -5,37 +5,27 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks import ROOT
 
-_PACKAGES = (
-    "mobilenmt",
-    "numpy",
-    "onnxruntime",
-    "tokenizers",
-    "ctranslate2",
-    "torch",
-    "transformers",
-    "optimum",
-    "optimum-onnx",
-    "sacrebleu",
-)
+_OTHERS = ("optimum", "optimum-onnx", "sacrebleu")
+_PACKAGES = ("mobilenmt", "numpy", "onnxruntime", "tokenizers", "ctranslate2", "torch", "transformers", *_OTHERS)
 _TELLING = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 
 
 def machine() -> dict[str, Any]:
     """Processor, memory, system and the flags that decide how fast INT8 is."""
-    flags = cpu_flags()
     return {
-        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "processor": cpuinfo().get("model name") or platform.processor() or platform.machine(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
-        "flags": [flag for flag in _TELLING if flag in flags],
-        "memory bytes": _memory(),
+        "flags": [flag for flag in _TELLING if flag in cpu_flags()],
+        "memory bytes": psutil.virtual_memory().total,
         "system": platform.platform(),
         "python": platform.python_version(),
     }
@@ -43,14 +33,8 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that take part and are installed."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    found["mobilenmt source"] = source_digest()
-    return found
+    installed = {item.name: item.version for item in reversed([*distributions()])}  # the first on the path counts
+    return {name: installed[name] for name in _PACKAGES if name in installed} | {"mobilenmt source": source_digest()}
 
 
 def source_digest() -> str:
@@ -62,27 +46,20 @@ def source_digest() -> str:
 
 
 def load() -> list[float]:
-    """Load average of 1, 5 and 15 minutes; empty where the system has none."""
-    return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else []
+    """Load average of 1, 5 and 15 minutes."""
+    return [round(value, 2) for value in psutil.getloadavg()]
 
 
 def cpu_flags() -> set[str]:
     """Instruction sets as Linux names them; empty elsewhere."""
-    return set((_cpuinfo("flags") or _cpuinfo("Features") or "").split())
+    return set((cpuinfo().get("flags") or cpuinfo().get("Features") or "").split())
 
 
-def _cpuinfo(key: str) -> str | None:
+def cpuinfo() -> dict[str, str]:
+    """What Linux says of the first processor; empty elsewhere."""
     file = Path("/proc/cpuinfo")
-    if not file.exists():
-        return None
-    for line in file.read_text().split("\n"):
+    known: dict[str, str] = {}
+    for line in file.read_text().split("\n") if file.exists() else ():
         name, _, value = line.partition(":")
-        if name.strip() == key:
-            return value.strip()
-    return None
-
-
-def _memory() -> int | None:
-    if sys.platform == "win32":
-        return None
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        known.setdefault(name.strip(), value.strip())
+    return known

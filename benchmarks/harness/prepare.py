@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.machine import cpu_flags, source_digest
 from benchmarks.harness.settings import Settings
+from mobilenmt.runtime.atomic import atomic_path
 
+_ROLES = {"pad_token_id": 31999, "eos_token_id": 0, "decoder_start_token_id": 31999, "forced_eos_token_id": 0}
+_SIDE = {"layers": 6, "attention_heads": 16, "ffn_dim": 4096}
 _BIG: dict[str, Any] = {
     "vocab_size": 32000,
     "d_model": 1024,
-    "encoder_layers": 6,
-    "decoder_layers": 6,
-    "encoder_attention_heads": 16,
-    "decoder_attention_heads": 16,
-    "encoder_ffn_dim": 4096,
-    "decoder_ffn_dim": 4096,
+    **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in _SIDE.items()},
     "activation_function": "relu",
     "max_position_embeddings": 512,
     "scale_embedding": True,
-    "pad_token_id": 31999,
-    "eos_token_id": 0,
-    "decoder_start_token_id": 31999,
-    "forced_eos_token_id": 0,
+    **_ROLES,
 }
 """Transformer-big (Vaswani et al. 2017, table 3), the baseline of MobileNMT's table 1, as a Marian model."""
 
@@ -43,8 +38,7 @@ def artifact(name: str, settings: Settings) -> Path:
         return settings.checkpoint
     if name == "pack-int8" and settings.pack is not None:
         return settings.pack
-    key = _key(name, settings)
-    target = settings.build / key / ("en-de" if name.startswith("pack") else name)
+    target = settings.build / _key(name, settings) / ("en-de" if name.startswith("pack") else name)
     try:
         return made_once(target, lambda out: _MAKERS[name](settings, out))
     except ImportError as error:
@@ -53,58 +47,40 @@ def artifact(name: str, settings: Settings) -> Path:
 
 def made_once(target: Path, make: Callable[[Path], object]) -> Path:
     """The folder ``target``, which ``make`` writes if it is not there yet; it appears complete or not at all."""
-    if target.exists():
-        return target
-    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        make(partial)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(target) as temporary:
+            make(temporary)
     return target
 
 
 def _key(name: str, settings: Settings) -> str:
     """Name of the folder for what the artifact is made from."""
     digest = hashlib.sha256(name.encode())
-    if name.startswith("big"):
-        files = [Path(__file__)]
-    else:
-        files = sorted(path for path in settings.checkpoint.iterdir() if path.is_file())
-    for path in files:
+    made_from = [Path(__file__)] if name.startswith("big") else sorted(settings.checkpoint.glob("*.*"))
+    for path in made_from:
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     if name.startswith("pack"):
         digest.update(source_digest().encode())  # a pack is made again when our code changes
     return f"{name}-{digest.hexdigest()[:12]}"
 
 
-def _pack(precision: str) -> Callable[[Settings, Path], None]:
-    def make(settings: Settings, out: Path) -> None:
-        from mobilenmt.export.export import export
+def _pack(settings: Settings, out: Path, precision: str) -> None:
+    from mobilenmt.export.export import export
 
-        export(settings.checkpoint, out, precision=precision, name="en-de")
-
-    return make
+    export(settings.checkpoint, out, precision=precision, name="en-de")
 
 
-def _ctranslate2(quantization: str) -> Callable[[Settings, Path], None]:
-    def make(settings: Settings, out: Path) -> None:
-        from ctranslate2.converters import TransformersConverter
+def _ctranslate2(settings: Settings, out: Path, quantization: str) -> None:
+    from ctranslate2.converters import TransformersConverter
 
-        TransformersConverter(str(settings.checkpoint)).convert(str(out), quantization=quantization)
-
-    return make
+    TransformersConverter(str(settings.checkpoint)).convert(str(out), quantization=quantization)
 
 
-def _optimum(settings: Settings, out: Path) -> None:
-    _optimum_export(settings.checkpoint, out)
-
-
-def _optimum_export(checkpoint: Path, out: Path) -> None:
+def _optimum(settings: Settings, out: Path, big: bool = False) -> None:
     from optimum.exporters.onnx import main_export  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
+    checkpoint = artifact("big-checkpoint", settings) if big else settings.checkpoint
     main_export(str(checkpoint), output=str(out), task="text2text-generation-with-past", device="cpu")
 
 
@@ -130,24 +106,18 @@ def _big_checkpoint(settings: Settings, out: Path) -> None:
 
     torch.manual_seed(0)
     model = MarianMTModel(MarianConfig(**_BIG))  # type: ignore[no-untyped-call, unused-ignore]
-    names = ("pad_token_id", "eos_token_id", "decoder_start_token_id", "forced_eos_token_id")
-    defaults: dict[str, Any] = {name: _BIG[name] for name in names}
-    defaults |= {"bad_words_ids": [[_BIG["pad_token_id"]]], "max_length": 512}
-    model.generation_config = GenerationConfig(**defaults)  # type: ignore[no-untyped-call, unused-ignore]
+    defaults = {"bad_words_ids": [[_ROLES["pad_token_id"]]], "max_length": 512}
+    model.generation_config = GenerationConfig(**_ROLES, **defaults)  # type: ignore[no-untyped-call, unused-ignore]
     model.save_pretrained(out)
 
 
-def _big_optimum(settings: Settings, out: Path) -> None:
-    _optimum_export(artifact("big-checkpoint", settings), out)
-
-
 _MAKERS: dict[str, Callable[[Settings, Path], None]] = {
-    "pack-int8": _pack("int8"),
-    "pack-fp32": _pack("fp32"),
-    "ct2-int8": _ctranslate2("int8"),
-    "ct2-float32": _ctranslate2("float32"),
+    "pack-int8": partial(_pack, precision="int8"),
+    "pack-fp32": partial(_pack, precision="fp32"),
+    "ct2-int8": partial(_ctranslate2, quantization="int8"),
+    "ct2-float32": partial(_ctranslate2, quantization="float32"),
     "optimum-fp32": _optimum,
     "optimum-int8": _optimum_int8,
     "big-checkpoint": _big_checkpoint,
-    "big-optimum-fp32": _big_optimum,
+    "big-optimum-fp32": partial(_optimum, big=True),
 }

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.errors import BenchmarkError, expect
 from benchmarks.harness.machine import load, machine, versions
 from benchmarks.harness.settings import Settings
+from mobilenmt.runtime.atomic import atomic_path
 
 FORMAT = 1
 
@@ -31,34 +31,23 @@ class Results:
             BenchmarkError: the file to go on with cannot be read, or comes from other settings or versions.
         """
         path = settings.out / "results.json"
-        fresh: dict[str, Any] = {
-            "format": FORMAT,
-            "machine": machine(),
-            "versions": versions(),
-            "settings": _plain(settings),
-            "parts": {},
-        }
-        if resume and path.exists():
-            old = read(path)
-            for key in ("machine", "versions", "settings"):
-                if old.get(key) != fresh[key]:
-                    raise BenchmarkError(
-                        f"{path} comes from another {key.removesuffix('s')}, so that a run cannot go on with it: "
-                        "run without --resume, or with another --out"
-                    )
-            return cls(path, old)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return cls(path, fresh)
-
-    def has(self, part: str) -> bool:
-        """Whether a part was finished."""
-        return part in self.content["parts"]
+        taken_with = {"machine": machine(), "versions": versions(), "settings": _plain(settings)}
+        if not (resume and path.exists()):
+            return cls(path, {"format": FORMAT, **taken_with, "parts": {}})
+        old = read(path)
+        for key, value in taken_with.items():
+            expect(
+                old.get(key) == value,
+                f"{path} comes from another {key.removesuffix('s')}, so that a run cannot go on with it: run without "
+                "--resume, or with another --out",
+            )
+        return cls(path, old)
 
     def add(self, part: str, found: dict[str, Any], started: float) -> None:
         """Keep what a part found; ``started`` is the ``time.time()`` at its start."""
         taken = {"at": round(started), "seconds": round(time.time() - started, 1), "load average": load()}
         self.content["parts"][part] = {"taken": taken, **found}
-        write_atomically(self.path, json.dumps(self.content, ensure_ascii=False, indent=1) + "\n")
+        write_json(self.path, self.content)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -72,30 +61,26 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """Write a file that is never seen half-written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON for people and programs."""
+    write(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
     """Settings as JSON types; files by their names, since folders differ from machine to machine."""
-    plain: dict[str, Any] = {}
-    for item in fields(settings):
-        value = getattr(settings, item.name)
-        if item.name in ("out", "build"):
-            continue
-        if isinstance(value, Path):
-            value = value.name
-        elif isinstance(value, tuple):
-            value = [part.name if isinstance(part, Path) else part for part in value]
-        plain[item.name] = value
-    return plain
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
+        return value.name if isinstance(value, Path) else value
+
+    return {
+        item.name: plain(getattr(settings, item.name)) for item in fields(settings) if item.name not in ("out", "build")
+    }

@@ -8,16 +8,12 @@ from pathlib import Path
 
 from benchmarks import ROOT
 from benchmarks.engines.base import SPECS
-from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.errors import expect
 
 SENTENCES = ROOT / "benchmarks" / "sentences.en.txt"
 SHIPPED = ROOT / "models" / "en-de"
 BUILD = ROOT / "build" / "bench"
 RESULTS = ROOT / "benchmarks" / "results"
-
-
-def _all_engines() -> tuple[str, ...]:
-    return tuple(SPECS)
 
 
 def available_cores() -> tuple[int, ...]:
@@ -29,66 +25,56 @@ def available_cores() -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run of the benchmarks. BenchmarkError for a value that makes no sense."""
+    """One run of the benchmarks; what has a ``help`` is an option of ``script/bench``.
 
-    checkpoint: Path
-    """Folder of the Marian checkpoint that all engines get."""
-    pack: Path | None = None
-    """Pack for our INT8 engine; None exports the checkpoint."""
-    sentences: Path = SENTENCES
-    """Text to translate, one sentence a line."""
-    dev: tuple[Path, ...] = ()
-    """Files with source, tab, reference, for the quality part."""
-    dev_lines: int = 1000
-    """Lines of each of them."""
-    out: Path = RESULTS
-    """Folder of results."""
-    build: Path = BUILD
-    """Folder of converted models; made once."""
-    engines: tuple[str, ...] = field(default_factory=_all_engines)
-    """Names of the engines to compare."""
-    lengths: tuple[int, ...] = (5, 10, 20, 25, 30, 50, 75, 100)
-    """Source and target tokens of the latency part, the end token counted."""
-    beams: tuple[int, ...] = (1, 4)
-    """Beam sizes."""
-    batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    """Sentences in a batch."""
-    threads: tuple[int, ...] = (1, 2)
-    """Threads of an engine."""
-    turns: int = 20
-    """Turns of each engine in each setting."""
-    turn_seconds: float = 0.15
-    """An engine goes on within its turn until about this time has passed, five calls at most."""
+    BenchmarkError for a value that makes no sense.
+    """
+
+    checkpoint: Path = field(metadata={"help": "Marian checkpoint that all engines get; default: the pack's weights"})
+    pack: Path | None = field(
+        default=None, metadata={"help": "our pack; default: the checkpoint's, or the shipped one"}
+    )
+    sentences: Path = field(default=SENTENCES, metadata={"help": "text to translate, one sentence a line"})
+    dev: tuple[Path, ...] = field(
+        default=(), metadata={"help": "files of source, tab, reference, for the quality part"}
+    )
+    dev_lines: int = field(default=1000, metadata={"help": "lines of each of them"})
+    engines: tuple[str, ...] = field(default=tuple(SPECS), metadata={"help": f"some of: {', '.join(SPECS)}"})
+    lengths: tuple[int, ...] = field(
+        default=(5, 10, 20, 25, 30, 50, 75, 100), metadata={"help": "tokens of a sentence"}
+    )
+    beams: tuple[int, ...] = field(default=(1, 4), metadata={"help": "beam sizes"})
+    batches: tuple[int, ...] = field(default=(1, 2, 4, 8, 16, 32, 64), metadata={"help": "sentences in a batch"})
+    threads: tuple[int, ...] = field(default=(1, 2), metadata={"help": "threads of an engine"})
+    turns: int = field(default=20, metadata={"help": "turns of each engine in each setting"})
+    turn_seconds: float = field(default=0.15, metadata={"help": "length of a turn; five calls at most"})
+    build: Path = field(default=BUILD, metadata={"help": "folder of converted models, made once"})
+    out: Path = field(default=RESULTS, metadata={"help": "folder of results; of a partial run: build/bench/out"})
     cores: tuple[int, ...] = field(default_factory=available_cores)
     """Cores to use; n threads are pinned to the last n of them."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.engines if name not in SPECS]
-        if unknown:
-            raise BenchmarkError(f"no engine {', '.join(unknown)}; there are {', '.join(SPECS)}")
-        if not self.engines:
-            raise BenchmarkError("no engine to measure")
+        expect(not unknown, f"no engine {', '.join(unknown)}; there are {', '.join(SPECS)}")
+        expect(bool(self.engines), "no engine to measure")
         for name in ("lengths", "beams", "batches", "threads"):
             values = getattr(self, name)
-            if not values or min(values) < 1:
-                raise BenchmarkError(f"{name} must be whole numbers of at least 1, not {values}")
-        if min(self.lengths) < 2:
-            raise BenchmarkError("a length counts the end token, so it is 2 at least")
-        if max(self.threads) > len(self.cores):
-            raise BenchmarkError(
-                f"{max(self.threads)} threads need as many cores, and this process may use {len(self.cores)}: "
-                "give it more (taskset), or name fewer: --threads 1"
-            )
-        if self.turns < 1 or self.turn_seconds < 0 or self.dev_lines < 1:
-            raise BenchmarkError("turns and dev_lines must be at least 1, turn_seconds not negative")
-        for path, what in ((self.sentences, "sentences"), *((file, "dev") for file in self.dev)):
-            if not path.is_file():
-                raise BenchmarkError(f"{what}: there is no file {path}")
-        if not (self.checkpoint / "config.json").is_file():
-            raise BenchmarkError(
-                f"{self.checkpoint} is no checkpoint (it has no config.json); name one: --checkpoint DIR, a folder "
-                "with a Hugging Face Marian model and its tokenizer.json"
-            )
+            expect(min(values, default=0) >= 1, f"{name} must be whole numbers of at least 1, not {values}")
+        expect(min(self.lengths) >= 2, "a length counts the end token, so it is 2 at least")
+        expect(
+            max(self.threads) <= len(self.cores),
+            f"{max(self.threads)} threads need as many cores, and this process may use {len(self.cores)}: "
+            "give it more (taskset), or name fewer: --threads 1",
+        )
+        sensible = self.turns >= 1 and self.turn_seconds >= 0 and self.dev_lines >= 1
+        expect(sensible, "turns and dev_lines must be at least 1, turn_seconds not negative")
+        for path in (self.sentences, *self.dev):
+            expect(path.is_file(), f"there is no file {path}")
+        expect(
+            (self.checkpoint / "config.json").is_file(),
+            f"{self.checkpoint} is no checkpoint (it has no config.json); name one: --checkpoint DIR, a folder with a "
+            "Hugging Face Marian model and its tokenizer.json",
+        )
 
     def pinned(self, threads: int) -> list[int]:
         """The cores for an engine of so many threads: the last ones, since systems favour the first."""

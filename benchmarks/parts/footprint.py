@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from benchmarks.engines.base import SPECS, STUDENT
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.environments import environment_for
 from benchmarks.harness.errors import expect
-from benchmarks.harness.worker import environment, pinning
+from benchmarks.harness.worker import child_command, start
 
 TEXT = "Where is the train station?"
 
@@ -23,77 +22,59 @@ def cold(bench: Bench) -> dict[str, Any]:
     Bytecode is there (the first turn writes it) and files are in the system's cache, as on a machine in use.
     """
     settings = bench.settings
-    commands = {}
+    commands: dict[str, list[str]] = {}
     for name, path in bench.paths(STUDENT).items():
-        python = str(environment_for(name, settings.build).python)
+        python = environment_for(name, settings.build).python
+        commands[name] = [*child_command(name, path, 1, bench.tokenizer_json, python), TEXT]
         if name == "ours-int8":
-            commands[name] = [python, "-m", "mobilenmt", "translate", "--pack", str(path), TEXT]
-        else:
-            commands[name] = [python, "-m", "benchmarks.parts.once", name, str(path), str(bench.tokenizer_json), TEXT]
-    if "ours-int8" in commands:
-        python = commands["ours-int8"][0]
-        commands["python alone"] = [python, "-c", "print()"]
-        commands["import onnxruntime"] = [python, "-c", "import onnxruntime; print()"]
-    seconds, outputs = starts(commands, bench.progress(range(settings.turns + 1), "cold start"), settings.pinned(1))
-    rows = [{"engine": name, "output": outputs[name], "seconds": found} for name, found in seconds.items()]
+            commands[name] = [str(python), "-m", "mobilenmt", "translate", "--pack", str(path), TEXT]
+            commands["python alone"] = [str(python), "-c", "print()"]
+            commands["import onnxruntime"] = [str(python), "-c", "import onnxruntime; print()"]
+    found = starts(commands, bench.progress(range(settings.turns + 1), "cold start"), settings.pinned(1))
+    rows = [{"engine": name, "output": output, "seconds": seconds} for name, (output, seconds) in found.items()]
     return {"text": TEXT, "rows": rows}
 
 
 def starts(
-    commands: dict[str, list[str]], turns: Iterable[int], cores: list[int]
-) -> tuple[dict[str, list[list[float]]], dict[str, str]]:
-    """Seconds from the start of each command to its first line, in alternation, and that line; turn 0 is not kept."""
+    commands: Mapping[str, Sequence[str]], turns: Iterable[int], cores: Sequence[int]
+) -> dict[str, tuple[str, list[list[float]]]]:
+    """First line of each command and seconds from its start to that, in alternation; turn 0 is not kept."""
     seconds: dict[str, list[list[float]]] = {name: [] for name in commands}
-    outputs = {}
+    outputs: dict[str, str] = {}
     for turn in turns:
         for name, command in commands.items():
-            start = time.perf_counter()
-            with subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                env=environment(1, harness="benchmarks.parts.once" in command),
-                preexec_fn=pinning(cores),
-                text=True,
-            ) as child:
+            began = time.perf_counter()
+            with start(command, 1, cores, harness="benchmarks.engines.child" in command) as child:
                 assert child.stdout is not None
                 outputs[name] = child.stdout.readline().strip()
-                first = time.perf_counter() - start
+                first = time.perf_counter() - began
             expect(child.returncode == 0, f"cold start of {name} ended with status {child.returncode} (see above)")
             if turn:
                 seconds[name].append([first])
-    return seconds, outputs
+    return {name: (outputs[name], seconds[name]) for name in commands}
 
 
 def size(bench: Bench) -> dict[str, Any]:
-    """Bytes to download and to install for each engine, tokenizer counted, and bytes of its model files."""
+    """Bytes to download and to install for each engine, tokenizer counted, of our engine alone, and of its model."""
     rows = []
     for name, path in bench.progress(bench.paths(tuple(SPECS)).items(), "size"):
         place = environment_for(name, bench.settings.build)
-        rows.append(
-            {
-                "engine": name,
-                "download bytes": place.wheel_bytes,
-                "installed bytes": place.installed_bytes,
-                "model bytes": model_bytes(name, path),
-            }
-        )
+        model = sum(file.stat().st_size for file in model_files(name, path))
+        packages = {"download bytes": place.wheel_bytes, "installed bytes": place.installed_bytes}
+        rows.append({"engine": name, **packages, "our bytes": place.our_bytes, "model bytes": model})
     return {"rows": rows}
 
 
-def model_bytes(name: str, path: Path) -> int:
-    """Bytes of the files that the engine reads. For ours the whole pack; a peer's checkpoint without its tokenizer.
+def model_files(name: str, path: Path) -> list[Path]:
+    """The files that the engine reads. For ours the whole pack; a peer's checkpoint without its tokenizer.
 
     optimum's folder holds a merged decoder beside the two that it was merged from; the ones it opens are counted.
     """
     if "optimum" in name:
-        quantized = any(path.glob("*quantized.onnx"))
-        merged = any(path.glob("decoder_model_merged.onnx"))
-        stems = ["encoder_model"]
-        stems += ["decoder_model_merged"] if merged and not quantized else ["decoder_model", "decoder_with_past_model"]
-        suffix = "_quantized" if quantized else ""
-        files = [file for stem in stems for file in path.glob(f"{stem}{suffix}.onnx*")]
-    elif name.startswith("torch"):
-        files = list(path.glob("*.safetensors")) + list(path.glob("*.bin"))
-    else:
-        files = [file for file in path.iterdir() if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+        suffix = "_quantized" if any(path.glob("*quantized.onnx")) else ""
+        merged = not suffix and any(path.glob("decoder_model_merged.onnx"))
+        decoders = ["decoder_model_merged"] if merged else ["decoder_model", "decoder_with_past_model"]
+        return [file for stem in ("encoder_model", *decoders) for file in path.glob(f"{stem}{suffix}.onnx*")]
+    if name.startswith("torch"):
+        return [*path.glob("*.safetensors"), *path.glob("*.bin")]
+    return [file for file in path.iterdir() if file.is_file()]

@@ -1,4 +1,4 @@
-"""Medians, percentiles, ratios with their uncertainty, and how time grows with length."""
+"""Medians, percentiles, and ratios with their uncertainty."""
 
 from __future__ import annotations
 
@@ -15,15 +15,11 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Summary:
-    """Summary of samples of one quantity."""
+    """Summary of samples of one quantity; percentiles are interpolated."""
 
     median: float
     p95: float
-    """95th percentile, interpolated."""
-    q1: float
-    q3: float
     best: float
-    count: int
 
 
 def summarize(turns: Turns) -> Summary:
@@ -31,8 +27,7 @@ def summarize(turns: Turns) -> Summary:
     values = np.array([value for turn in turns for value in turn], float)
     if not values.size:
         raise ValueError("no samples")
-    q1, median, q3, p95 = np.percentile(values, [25, 50, 75, 95])
-    return Summary(float(median), float(p95), float(q1), float(q3), float(values.min()), int(values.size))
+    return Summary(float(np.median(values)), float(np.percentile(values, 95)), float(values.min()))
 
 
 @dataclass(frozen=True)
@@ -42,6 +37,9 @@ class Ratio:
     value: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
 def ratio(slow: Turns, fast: Turns, seed: int = 0) -> Ratio:
@@ -58,25 +56,3 @@ def ratio(slow: Turns, fast: Turns, seed: int = 0) -> Ratio:
     drawn = np.median(rows[0][first], axis=1) / np.median(rows[1][second], axis=1)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Ratio(value, float(low), float(high))
-
-
-@dataclass(frozen=True)
-class Growth:
-    """Least-squares fit of time = fixed + linear * n + quadratic * n^2."""
-
-    fixed: float
-    linear: float
-    quadratic: float
-    exponent: float
-    """Slope of log time over log n: 1 for linear growth."""
-
-
-def growth(lengths: Sequence[int], times: Sequence[float]) -> Growth:
-    """Fit how times grow with lengths; ValueError for fewer than three lengths."""
-    if len(set(lengths)) < 3:
-        raise ValueError(f"growth needs three lengths at least, not {sorted(set(lengths))}")
-    x, y = np.array(lengths, float), np.array(times, float)
-    # Weighted by 1 / time: the short sentences matter as much as the long ones.
-    quadratic, linear, fixed = np.polyfit(x, y, 2, w=1 / y)
-    exponent = np.polyfit(np.log(x), np.log(y), 1)[0]
-    return Growth(float(fixed), float(linear), float(quadratic), float(exponent))

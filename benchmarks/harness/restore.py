@@ -9,13 +9,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+from safetensors.numpy import save_file
 
-from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.errors import expect
 from benchmarks.harness.prepare import made_once
+from benchmarks.harness.results import write_json
 from mobilenmt.export.checkpoint import MarianConfig, expected_tensors
 from mobilenmt.export.layers import stacked_name
 from mobilenmt.export.precision import ZERO_POINT
@@ -23,13 +29,12 @@ from mobilenmt.export.shortlist import FILE_NAME, Shortlist
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.tokenizer import CONTROL_MARK
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-    import onnx
-
-    Array = npt.NDArray[Any]
-
+Array = npt.NDArray[Any]
 _TABLE = "source_embedding"
+_ATTENTION: list[list[str]] = [[f"self_attn.{part}_proj" for part in "qkv"], ["self_attn.out_proj"]]
+_CROSS = [["encoder_attn.q_proj"], ["encoder_attn.out_proj"]]
+_PARTS = {"encoder": [*_ATTENTION, ["fc1"], ["fc2"]], "decoder": [*_ATTENTION, *_CROSS, ["fc1"], ["fc2"]]}
+"""Projections of a layer that are stored as one matrix."""
 
 
 def restore(path: Path, out: Path) -> Path:
@@ -38,15 +43,13 @@ def restore(path: Path, out: Path) -> Path:
     Raises:
         BenchmarkError: the pack is not one of ``mobilenmt compress``: INT8, one vocabulary, a shortlist.
     """
-    from safetensors.numpy import save_file
-
     pack = Pack.open(path)
     stored = _stored(pack)
-    if not all(f"{_TABLE}.{kind}" in stored for kind in ("int8", "scale", "scale.embedding")):
-        raise BenchmarkError(
-            f"{path}: only an int8 pack of format 2 with one vocabulary and a shortlist can be turned back into a "
-            "checkpoint; name the checkpoint it was made from: --checkpoint DIR"
-        )
+    expect(
+        all(f"{_TABLE}.{kind}" in stored for kind in ("int8", "scale", "scale.embedding")),
+        f"{path}: only an int8 pack of format 2 with one vocabulary and a shortlist can be turned back into a "
+        "checkpoint; name the checkpoint it was made from: --checkpoint DIR",
+    )
     largest = np.argmax(stored[f"{_TABLE}.scale"])
     factor = float(stored[f"{_TABLE}.scale.embedding"][largest, 0] / stored[f"{_TABLE}.scale"][largest])
     config = _config(pack, factor)
@@ -65,13 +68,19 @@ def restore(path: Path, out: Path) -> Path:
     contiguous = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
     save_file(contiguous, out / "model.safetensors", metadata={"format": "pt"})
     tokens = {key: config[key] for key in ("pad_token_id", "eos_token_id", "decoder_start_token_id")}
-    _write(out / "config.json", config)
-    _write(out / "generation_config.json", tokens | _generation(pack))
+    defaults = pack.manifest.generation.to_dict()
+    bad = defaults.pop("bad_token_ids")
     tokenizer, roles = _tokenizer(pack)
     languages = {"source_lang": pack.manifest.source_language, "target_lang": pack.manifest.target_language}
     known = {key: value for key, value in languages.items() if value}
-    _write(out / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | roles | known)
-    _write(out / "tokenizer.json", tokenizer)
+    files = {
+        "config": config,
+        "generation_config": tokens | defaults | ({"bad_words_ids": [[token] for token in bad]} if bad else {}),
+        "tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"} | roles | known,
+        "tokenizer": tokenizer,
+    }
+    for name, content in files.items():
+        write_json(out / f"{name}.json", content)
     common = np.flatnonzero(stored["shortlist.common"])
     Shortlist(common, stored["shortlist.lexical"].astype(np.int32)).save(out / FILE_NAME)
     return out
@@ -85,8 +94,6 @@ def restored(path: Path, build: Path) -> Path:
 
 def _stored(pack: Pack) -> dict[str, Array]:
     """Every weight of translator.onnx, which has all of them without what other graphs' kernels add, by name."""
-    import onnx
-    from onnx import numpy_helper
 
     def initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         yield from graph.initializer
@@ -114,26 +121,18 @@ def _stacks(config: Mapping[str, Any]) -> Iterator[list[str]]:
     """Names of the projections that are stored as one matrix."""
     for side in ("encoder", "decoder"):
         for index in range(config[f"{side}_layers"]):
-            prefix = f"model.{side}.layers.{index}"
-            yield [f"{prefix}.self_attn.{part}_proj" for part in "qkv"]
-            yield [f"{prefix}.self_attn.out_proj"]
-            if side == "decoder":
-                yield [f"{prefix}.encoder_attn.q_proj"]
-                yield [f"{prefix}.encoder_attn.out_proj"]
-            yield [f"{prefix}.fc1"]
-            yield [f"{prefix}.fc2"]
+            for parts in _PARTS[side]:
+                yield [f"model.{side}.layers.{index}.{part}" for part in parts]
     layers = range(config["decoder_layers"])
     yield [f"model.decoder.layers.{index}.encoder_attn.{part}_proj" for index in layers for part in "kv"]
 
 
 def _config(pack: Pack, factor: float) -> dict[str, Any]:
     model, tokens = pack.manifest.model, pack.manifest.tokens
-    sizes = ("d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads")
-    names = (*sizes, "encoder_ffn_dim", "decoder_ffn_dim", "activation_function")
-    return {
+    ours = {"architecture", "parameters", "source_vocab_size", "target_vocab_size", "max_positions"}
+    return {key: value for key, value in asdict(model).items() if key not in ours} | {
         "model_type": "marian",
         "architectures": ["MarianMTModel"],
-        **{name: getattr(model, name) for name in names},
         "vocab_size": model.source_vocab_size,
         "decoder_vocab_size": model.target_vocab_size,
         "max_position_embeddings": model.max_positions,
@@ -147,39 +146,25 @@ def _config(pack: Pack, factor: float) -> dict[str, Any]:
     }
 
 
-def _generation(pack: Pack) -> dict[str, Any]:
-    defaults = pack.manifest.generation.to_dict()
-    bad = defaults.pop("bad_token_ids")
-    return defaults | ({"bad_words_ids": [[token] for token in bad]} if bad else {})
-
-
 def _tokenizer(pack: Pack) -> tuple[dict[str, Any], dict[str, str]]:
     """The pack's tokenizer with its control pieces as other engines know them, under their names, special; and the
     names of end, unknown and padding."""
     content = json.loads(pack.file("tokenizer.json").read_text(encoding="utf-8"))
-    model, special = content["model"], {}
-    pieces = model["vocab"].items() if model["type"] == "BPE" else enumerate(piece for piece, _ in model["vocab"])
-    for first, second in pieces:
-        piece, number = (first, second) if isinstance(first, str) else (second, first)
-        if piece.startswith(CONTROL_MARK):
-            special[piece] = number
-    names = {piece: piece.removeprefix(CONTROL_MARK) for piece in special}
+    model = content["model"]
     if model["type"] == "BPE":
-        model["vocab"] = {names.get(piece, piece): number for piece, number in model["vocab"].items()}
-        if model.get("unk_token") in names:
-            model["unk_token"] = names[model["unk_token"]]
+        numbers = dict(model["vocab"])
+        model["vocab"] = {_plain(piece): number for piece, number in numbers.items()}
+        model["unk_token"] = model.get("unk_token") and _plain(model["unk_token"])
     else:
-        model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+        numbers = {piece: number for number, (piece, _) in enumerate(model["vocab"])}
+        model["vocab"] = [[_plain(piece), score] for piece, score in model["vocab"]]
+    special = {number: _plain(piece) for piece, number in numbers.items() if piece.startswith(CONTROL_MARK)}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    content["added_tokens"] += [
-        {"id": number, "content": names[piece], **flags}
-        for piece, number in sorted(special.items(), key=lambda x: x[1])
-    ]
+    content["added_tokens"] += [{"id": number, "content": special[number], **flags} for number in sorted(special)]
     tokens = pack.manifest.tokens
     roles = {"eos_token": tokens.eos, "unk_token": tokens.unk, "pad_token": tokens.pad}
-    by_number = {number: names[piece] for piece, number in special.items()}
-    return content, {role: by_number[number] for role, number in roles.items() if number in by_number}
+    return content, {role: special[number] for role, number in roles.items() if number in special}
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+def _plain(piece: str) -> str:
+    return piece.removeprefix(CONTROL_MARK)

@@ -1,3 +1,0 @@
-"""What is measured of one pack alone, and the checkpoint in a pack."""
-
-from __future__ import annotations

@@ -1,3 +1,0 @@
-"""Measurements beside script/bench, run by hand."""
-
-from __future__ import annotations
