@@ -8,9 +8,9 @@ import io
 import lzma
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any
 
 _BUFFER = 1 << 18
 
@@ -86,47 +86,26 @@ def open_bytes(path: Path) -> IO[bytes]:
 
     :raises OSError: no such file, or it cannot be read.
     """
-    return _decompressed(path.open("rb"))
+    with path.open("rb") as raw:
+        opener = _opener(raw)
+    return path.open("rb") if opener is None else io.BufferedReader(opener(path), _BUFFER)
 
 
-def _decompressed(raw: IO[bytes]) -> IO[bytes]:
+def _opener(raw: IO[bytes]) -> Callable[[Any], Any] | None:
+    """What decompresses a path or an open file; None where there is nothing to decompress."""
     head = raw.read(6)
     raw.seek(0)
-    if head.startswith(b"\x1f\x8b"):
-        return cast(IO[bytes], io.BufferedReader(_Closing(gzip.GzipFile(fileobj=raw), raw), _BUFFER))
-    if head.startswith(b"\xfd7zXZ\0"):
-        return cast(IO[bytes], io.BufferedReader(_Closing(lzma.LZMAFile(raw), raw), _BUFFER))
-    if head.startswith(b"BZh"):
-        return cast(IO[bytes], io.BufferedReader(_Closing(bz2.BZ2File(raw), raw), _BUFFER))
-    if head.startswith(b"\x28\xb5\x2f\xfd"):
-        return cast(IO[bytes], io.BufferedReader(_ZstdReader(raw), _BUFFER))
-    return raw
+    return next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), None)
 
 
+_OPENERS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"BZh": bz2.open,
+    b"\x28\xb5\x2f\xfd": lambda file: _ZstdReader(file.open("rb") if isinstance(file, Path) else file),
+}
 READ_ERRORS = (Damaged, OSError, EOFError, lzma.LZMAError, zlib.error)
 """What reading a damaged or unreadable file can raise."""
-
-
-class _Closing(io.RawIOBase):
-    """A decompressing file that closes the file below it, too."""
-
-    def __init__(self, stream: gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File, raw: IO[bytes]) -> None:
-        self._stream = stream
-        self._raw = raw
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        data = self._stream.read1(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._stream.close()
-        self._raw.close()
-        super().close()
 
 
 def count_lines(path: Path) -> int:
@@ -141,7 +120,9 @@ def count_lines(path: Path) -> int:
 
 def numbered_lines(path: Path, meter: Meter | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield (line number from 1, line without its line end). Lines end at LF or CR LF. Raises as reading does."""
-    with path.open("rb") as raw, _decompressed(raw) as stream:
+    with path.open("rb") as raw:
+        opener = _opener(raw)
+        stream = raw if opener is None else io.BufferedReader(opener(raw), _BUFFER)
         size = max(1, os.fstat(raw.fileno()).st_size)
         for number, line in enumerate(stream, 1):
             if number == 1:
