@@ -89,7 +89,7 @@ def read_pairs(path: Path) -> Iterator[Pair]:
     path = Path(path)
     number = 0
     try:
-        with io.TextIOWrapper(open_bytes(path), encoding="utf-8", newline="\n") as text:
+        with open_bytes(path) as stream, io.TextIOWrapper(stream, encoding="utf-8", newline="\n") as text:
             for number, line in enumerate(text, 1):
                 fields = line.split("\t")
                 if len(fields) != 3 or not line.endswith("\n"):
