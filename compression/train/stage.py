@@ -111,7 +111,7 @@ def _work(job: TrainingJob, folder: Path, accelerator: Accelerator) -> Mapping[s
             max_tokens=settings.max_tokens,
         )
     accelerator.wait_for_everyone()
-    dataset = PackedDataset.open(folder / "dataset")
+    dataset = PackedDataset(folder / "dataset")
     extras = None
     if isinstance(settings, DistillSettings) and settings.word_level:
         from mobilenmt.compression.train.soft_targets import StoredTargets, live_targets, store_targets, stored_targets

@@ -124,7 +124,7 @@ def test_distributions_are_those_of_the_teacher(root: Path, tmp_path: Path) -> N
     from transformers import MarianMTModel
 
     start(root, tmp_path / "run", word_level=1.0, teacher=root / "teacher", top_k=6)
-    dataset = PackedDataset.open(tmp_path / "run" / "dataset")
+    dataset = PackedDataset(tmp_path / "run" / "dataset")
     vocabulary = Vocabulary.load(root / "vocabulary")
     stored = StoredTargets(tmp_path / "run" / "soft", dataset, vocabulary, 6)
     model = MarianMTModel.from_pretrained(root / "teacher").eval()
@@ -147,7 +147,7 @@ def test_distributions_killed_halfway_are_finished_alike(
     monkeypatch.setattr(soften, "SHARD", 40)
     settings = DistillSettings(**QUICK, word_level=0.5, teacher=root / "teacher", top_k=4)
     start(root, tmp_path / "run")
-    dataset = PackedDataset.open(tmp_path / "run" / "dataset")
+    dataset = PackedDataset(tmp_path / "run" / "dataset")
     vocabulary = Vocabulary.load(root / "vocabulary")
 
     def store(folder: Path) -> None:
@@ -175,7 +175,7 @@ def test_distributions_killed_halfway_are_finished_alike(
 
 def test_batches_bring_the_rows_of_their_tokens(root: Path, tmp_path: Path) -> None:
     start(root, tmp_path / "run", word_level=0.5, teacher=root / "teacher", top_k=4)
-    dataset = PackedDataset.open(tmp_path / "run" / "dataset")
+    dataset = PackedDataset(tmp_path / "run" / "dataset")
     vocabulary = Vocabulary.load(root / "vocabulary")
     stored = StoredTargets(tmp_path / "run" / "soft", dataset, vocabulary, 4)
     indices = np.array([5, 2, 90])
