@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from mobilenmt.compression.core.errors import StageError, TrainingError
 from mobilenmt.compression.core.pairs import Pair, PairWriter
@@ -151,7 +152,7 @@ def test_distributions_killed_halfway_are_finished_alike(
     vocabulary = Vocabulary.load(root / "vocabulary")
 
     def store(folder: Path) -> None:
-        soften.store_targets(settings, dataset, vocabulary, folder, torch.device("cpu"))
+        soften.store_targets(settings, dataset, vocabulary, folder, Accelerator(cpu=True))
 
     store(tmp_path / "whole")
     real, calls = SoftTeacher.best, []
