@@ -7,7 +7,6 @@ all, ``manifest.json``. A folder with a manifest is finished; one without is res
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import platform
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilenmt.compression.core.errors import StageError
-from mobilenmt.compression.core.settings import PATH_IF_THERE, shown, to_mapping
+from mobilenmt.compression.core.settings import shown, to_mapping
 from mobilenmt.runtime.atomic import atomic_path, remove, remove_temporary
 
 MANIFEST = "manifest.json"
@@ -180,7 +179,7 @@ def _identity(name: str, settings: object, inputs: Mapping[str, Path | str]) -> 
             digests[key] = f"sha256:{content_digest(value)}"
         else:
             digests[key] = value
-    compared = to_mapping(_short_paths(settings))
+    compared = to_mapping(settings, lambda path: path.name)
     return {"format": FORMAT, "stage": name, "settings": to_mapping(settings), "compared": compared, "inputs": digests}
 
 
@@ -209,24 +208,6 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 def _told(values: Mapping[str, Any], key: str) -> str:
     return shown(values[key]) if key in values else "not there"
-
-
-def _short_paths(value: Any) -> Any:
-    """The same settings with each path cut to its last part."""
-    if isinstance(value, Path):
-        return value.name
-    if isinstance(value, Mapping):
-        return {key: _short_paths(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_short_paths(item) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        found = {field.name: _short_paths(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        for field in dataclasses.fields(value):
-            if field.metadata.get(PATH_IF_THERE) and isinstance(found[field.name], str):
-                path = Path(found[field.name])
-                found[field.name] = path.name if path.is_absolute() else str(found[field.name])
-        return found
-    return value
 
 
 def _flat(value: Any, prefix: str) -> dict[str, Any]:

@@ -52,8 +52,10 @@ class PackedDataset:
                 raise CorpusError(f"{self.folder}: a dataset of format {card['format']}; this version reads {FORMAT}")
             self.card: dict[str, Any] = card
             count, dtype = int(card["pairs"]), np.dtype(card["dtype"])
-            self._offsets = [_map(self.folder / f"{side}_offsets.npy") for side in SIDES]
-            self._ids = [_map_ids(self.folder / f"{side}.bin", dtype) for side in SIDES]
+            # plain arrays over the mappings: np.memmap's own indexing does bookkeeping for every slice
+            tables = [np.load(self.folder / f"{side}_offsets.npy", mmap_mode="r") for side in SIDES]
+            self._offsets: list[NDArray[np.int64]] = [np.asarray(table) for table in tables]
+            self._ids = [np.asarray(np.memmap(self.folder / f"{side}.bin", dtype, "r")) for side in SIDES]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"{self.folder}: no complete dataset ({error}); build it anew") from error
         for side, offsets, ids in zip(SIDES, self._offsets, self._ids, strict=True):
@@ -232,12 +234,3 @@ def _read(shard: Path, name: str) -> NDArray[Any]:
     except (ValueError, KeyError, EOFError, BadZipFile) as error:
         shard.unlink(missing_ok=True)
         raise CorpusError(f"{shard}: it was damaged ({error}) and is gone; run again to have it made anew") from error
-
-
-def _map(path: Path) -> NDArray[np.int64]:
-    # a plain array over the mapping: np.memmap's own indexing does bookkeeping for every slice
-    return np.asarray(np.load(path, mmap_mode="r"))
-
-
-def _map_ids(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
-    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))

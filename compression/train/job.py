@@ -17,10 +17,6 @@ NO_RESULT = ("save_every", "save_seconds", "teacher_tokens", "threads", "device"
 """Settings that change nothing in what the files that come out mean; they may change on the way, as machines do."""
 
 
-def _quiet(line: str) -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class TrainingJob:
     """A model to train.
@@ -42,7 +38,7 @@ class TrainingJob:
     """Shares of augmented copies."""
     seed: int = 1
     """The recipe's."""
-    report: Callable[[str], None] = _quiet
+    report: Callable[[str], None] = lambda line: None
     """Receives a line now and then."""
 
     def __post_init__(self) -> None:

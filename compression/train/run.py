@@ -33,7 +33,7 @@ from mobilenmt.compression.train.resume import load_state, save_state
 from mobilenmt.compression.train.runlog import RunLog, plot, read_log
 from mobilenmt.compression.train.schedule import learning_rate, total_steps
 from mobilenmt.compression.train.soft_targets import open_targets
-from mobilenmt.compression.train.student import load_weights, make_student, save_checkpoint
+from mobilenmt.compression.train.student import DROPOUT, load_weights, make_student, save_checkpoint
 from mobilenmt.compression.train.update import Updater
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from mobilenmt.runtime.atomic import remove_temporary
@@ -59,9 +59,7 @@ class TrainingRun:
             job.shape,
             vocabulary,
             seed=derive_seed(job.seed, "weights"),
-            dropout=settings.dropout,
-            attention_dropout=settings.attention_dropout,
-            activation_dropout=settings.activation_dropout,
+            **{name: getattr(settings, name) for name in DROPOUT},
         )
         if settings.initial is not None:
             load_weights(student, settings.initial, vocabulary, layers=settings.initial_layers)
@@ -162,20 +160,19 @@ class TrainingRun:
                 result = self.updater.update(self.step, batches, tokens, rate)
                 self.account(result.sums, result.norm, tokens)
                 bar.update()
-                if self.step % settings.log_every == 0 or self.step == self.total:
+                due = self.step == self.total
+                if due or self.step % settings.log_every == 0:
                     bar.set_postfix_str(self.write_log(rate, result.norm), refresh=False)
                 if settings.average_last and self.step % settings.average_every == 0 and self.main:
                     with swapped(self.updater.parameters, self.average_values()):
                         self.snapshots.add(self.step, self.updater.parameters)
-                due = self.step == self.total
-                if self.evaluator and (self.step % settings.dev_every == 0 or self.step == self.total):
+                going_on = not due
+                if self.evaluator and (due or self.step % settings.dev_every == 0):
                     self.evaluate()
-                    due = True
+                    due, going_on = True, going_on and not self.stopped_early
                 due |= bool(settings.save_every) and self.step % settings.save_every == 0
                 due |= bool(settings.save_seconds) and time.monotonic() - self.saved >= settings.save_seconds
-                stopping = (
-                    self.step < self.total and not self.stopped_early and stop.agreed(self.accelerator, self.step)
-                )
+                stopping = going_on and stop.agreed(self.accelerator, self.step)
                 if due or stopping:
                     self.save()
                 if stopping:

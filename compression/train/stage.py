@@ -13,16 +13,12 @@ from mobilenmt.compression.core.stage import StageResult, check_stage, run_stage
 from mobilenmt.compression.dataset.augment import AugmentSettings
 from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.processes import make_accelerator, run_together
-from mobilenmt.compression.train.settings import (
-    DEFAULT_EPOCHS,
-    DistillSettings,
-    TeacherModelSettings,
-    TrainSettings,
-)
+from mobilenmt.compression.train.settings import DEFAULT_EPOCHS, DistillSettings, TeacherModelSettings, TrainSettings
 from mobilenmt.compression.train.size import count_parameters
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.compression.vocabulary.stage import VocabularySettings
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
+
 
 def run(job: TrainingJob, folder: Path, *, name: str = "distill", force: bool = False) -> StageResult:
     """Train a model on pairs (a teacher's text, or references), and write ``folder``/checkpoint.
