@@ -116,6 +116,18 @@ def _cut(source: Array, target: Array, budget: int) -> list[tuple[int, int]]:
     return bounds
 
 
+def by_length(lengths: Array, tokens: int, sentences: int = 1 << 20) -> Iterator[Array]:
+    """Indices of sentences, those of similar length together: at most ``tokens`` a batch, padding counted."""
+    order = np.argsort(lengths, kind="stable")
+    longest = lengths[order].astype(np.int64)
+    start = 0
+    while start < len(order):
+        fits = longest[start : start + sentences] * np.arange(1, min(sentences, len(order) - start) + 1)
+        stop = start + max(1, int(np.searchsorted(fits, tokens, side="right")))
+        yield order[start:stop]
+        start = stop
+
+
 @dataclass(frozen=True)
 class Batch:
     """One piece, ready for the model; int64 arrays."""

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -82,21 +82,21 @@ def make_shards(
             make = stack.enter_context(_workers(job, processes))
         pool = ThreadPoolExecutor(processes)
         stack.callback(pool.shutdown, cancel_futures=True)
-        waiting: deque[tuple[Future[None] | None, Path, int]] = deque()
-        for rows in itertools.chain(first, requests):
+
+        def find(rows: Sequence[tuple[str, ...]]) -> tuple[Path, int]:
             request = json.dumps(rows).encode()
             path = job.path(request)
-            waiting.append((None if path.exists() else pool.submit(make, request), path, len(rows)))
-            while len(waiting) > 2 * processes:
-                yield _result(*waiting.popleft())
+            if not path.exists():
+                make(request)
+            return path, len(rows)
+
+        waiting: deque[Future[tuple[Path, int]]] = deque()
+        for rows in itertools.chain(first, requests):
+            waiting.append(pool.submit(find, rows))
+            if len(waiting) > 2 * processes:
+                yield waiting.popleft().result()
         while waiting:
-            yield _result(*waiting.popleft())
-
-
-def _result(made: Future[None] | None, path: Path, pairs: int) -> tuple[Path, int]:
-    if made is not None:
-        made.result()
-    return path, pairs
+            yield waiting.popleft().result()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ counts as done when ``done/NNNNNN`` is there, which is made after its rows are o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import torch
 
 from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.core.progress import progress
-from mobilenmt.compression.dataset.batches import Array, Pairs, make_batch
+from mobilenmt.compression.dataset.batches import Array, Pairs, by_length, make_batch
 from mobilenmt.compression.train.loss import CHUNK_BYTES_GPU, soften
 from mobilenmt.compression.train.settings import DistillSettings, TrainSettings
 from mobilenmt.compression.train.student import check_same_vocabulary
@@ -159,7 +158,9 @@ def store_targets(
     total = sum(int(lengths[shard].sum()) for _, shard in todo)
     with progress("teacher's distributions", "tokens", total=total, shown=accelerator.is_main_process) as bar:
         for number, shard in todo:
-            for indices in _by_length(dataset, shard, settings.teacher_tokens):
+            longest = np.maximum(dataset.source_lengths[shard], lengths[shard])
+            for chosen in by_length(longest, settings.teacher_tokens):
+                indices = shard[chosen]
                 batch = make_batch(dataset, indices, vocabulary.pad, None)
                 ids, logprobs = teacher.best(DeviceBatch(batch, accelerator.device))
                 rows = files.rows(indices)
@@ -186,16 +187,3 @@ def _take_room(folder: Path, dataset: Pairs, vocabulary: Vocabulary, top_k: int)
                 os.posix_fallocate(stream.fileno(), 0, values * width)
             else:
                 stream.truncate(values * width)
-
-
-def _by_length(dataset: Pairs, indices: Array, tokens: int) -> Iterator[Array]:
-    """Batches of sentences of similar length, at most ``tokens`` with padding."""
-    longest = np.maximum(dataset.source_lengths[indices], dataset.target_lengths[indices])
-    order = indices[np.argsort(longest, kind="stable")]
-    longest = np.sort(longest)
-    start = 0
-    while start < len(order):
-        fits = longest[start:].astype(np.int64) * np.arange(1, len(order) - start + 1)
-        stop = start + max(1, int(np.searchsorted(fits, tokens, side="right")))
-        yield order[start:stop]
-        start = stop
