@@ -6,16 +6,16 @@ characters stay as they are. Lines end at LF alone: U+2028, U+0085 and their lik
 
 from __future__ import annotations
 
+import contextlib
 import io
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from mobilenmt.compression.core.errors import CorpusError
 from mobilenmt.compression.core.streams import READ_ERRORS, open_bytes
+from mobilenmt.runtime.atomic import atomic_path
 
 _LAYOUT = re.compile("[\t\n\r]+")
 
@@ -40,21 +40,19 @@ class PairWriter:
         self.path = Path(path)
         self.count = 0
         """Pairs written so far."""
-        self._temporary = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
         self._level = level
-        self._raw: IO[bytes] | None = None
-        self._out: io.BufferedWriter | None = None
+        self._stack = contextlib.ExitStack()
+        self._out: IO[bytes] | None = None
 
     def __enter__(self) -> PairWriter:
         import zstandard
 
-        try:
-            self._raw = self._temporary.open("wb")
-        except OSError as error:
-            raise CorpusError(f"{self.path}: cannot be written: {error.strerror or error}") from error
-        compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True)
-        stream = compressor.stream_writer(self._raw, closefd=False)
-        self._out = io.BufferedWriter(stream, 1 << 18)  # type: ignore[arg-type]
+        with self._told(), contextlib.ExitStack() as stack:
+            raw = stack.enter_context(stack.enter_context(atomic_path(self.path)).open("wb"))
+            compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True)
+            stream: Any = compressor.stream_writer(raw, closefd=False)
+            self._out = stack.enter_context(io.BufferedWriter(stream, 1 << 18))
+            self._stack = stack.pop_all()
         return self
 
     def write(self, pair: Pair) -> None:
@@ -67,28 +65,20 @@ class PairWriter:
             data = line.encode()
         except UnicodeEncodeError:  # half of a surrogate pair
             data = line.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
-        try:
+        with self._told():
             self._out.write(data + b"\n")
-        except OSError as error:
-            raise CorpusError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         self.count += 1
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        assert self._out is not None and self._raw is not None
+    def __exit__(self, *error: Any) -> None:
+        with self._told():
+            self._stack.__exit__(*error)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            if kind is None:
-                self._out.close()  # flushes, and ends the zstd frame
-                self._raw.flush()
-                os.fsync(self._raw.fileno())
-                self._raw.close()
-                self._temporary.replace(self.path)
-        except OSError as problem:
-            raise CorpusError(f"{self.path}: cannot be written: {problem.strerror or problem}") from problem
-        finally:
-            self._raw.close()
-            self._temporary.unlink(missing_ok=True)
+            yield
+        except OSError as error:
+            raise CorpusError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
 
 def read_pairs(path: Path) -> Iterator[Pair]:
@@ -99,7 +89,7 @@ def read_pairs(path: Path) -> Iterator[Pair]:
     path = Path(path)
     number = 0
     try:
-        with io.TextIOWrapper(open_bytes(path), encoding="utf-8", newline="\n") as text:
+        with open_bytes(path) as stream, io.TextIOWrapper(stream, encoding="utf-8", newline="\n") as text:
             for number, line in enumerate(text, 1):
                 fields = line.split("\t")
                 if len(fields) != 3 or not line.endswith("\n"):

@@ -13,7 +13,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -93,16 +93,22 @@ def from_mapping(cls: type[T], raw: Mapping[str, Any], where: str, *, base: Path
         raise RecipeError(f"{where}{separator}{message}") from None
 
 
-def to_mapping(settings: object) -> Any:
+def to_mapping(settings: object, path_as: Callable[[Path], str] = str) -> Any:
     """Return a settings object as JSON's own types: dataclasses and mappings as dict, tuples as list, paths as text."""
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
-        return {field.name: to_mapping(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+        found = {}
+        for field in dataclasses.fields(settings):
+            value = getattr(settings, field.name)
+            if field.metadata.get(PATH_IF_THERE) and isinstance(value, str) and Path(value).is_absolute():
+                value = Path(value)
+            found[field.name] = to_mapping(value, path_as)
+        return found
     if isinstance(settings, Mapping):
-        return {str(key): to_mapping(value) for key, value in settings.items()}
+        return {str(key): to_mapping(value, path_as) for key, value in settings.items()}
     if isinstance(settings, list | tuple):
-        return [to_mapping(item) for item in settings]
+        return [to_mapping(item, path_as) for item in settings]
     if isinstance(settings, Path):
-        return str(settings)
+        return path_as(settings)
     if settings is None or isinstance(settings, bool | int | float | str):
         return settings
     raise TypeError(f"a setting cannot be a {type(settings).__name__}")

@@ -7,7 +7,6 @@ all, ``manifest.json``. A folder with a manifest is finished; one without is res
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import platform
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilenmt.compression.core.errors import StageError
-from mobilenmt.compression.core.settings import PATH_IF_THERE, shown, to_mapping
+from mobilenmt.compression.core.settings import shown, to_mapping
 from mobilenmt.runtime.atomic import atomic_path, remove, remove_temporary
 
 MANIFEST = "manifest.json"
@@ -56,6 +55,7 @@ def run_stage(
     work: Callable[[Path], Mapping[str, Any]],
     force: bool = False,
     scratch: Collection[str] = (),
+    keep: Collection[str] = (),
 ) -> StageResult:
     """Make the results of a stage, or find them made.
 
@@ -73,27 +73,28 @@ def run_stage(
         work: does the work inside ``folder``.
         force: remove what the folder holds, and begin again.
         scratch: names directly inside ``folder`` that are no results: they may be deleted once the stage is done.
+        keep: names directly inside ``folder`` that ``force`` spares: the work finds out itself whether they still fit.
 
     Raises:
         StageError: an input is missing; the folder is in use, belongs to something else, was made with other settings
             or inputs, or its results are damaged.
     """
-    wanted = _Identity.of(name, settings, inputs)
+    wanted = _identity(name, settings, inputs)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         _check_owner(folder, name)
         if force:
-            _clear(folder)
+            _clear(folder, keep)
         manifest = _read(folder / MANIFEST)
         if manifest is not None:
-            wanted.check(manifest, folder)
+            _check_same(manifest, wanted, folder)
             _check_outputs(folder, manifest)
             return StageResult(name, folder, skipped=True, summary=manifest.get("summary", {}))
         started = _read(folder / STARTED)
         if started is not None:
-            wanted.check(started, folder)
+            _check_same(started, wanted, folder)
         else:
-            write_json(folder / STARTED, wanted.to_dict())
+            write_json(folder / STARTED, wanted)
         remove_temporary(folder)
         begin = time.monotonic()
         summary = to_mapping(work(folder))
@@ -104,7 +105,7 @@ def run_stage(
             for path in _files(folder)
             if path.relative_to(folder).parts[0] not in scratch
         }
-        manifest = {**wanted.to_dict(), "outputs": outputs, "summary": summary, "versions": _versions()}
+        manifest = {**wanted, "outputs": outputs, "summary": summary, "versions": _versions()}
         write_json(folder / MANIFEST, manifest)
     return StageResult(name, folder, skipped=False, summary=summary, seconds=seconds)
 
@@ -123,13 +124,13 @@ def check_stage(folder: Path, *, name: str, settings: object, inputs: Mapping[st
     if not folder.is_dir():
         return False
     _check_owner(folder, name)
-    wanted = _Identity.of(name, settings, there)
+    wanted = _identity(name, settings, there)
     for file in (MANIFEST, STARTED):
         found = _read(folder / file)
         if found is not None:
             known = found.get("inputs", {})
-            absent = {key: known[key] for key in inputs if key not in there and key in known}
-            wanted.with_inputs(absent).check(found, folder)
+            wanted["inputs"] |= {key: known[key] for key in inputs if key not in there and key in known}
+            _check_same(found, wanted, folder)
             return file == MANIFEST
     return False
 
@@ -168,80 +169,45 @@ def content_digest(path: Path) -> str:
     return total.hexdigest()
 
 
-@dataclass(frozen=True)
-class _Identity:
-    """What makes two runs of a stage the same."""
+def _identity(name: str, settings: object, inputs: Mapping[str, Path | str]) -> dict[str, Any]:
+    """What makes two runs of a stage the same, as it is recorded; ``compared`` has paths cut to their last part."""
+    digests = {}
+    for key, value in inputs.items():
+        if isinstance(value, Path):
+            if not value.exists():
+                raise StageError(f"{name}: its input {value} ({key}) is not there; run the stage that makes it")
+            digests[key] = f"sha256:{content_digest(value)}"
+        else:
+            digests[key] = value
+    compared = to_mapping(settings, lambda path: path.name)
+    return {"format": FORMAT, "stage": name, "settings": to_mapping(settings), "compared": compared, "inputs": digests}
 
-    name: str
-    settings: Any
-    """As it is recorded."""
-    compared: Any
-    """The same, with paths shortened to their last part."""
-    inputs: Mapping[str, str]
 
-    @classmethod
-    def of(cls, name: str, settings: object, inputs: Mapping[str, Path | str]) -> _Identity:
-        digests = {}
-        for key, value in inputs.items():
-            if isinstance(value, Path):
-                if not value.exists():
-                    raise StageError(f"{name}: its input {value} ({key}) is not there; run the stage that makes it")
-                digests[key] = f"sha256:{content_digest(value)}"
-            else:
-                digests[key] = value
-        return cls(name, to_mapping(settings), to_mapping(_short_paths(settings)), digests)
-
-    def with_inputs(self, further: Mapping[str, str]) -> _Identity:
-        return _Identity(self.name, self.settings, self.compared, {**self.inputs, **further})
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "stage": self.name,
-            "settings": self.settings,
-            "compared": self.compared,
-            "inputs": dict(self.inputs),
-        }
-
-    def check(self, found: Mapping[str, Any], folder: Path) -> None:
-        old = {**_flat(found.get("compared"), ""), **_flat(found.get("inputs"), "input ")}
-        new = {**_flat(self.compared, ""), **_flat(dict(self.inputs), "input ")}
-        keys = [key for key in {**old, **new} if key not in old or key not in new or old[key] != new[key]]
-        if not keys:
-            return
-        told = [
-            f"{key} changed"
-            if str(new.get(key, old.get(key))).startswith("sha256:")
-            else f"{key} was {_told(old, key)} and is {_told(new, key)}"
-            for key in keys[:_SHOWN_DIFFERENCES]
-        ]
-        more = f" and {len(keys) - _SHOWN_DIFFERENCES} more" if len(keys) > _SHOWN_DIFFERENCES else ""
+def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    told = differences(found.get("compared"), wanted["compared"])
+    told += differences(found.get("inputs"), wanted["inputs"], "input ")
+    if told:
+        more = f" and {len(told) - _SHOWN_DIFFERENCES} more" if len(told) > _SHOWN_DIFFERENCES else ""
         raise StageError(
-            f"{folder} was made with other settings or inputs: {'; '.join(told)}{more}. "
+            f"{folder} was made with other settings or inputs: {'; '.join(told[:_SHOWN_DIFFERENCES])}{more}. "
             "Take another work folder, or begin this stage again with --force"
         )
 
 
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """What differs between two values of JSON types, a phrase for each key, as in ``words was 3 and is 4``."""
+    before, after = _flat(old, prefix), _flat(new, prefix)
+    return [
+        f"{key} changed"
+        if str(after.get(key, before.get(key))).startswith("sha256:")
+        else f"{key} was {_told(before, key)} and is {_told(after, key)}"
+        for key in {**before, **after}
+        if key not in before or key not in after or before[key] != after[key]
+    ]
+
+
 def _told(values: Mapping[str, Any], key: str) -> str:
     return shown(values[key]) if key in values else "not there"
-
-
-def _short_paths(value: Any) -> Any:
-    """The same settings with each path cut to its last part."""
-    if isinstance(value, Path):
-        return value.name
-    if isinstance(value, Mapping):
-        return {key: _short_paths(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_short_paths(item) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        found = {field.name: _short_paths(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        for field in dataclasses.fields(value):
-            if field.metadata.get(PATH_IF_THERE) and isinstance(found[field.name], str):
-                path = Path(found[field.name])
-                found[field.name] = path.name if path.is_absolute() else str(found[field.name])
-        return found
-    return value
 
 
 def _flat(value: Any, prefix: str) -> dict[str, Any]:
@@ -282,10 +248,10 @@ def _check_outputs(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise StageError(f"{path} is not what the stage wrote (its SHA-256 differs); make it again with --force")
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path, keep: Collection[str]) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)  # first: what is half removed must not count as finished
     for path in folder.iterdir():
-        if path.name not in (LOCK, STARTED):
+        if path.name not in (LOCK, STARTED, *keep):
             remove(path)
     (folder / STARTED).unlink(missing_ok=True)  # last: until then the folder is known as ours
 
@@ -305,16 +271,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the system lets go of it when the process ends, however it ends."""
+    from filelock import FileLock, Timeout
+
     try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with (folder / LOCK).open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StageError(f"{folder} is in use by another process; wait for it, or take another folder") from None
+        held = FileLock(folder / LOCK).acquire(blocking=False)
+    except Timeout:
+        raise StageError(f"{folder} is in use by another process; wait for it, or take another folder") from None
+    with held:
         yield
 
 

@@ -2,65 +2,21 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
+import contextlib
 import lzma
 import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
-
-_BUFFER = 1 << 18
+from typing import IO
 
 
 class Damaged(Exception):
-    """What a compressed file holds is cut short or is not what its head says."""
+    """A zstd file that is not what its head says."""
 
 
-class _ZstdReader(io.RawIOBase):
-    """Reads zstd frames one after the other; unlike zstandard's own reader it notices a file that was cut short."""
-
-    def __init__(self, raw: IO[bytes]) -> None:
-        import zstandard
-
-        self._raw = raw
-        self._decompressor = zstandard.ZstdDecompressor()
-        self._frame: zstandard.ZstdDecompressionObj | None = None
-        self._error = zstandard.ZstdError
-        self._ready = memoryview(b"")
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        while not self._ready:
-            data = self._rest or self._raw.read(_BUFFER)
-            self._rest = b""
-            if not data:
-                if self._frame is not None:
-                    raise Damaged("it ends in the middle: cut short")
-                return 0
-            if self._frame is None:
-                self._frame = self._decompressor.decompressobj()
-            try:
-                self._ready = memoryview(self._frame.decompress(data))
-            except self._error as error:
-                raise Damaged(str(error)) from error
-            if self._frame.eof:
-                self._rest = self._frame.unused_data
-                self._frame = None
-        count = min(len(view), len(self._ready))
-        view[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count
+READ_ERRORS = (Damaged, OSError, EOFError, lzma.LZMAError, zlib.error)
+"""What reading a damaged or unreadable file can raise."""
 
 
 class Meter:
@@ -79,54 +35,29 @@ class Meter:
         return sum(self._share.values()) / len(self._share) if self._share else 0.0
 
 
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading its decompressed bytes.
+@contextlib.contextmanager
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading its decompressed bytes, in a ``with`` block.
 
-    Reading raises :class:`Damaged`, or one of :data:`READ_ERRORS`, where the content is damaged.
+    Reading raises one of :data:`READ_ERRORS` where the content is damaged or was cut short.
 
     :raises OSError: no such file, or it cannot be read.
     """
-    return _decompressed(path.open("rb"))
+    with path.open("rb") as raw, _decompressed(raw) as stream:
+        yield stream
 
 
-def _decompressed(raw: IO[bytes]) -> IO[bytes]:
-    head = raw.read(6)
-    raw.seek(0)
-    if head.startswith(b"\x1f\x8b"):
-        return cast(IO[bytes], io.BufferedReader(_Closing(gzip.GzipFile(fileobj=raw), raw), _BUFFER))
-    if head.startswith(b"\xfd7zXZ\0"):
-        return cast(IO[bytes], io.BufferedReader(_Closing(lzma.LZMAFile(raw), raw), _BUFFER))
-    if head.startswith(b"BZh"):
-        return cast(IO[bytes], io.BufferedReader(_Closing(bz2.BZ2File(raw), raw), _BUFFER))
-    if head.startswith(b"\x28\xb5\x2f\xfd"):
-        return cast(IO[bytes], io.BufferedReader(_ZstdReader(raw), _BUFFER))
-    return raw
+@contextlib.contextmanager
+def _decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
+    from backports.zstd import ZstdError  # what xopen reads zstd with
+    from xopen import xopen
 
-
-READ_ERRORS = (Damaged, OSError, EOFError, lzma.LZMAError, zlib.error)
-"""What reading a damaged or unreadable file can raise."""
-
-
-class _Closing(io.RawIOBase):
-    """A decompressing file that closes the file below it, too."""
-
-    def __init__(self, stream: gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File, raw: IO[bytes]) -> None:
-        self._stream = stream
-        self._raw = raw
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        data = self._stream.read1(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._stream.close()
-        self._raw.close()
-        super().close()
+    try:
+        # An open file, so that its first bytes count and not its name; without threads it notices an early end.
+        with xopen(raw, "rb", threads=0) as stream:
+            yield stream
+    except ZstdError as error:
+        raise Damaged(str(error)) from error
 
 
 def count_lines(path: Path) -> int:

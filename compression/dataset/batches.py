@@ -8,9 +8,9 @@ update (less bias than an update of one length).
 from __future__ import annotations
 
 import hashlib
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -116,6 +116,18 @@ def _cut(source: Array, target: Array, budget: int) -> list[tuple[int, int]]:
     return bounds
 
 
+def by_length(lengths: Array, tokens: int, sentences: int = 1 << 20) -> Iterator[Array]:
+    """Indices of sentences, those of similar length together: at most ``tokens`` a batch, padding counted."""
+    order = np.argsort(lengths, kind="stable")
+    longest = lengths[order].astype(np.int64)
+    start = 0
+    while start < len(order):
+        fits = longest[start : start + sentences] * np.arange(1, min(sentences, len(order) - start) + 1)
+        stop = start + max(1, int(np.searchsorted(fits, tokens, side="right")))
+        yield order[start:stop]
+        start = stop
+
+
 @dataclass(frozen=True)
 class Batch:
     """One piece, ready for the model; int64 arrays."""
@@ -192,37 +204,12 @@ def share(pieces: list[Array], accumulation: int, rank: int, world: int) -> list
 
 def prefetch(items: Iterator[T], depth: int) -> Generator[T, None, None]:
     """Iterate in a thread of its own, ``depth`` items ahead, so that a GPU need not wait; errors come through."""
-    waiting: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def put(entry: tuple[T | None, BaseException | None]) -> None:
-        while not stopped.is_set():
-            try:
-                waiting.put(entry, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
+    end = object()
+    with ThreadPoolExecutor(1, "batches") as pool:
+        waiting = deque(pool.submit(next, items, end) for _ in range(depth))
         try:
-            for item in items:
-                put((item, None))
-                if stopped.is_set():
-                    return
-            put((None, StopIteration()))
-        except BaseException as error:
-            put((None, error))
-
-    thread = threading.Thread(target=work, name="batches", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = waiting.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item  # type: ignore[misc]
-    finally:
-        stopped.set()
-        thread.join()
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(pool.submit(next, items, end))
+                yield item  # type: ignore[misc]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

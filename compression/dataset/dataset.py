@@ -9,42 +9,42 @@ A folder of five files::
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilenmt.compression.core.errors import CorpusError
 from mobilenmt.compression.core.pairs import Pair, read_pairs
+from mobilenmt.compression.core.progress import progress
 from mobilenmt.compression.core.settings import to_mapping
 from mobilenmt.compression.core.stage import content_digest, write_json
 from mobilenmt.compression.core.tag_weights import Repeater
 from mobilenmt.compression.dataset.augment import Augmenter, AugmentSettings
+from mobilenmt.compression.dataset.shards import SIDES, Job, make_shards, usable_cores
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
-from mobilenmt.runtime.atomic import remove_temporary
+from mobilenmt.runtime.atomic import atomic_path, remove, remove_temporary
 
 FORMAT = 1
 _CARD = "dataset.json"
-_SIDES = ("source", "target")
-_BATCH = 2048  # pairs tokenized in one call: enough to keep the tokenizers library's threads busy
 
 
 class PackedDataset:
     """A dataset folder, opened. Holds 8 bytes a pair in memory; the ids stay in the page cache.
 
     Any number of threads may read from it.
+
+    :raises CorpusError: something is missing or does not fit together.
     """
 
     def __init__(self, folder: Path) -> None:
-        """See :meth:`open`."""
         self.folder = Path(folder)
         try:
             card = json.loads((self.folder / _CARD).read_text(encoding="utf-8"))
@@ -52,21 +52,15 @@ class PackedDataset:
                 raise CorpusError(f"{self.folder}: a dataset of format {card['format']}; this version reads {FORMAT}")
             self.card: dict[str, Any] = card
             count, dtype = int(card["pairs"]), np.dtype(card["dtype"])
-            self._offsets = [_map(self.folder / f"{side}_offsets.npy") for side in _SIDES]
-            self._ids = [_map_ids(self.folder / f"{side}.bin", dtype) for side in _SIDES]
+            # plain arrays over the mappings: np.memmap's own indexing does bookkeeping for every slice
+            tables = [np.load(self.folder / f"{side}_offsets.npy", mmap_mode="r") for side in SIDES]
+            self._offsets: list[NDArray[np.int64]] = [np.asarray(table) for table in tables]
+            self._ids = [np.asarray(np.memmap(self.folder / f"{side}.bin", dtype, "r")) for side in SIDES]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"{self.folder}: no complete dataset ({error}); build it anew") from error
-        for side, offsets, ids in zip(_SIDES, self._offsets, self._ids, strict=True):
+        for side, offsets, ids in zip(SIDES, self._offsets, self._ids, strict=True):
             if offsets.shape != (count + 1,) or offsets.dtype != np.int64 or int(offsets[-1]) != len(ids):
                 raise CorpusError(f"{self.folder}: {side}.bin and {side}_offsets.npy do not fit; build it anew")
-
-    @classmethod
-    def open(cls, folder: Path) -> PackedDataset:
-        """Open a folder that :func:`build_dataset` made.
-
-        :raises CorpusError: something is missing or does not fit together.
-        """
-        return cls(folder)
 
     def __len__(self) -> int:
         return len(self._offsets[0]) - 1
@@ -126,12 +120,14 @@ def build_dataset(
     augment: AugmentSettings | None,
     seed: int,
     max_tokens: int,
+    processes: int = 0,
 ) -> PackedDataset:
     """Tokenize pairs into a dataset folder, in flat memory; a folder made from the same inputs is taken as it is.
 
     A pair whose tag has weight 3 goes in three times, with 0.5 every second pair of the tag goes in, chosen by a hash
     of its text. Augmented copies (:mod:`mobilenmt.compression.dataset.augment`) stand behind the pairs they are made
-    from; order is the trainer's business.
+    from; order is the trainer's business. Killed, the same call goes on with the shards that are done
+    (:mod:`mobilenmt.compression.dataset.shards`).
 
     :param pairs: file of pairs.
     :param tokenizer: the vocabulary folder, or the tokenizer.json in it.
@@ -141,46 +137,60 @@ def build_dataset(
     :param augment: shares of augmented copies; None for none.
     :param seed: the recipe's seed.
     :param max_tokens: pairs with a longer side, </s> included, are left out and counted.
+    :param processes: how many tokenize; 0 for all cores this process may use. The bytes do not depend on it.
     :raises CorpusError: pairs cannot be read, none are left, or the files cannot be written.
     :raises VocabularyError: the tokenizer does not follow the conventions.
     """
-    vocabulary = Vocabulary.load(tokenizer)
-    card: dict[str, Any] = {
-        "format": FORMAT,
-        "made_from": {
-            "pairs": content_digest(Path(pairs)) if Path(pairs).exists() else "",
-            "tokenizer": content_digest(vocabulary.path),
-            "weights": {tag: float(weight) for tag, weight in weights.items()},
-            "augment": None if augment is None else to_mapping(augment),
-            "seed": seed,
-            "max_tokens": max_tokens,
-        },
-        "vocabulary": vocabulary.size,
-        "dtype": "uint16" if vocabulary.size <= 1 << 16 else "uint32",
+    vocabulary, folder = Vocabulary.load(tokenizer), Path(folder)
+    dictionary = None if augment is None else augment.dictionary
+    made_from: dict[str, Any] = {
+        "pairs": content_digest(Path(pairs)) if Path(pairs).exists() else "",
+        "tokenizer": content_digest(vocabulary.path),
+        "weights": {tag: float(weight) for tag, weight in weights.items()},
+        "augment": None if augment is None else {**to_mapping(augment), "dictionary": None},
+        "dictionary": content_digest(dictionary) if dictionary is not None and dictionary.exists() else "",
+        "seed": seed,
+        "max_tokens": max_tokens,
     }
-    folder = Path(folder)
-    if _made_from(folder) == card["made_from"]:
-        return PackedDataset.open(folder)
+    with contextlib.suppress(CorpusError):
+        found = PackedDataset(folder)
+        if found.card["made_from"] == made_from:
+            return found
+    dtype = "uint16" if vocabulary.size <= 1 << 16 else "uint32"
+    job = Job(str(folder / "shards"), str(vocabulary.path), made_from["tokenizer"], dtype, max_tokens)
+    shards = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(job.folder).mkdir(parents=True, exist_ok=True)
         (folder / _CARD).unlink(missing_ok=True)
         remove_temporary(folder)
-        with _Writer(folder, card["dtype"], max_tokens) as writer:
-            augmenter = None
-            if augment is not None and augment.total() > 0:
-                augmenter = Augmenter(augment, seed, languages=vocabulary.languages, pairs=lambda: read_pairs(pairs))
-            stream = _weighted(pairs, weights, augmenter, seed)
-            while batch := list(itertools.islice(stream, _BATCH)):
-                writer.add(vocabulary, batch)
-            if not writer.counts["pairs"]:
-                raise CorpusError(f"{pairs}: no pair is left for training: {dict(writer.counts) or 'it is empty'}")
-            writer.finish()
-        card |= {"pairs": writer.counts["pairs"], "counts": dict(sorted(writer.counts.items()))}
-        card["tokens"] = {side: writer.tokens[side] for side in _SIDES}
+        augmenter = None
+        if augment is not None and augment.total() > 0:
+            augmenter = Augmenter(augment, seed, languages=vocabulary.languages, pairs=lambda: read_pairs(pairs))
+        stream = _weighted(pairs, weights, augmenter, seed)
+        making = make_shards(job, stream, processes or usable_cores())
+        with contextlib.closing(making), progress("tokenize", "pairs") as bar:
+            for shard, count in making:
+                shards.append(shard)
+                bar.update(count)
+        counts: Counter[str] = Counter()
+        for shard in shards:
+            counts.update(json.loads(str(_read(shard, "counts"))))
+        if not counts["pairs"]:
+            raise CorpusError(f"{pairs}: no pair is left for training: {dict(counts) or 'it is empty'}")
+        card = {
+            "format": FORMAT,
+            "made_from": made_from,
+            "vocabulary": vocabulary.size,
+            "dtype": dtype,
+            "pairs": counts["pairs"],
+            "counts": dict(sorted(counts.items())),
+            "tokens": {side: _merge(folder, side, shards, counts["pairs"]) for side in SIDES},
+        }
         write_json(folder / _CARD, card)
+        remove(Path(job.folder))
     except OSError as error:
         raise CorpusError(f"{folder}: the dataset cannot be written: {error.strerror or error}") from error
-    return PackedDataset.open(folder)
+    return PackedDataset(folder)
 
 
 def _weighted(
@@ -188,104 +198,39 @@ def _weighted(
 ) -> Iterator[tuple[str, Pair]]:
     """Yield (what it is, pair): each pair as often as its weight says, and its augmented copies."""
     repeater = Repeater(weights, seed, "weight")
-    for pair in _progress(read_pairs(pairs)):
+    for pair in read_pairs(pairs):
         for copy in range(repeater.times(pair)):
             yield "plain", pair
             if augmenter is not None:
                 yield from augmenter.augment(pair, copy)
 
 
-def _progress(pairs: Iterator[Pair]) -> Iterator[Pair]:
-    from tqdm import tqdm
-
-    return iter(tqdm(pairs, desc="tokenize", unit=" pairs", unit_scale=True, mininterval=1.0, disable=None))
-
-
-class _Writer:
-    """Appends sentences to the temporary files of a dataset."""
-
-    def __init__(self, folder: Path, dtype: str, max_tokens: int) -> None:
-        self._folder = folder
-        self._dtype = np.dtype(dtype)
-        self._max_tokens = max_tokens
-        self._files: dict[str, IO[bytes]] = {}
-        self.counts: Counter[str] = Counter()
-        self.tokens: Counter[str] = Counter()
-
-    def __enter__(self) -> _Writer:
-        for side in _SIDES:
-            for kind in ("ids", "offsets"):
-                self._files[f"{side} {kind}"] = self._path(side, kind).open("wb")
-            self._files[f"{side} offsets"].write(np.zeros(1, np.int64).tobytes())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            file.close()
-        for side in _SIDES:
-            for kind in ("ids", "offsets"):
-                self._path(side, kind).unlink(missing_ok=True)
-
-    def _path(self, side: str, kind: str) -> Path:
-        return self._folder / f"{side}_{kind}.tmp-{os.getpid()}"
-
-    def add(self, vocabulary: Vocabulary, batch: list[tuple[str, Pair]]) -> None:
-        sources = vocabulary.encode_batch([pair.source for _, pair in batch])
-        targets = vocabulary.encode_batch([pair.target for _, pair in batch])
-        kept: tuple[list[list[int]], list[list[int]]] = ([], [])
-        for (kind, _), source, target in zip(batch, sources, targets, strict=True):
-            if max(len(source), len(target)) >= self._max_tokens:  # </s> comes on top
-                self.counts["too_long"] += 1
-            elif not source or not target:
-                self.counts["empty"] += 1
-            else:
-                self.counts["pairs"] += 1
-                self.counts[kind] += 1
-                kept[0].append(source)
-                kept[1].append(target)
-        eos = [vocabulary.eos]
-        for side, sentences in zip(_SIDES, kept, strict=True):
-            flat = np.fromiter(
-                itertools.chain.from_iterable(itertools.chain(ids, eos) for ids in sentences), self._dtype
-            )
-            ends = np.cumsum(np.fromiter((len(ids) + 1 for ids in sentences), np.int64, len(sentences)))
-            self._files[f"{side} ids"].write(flat.tobytes())
-            self._files[f"{side} offsets"].write((ends + self.tokens[side]).tobytes())
-            self.tokens[side] += len(flat)
-
-    def finish(self) -> None:
-        """Give the files their names."""
-        for file in self._files.values():
-            _sync_close(file)
-        for side in _SIDES:
-            self._path(side, "ids").replace(self._folder / f"{side}.bin")
-            final = self._folder / f"{side}_offsets.npy"
-            temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
-            with temporary.open("wb") as out, self._path(side, "offsets").open("rb") as raw:
-                header = {"descr": "<i8", "fortran_order": False, "shape": (self.counts["pairs"] + 1,)}
-                np.lib.format.write_array_header_1_0(out, header)  # type: ignore[no-untyped-call]
-                shutil.copyfileobj(raw, out, 1 << 20)
-                _sync_close(out)
-            temporary.replace(final)
+def _merge(folder: Path, side: str, shards: Sequence[Path], pairs: int) -> int:
+    """Write the two files of a side; return its tokens."""
+    tokens = 0
+    offsets = folder / f"{side}_offsets.npy"
+    with (
+        atomic_path(folder / f"{side}.bin") as ids,
+        ids.open("wb") as out,
+        atomic_path(offsets) as temporary,
+        temporary.open("wb") as table,
+    ):
+        header = {"descr": "<i8", "fortran_order": False, "shape": (pairs + 1,)}
+        np.lib.format.write_array_header_1_0(table, header)  # type: ignore[no-untyped-call]
+        table.write(np.zeros(1, np.int64).tobytes())
+        for shard in shards:
+            out.write(_read(shard, side).tobytes())
+            ends = np.cumsum(_read(shard, f"{side}_lengths"), dtype=np.int64) + tokens
+            table.write(ends.tobytes())
+            tokens = int(ends[-1]) if len(ends) else tokens
+    return tokens
 
 
-def _sync_close(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-
-
-def _made_from(folder: Path) -> Any:
+def _read(shard: Path, name: str) -> NDArray[Any]:
     try:
-        return json.loads((folder / _CARD).read_text(encoding="utf-8"))["made_from"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _map(path: Path) -> NDArray[np.int64]:
-    # a plain array over the mapping: np.memmap's own indexing does bookkeeping for every slice
-    return np.asarray(np.load(path, mmap_mode="r"))
-
-
-def _map_ids(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
-    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
+        with np.load(shard) as arrays:
+            found: NDArray[Any] = arrays[name]
+            return found
+    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+        shard.unlink(missing_ok=True)
+        raise CorpusError(f"{shard}: it was damaged ({error}) and is gone; run again to have it made anew") from error

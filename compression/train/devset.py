@@ -7,14 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.core.scoring import Score, Scorer
+from mobilenmt.compression.dataset.batches import by_length
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import MarianMTModel
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS, BATCH_SENTENCES = 4096, 256
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,8 @@ class DevEvaluator:
         self.scorer = Scorer(vocabulary.languages[1])
         sources = [source for dev in sets for source in dev.sources]
         encoded = [[*ids[: max_positions - 1], vocabulary.eos] for ids in vocabulary.encode_batch(sources)]
-        order = sorted(range(len(encoded)), key=lambda index: (len(encoded[index]), index))
         self._encoded = encoded
-        self._batches: list[list[int]] = []
-        for index in order:
-            last = self._batches[-1] if self._batches else None
-            if last is None or (len(last) + 1) * len(encoded[index]) > BATCH_TOKENS or len(last) >= 256:
-                self._batches.append([index])
-            else:
-                last.append(index)
+        self._batches = list(by_length(np.array([len(ids) for ids in encoded]), BATCH_TOKENS, BATCH_SENTENCES))
 
     def translate(self, model: MarianMTModel, rank: int = 0, world: int = 1) -> dict[int, str]:
         """Translations by number of sentence (all sets, one after the other); the share of process ``rank``."""
@@ -98,7 +94,7 @@ class DevEvaluator:
                     do_sample=False,
                     max_length=min(self.max_positions, 2 * longest + 10),
                 )
-                for index, ids in zip(batch, output[:, 1:].tolist(), strict=True):
+                for index, ids in zip(batch.tolist(), output[:, 1:].tolist(), strict=True):
                     found[index] = self.vocabulary.decode(ids)
         model.train(training)
         return found

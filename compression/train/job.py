@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.dataset.augment import AugmentSettings
 from mobilenmt.compression.train.settings import TrainSettings
 from mobilenmt.compression.train.student import TOKENIZER_FILES, StudentShape
 
-_NO_RESULT = ("save_every", "save_seconds", "teacher_tokens", "threads", "device")
+NO_RESULT = ("save_every", "save_seconds", "teacher_tokens", "threads", "device")
 """Settings that change nothing in what the files that come out mean; they may change on the way, as machines do."""
-
-
-def _quiet(line: str) -> None:
-    pass
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A model to train."""
+    """A model to train.
+
+    Raises TrainingError if sentences may be longer than the model has positions for.
+    """
 
     shape: StudentShape
     """Its dimensions."""
@@ -38,14 +38,22 @@ class TrainingJob:
     """Shares of augmented copies."""
     seed: int = 1
     """The recipe's."""
-    report: Callable[[str], None] = _quiet
+    report: Callable[[str], None] = lambda line: None
     """Receives a line now and then."""
+
+    def __post_init__(self) -> None:
+        longest, positions = self.settings.max_tokens, self.shape.max_position_embeddings
+        if longest > positions:
+            raise TrainingError(
+                f"max_tokens {longest} exceeds max_position_embeddings {positions} of the model; "
+                "lower the one or raise the other"
+            )
 
     def described(self) -> dict[str, Any]:
         """The settings that the result depends on, as a stage's folder remembers them."""
         values = {item.name: getattr(self.settings, item.name) for item in dataclasses.fields(self.settings)}
         return {
-            **{key: value for key, value in values.items() if key not in _NO_RESULT},
+            **{key: value for key, value in values.items() if key not in NO_RESULT},
             "student": self.shape,
             "weights": dict(self.weights),
             "augment": self.augment,
@@ -58,8 +66,11 @@ class TrainingJob:
         # What else lies there does not count: its report has measured memory, which differs each time it is made.
         inputs |= {path.name: path for path in beside if path.exists() or not self.vocabulary.exists()}
         inputs |= {f"dev {path.name}": path for path in self.settings.dev}
-        for key in ("initial", "teacher"):
-            path = getattr(self.settings, key, None)
-            if path is not None:
-                inputs[key] = path
-        return inputs
+        if self.augment is not None and self.augment.dictionary is not None:
+            inputs["dictionary"] = self.augment.dictionary
+        return inputs | self.checkpoints()
+
+    def checkpoints(self) -> dict[str, Path]:
+        """The checkpoints it starts or learns from, by the name of their setting."""
+        found = {key: getattr(self.settings, key, None) for key in ("initial", "teacher")}
+        return {key: path for key, path in found.items() if path is not None}

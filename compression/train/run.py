@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mobilenmt.compression.core.errors import StoppedError, TrainingError
+from mobilenmt.compression.core.progress import progress
 from mobilenmt.compression.core.stage import write_json
 from mobilenmt.compression.dataset.batches import (
     Batch,
@@ -27,13 +28,13 @@ from mobilenmt.compression.dataset.batches import (
 from mobilenmt.compression.train.averaging import Snapshots, swapped
 from mobilenmt.compression.train.devset import DevEvaluator, mean_score, read_dev_sets, to_json
 from mobilenmt.compression.train.interrupt import StopRequest
-from mobilenmt.compression.train.loss import LossWeights
+from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.resume import load_state, save_state
 from mobilenmt.compression.train.runlog import RunLog, plot, read_log
 from mobilenmt.compression.train.schedule import learning_rate, total_steps
-from mobilenmt.compression.train.settings import TrainSettings
-from mobilenmt.compression.train.student import StudentShape, load_weights, make_student, save_checkpoint
-from mobilenmt.compression.train.update import Extras, Updater
+from mobilenmt.compression.train.soft_targets import open_targets
+from mobilenmt.compression.train.student import DROPOUT, load_weights, make_student, save_checkpoint
+from mobilenmt.compression.train.update import Updater
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from mobilenmt.runtime.atomic import remove_temporary
 
@@ -45,44 +46,32 @@ class TrainingRun:
     """The model and everything that changes while it trains."""
 
     def __init__(
-        self,
-        shape: StudentShape,
-        settings: TrainSettings,
-        dataset: Pairs,
-        vocabulary: Vocabulary,
-        folder: Path,
-        seed: int,
-        extras: Extras | None,
-        accelerator: Accelerator,
-        report: Callable[[str], None],
+        self, job: TrainingJob, dataset: Pairs, vocabulary: Vocabulary, folder: Path, accelerator: Accelerator
     ) -> None:
-        self.settings, self.dataset, self.vocabulary, self.folder = settings, dataset, vocabulary, folder
-        self.seed, self.accelerator = seed, accelerator
+        settings = self.settings = job.settings
+        self.dataset, self.vocabulary, self.folder = dataset, vocabulary, folder
+        self.seed, self.accelerator = job.seed, accelerator
         self.main = accelerator.is_main_process
-        self.report = report if self.main else lambda line: None
+        self.report = job.report if self.main else lambda line: None
         dev_sets = read_dev_sets(settings.dev, settings.dev_lines)
-        self.evaluator = DevEvaluator(dev_sets, vocabulary, shape.max_position_embeddings) if dev_sets else None
+        self.evaluator = DevEvaluator(dev_sets, vocabulary, job.shape.max_position_embeddings) if dev_sets else None
         student = make_student(
-            shape,
+            job.shape,
             vocabulary,
-            seed=derive_seed(seed, "weights"),
-            dropout=settings.dropout,
-            attention_dropout=settings.attention_dropout,
-            activation_dropout=settings.activation_dropout,
+            seed=derive_seed(job.seed, "weights"),
+            **{name: getattr(settings, name) for name in DROPOUT},
         )
         if settings.initial is not None:
             load_weights(student, settings.initial, vocabulary, layers=settings.initial_layers)
-        weights = extras.weights if extras else LossWeights(label_smoothing=settings.label_smoothing)
-        self.stored = extras.stored if extras else None
-        soft_targets = extras.targets(accelerator) if extras and extras.targets else None
-        self.updater = Updater(student, settings, weights, accelerator, soft_targets, seed)
+        self.stored, soft = open_targets(settings, dataset, vocabulary, folder / "soft", accelerator.device)
+        self.updater = Updater(student, settings, accelerator, soft, job.seed)
         self.student = student
         self.log = RunLog(folder / "log.jsonl")
         self.snapshots = Snapshots(folder / "snapshots", settings.average_last)
         self.updates_per_epoch = self.plan(0).updates
         self.total = total_steps(settings, self.updates_per_epoch)
-        self.step = self.epoch = self.position = self.tokens = self.window_tokens = 0
-        self.window = torch.zeros(3, dtype=torch.float64, device=accelerator.device)
+        self.step = self.epoch = self.position = self.tokens = 0
+        self.window = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
         self.best: dict[str, Any] | None = None
         self.waited = self.skipped = self.bad_in_a_row = 0
         self.stopped_early = False
@@ -107,7 +96,9 @@ class TrainingRun:
         if state is not None:
             self.updater.restore(state.tensors)
             values = dict(state.values)
-            self.window = torch.tensor(values.pop("window"), dtype=torch.float64, device=self.window.device)
+            window = [*values.pop("window"), values.pop("window_tokens")]
+            if self.main:  # they are its own sums, whatever the number of processes was and is
+                self.window += torch.tensor(window, dtype=torch.float64, device=self.window.device)
             self.step = state.step
             for name, value in values.items():
                 setattr(self, name, value)
@@ -127,9 +118,11 @@ class TrainingRun:
         self.saved = time.monotonic()
         if not self.main:
             return
-        names = "epoch position tokens window_tokens best waited skipped bad_in_a_row stopped_early"
-        values = {name: getattr(self, name) for name in names.split()}
-        save_state(self.folder / "last", self.step, {**values, "window": self.window.tolist()}, self.updater.state())
+        names = ("epoch", "position", "tokens", "best", "waited", "skipped", "bad_in_a_row", "stopped_early")
+        values = {name: getattr(self, name) for name in names}
+        *sums, tokens = self.window.tolist()
+        values |= {"window": sums, "window_tokens": int(tokens)}
+        save_state(self.folder / "last", self.step, values, self.updater.state())
         if self.settings.average_last:
             self.snapshots.prune()
 
@@ -152,14 +145,12 @@ class TrainingRun:
             epoch, position = epoch + 1, 0
 
     def loop(self, stop: StopRequest) -> None:
-        from tqdm import tqdm
-
         source = self.work()
         work = prefetch(source, 4) if self.accelerator.device.type != "cpu" else source
         settings = self.settings
         with (
             contextlib.closing(work),
-            tqdm(total=self.total, initial=self.step, unit=" updates", disable=not self.main, mininterval=1.0) as bar,
+            progress("train", "updates", total=self.total, initial=self.step, shown=self.main) as bar,
         ):
             self.mark = time.monotonic()
             while self.step < self.total and not self.stopped_early:
@@ -169,20 +160,19 @@ class TrainingRun:
                 result = self.updater.update(self.step, batches, tokens, rate)
                 self.account(result.sums, result.norm, tokens)
                 bar.update()
-                if self.step % settings.log_every == 0 or self.step == self.total:
-                    bar.set_postfix_str(self.write_log(rate, result.norm))
+                due = self.step == self.total
+                if due or self.step % settings.log_every == 0:
+                    bar.set_postfix_str(self.write_log(rate, result.norm), refresh=False)
                 if settings.average_last and self.step % settings.average_every == 0 and self.main:
                     with swapped(self.updater.parameters, self.average_values()):
                         self.snapshots.add(self.step, self.updater.parameters)
-                due = self.step == self.total
-                if self.evaluator and (self.step % settings.dev_every == 0 or self.step == self.total):
+                going_on = not due
+                if self.evaluator and (due or self.step % settings.dev_every == 0):
                     self.evaluate()
-                    due = True
+                    due, going_on = True, going_on and not self.stopped_early
                 due |= bool(settings.save_every) and self.step % settings.save_every == 0
                 due |= bool(settings.save_seconds) and time.monotonic() - self.saved >= settings.save_seconds
-                stopping = (
-                    self.step < self.total and not self.stopped_early and stop.agreed(self.accelerator, self.step)
-                )
+                stopping = going_on and stop.agreed(self.accelerator, self.step)
                 if due or stopping:
                     self.save()
                 if stopping:
@@ -196,7 +186,6 @@ class TrainingRun:
         self.tokens += tokens
         if math.isfinite(norm):
             self.window += sums
-            self.window_tokens += tokens
             self.bad_in_a_row = 0
             return
         self.skipped += 1
@@ -209,11 +198,10 @@ class TrainingRun:
             )
 
     def write_log(self, rate: float, norm: float) -> str:
-        sums = self.accelerator.reduce(self.window, "sum").tolist()
-        count = max(self.window_tokens, 1)
+        *sums, count = self.accelerator.reduce(self.window, "sum").tolist()
         now = time.monotonic()
         weights = self.updater.weights
-        nll, smoothed, divergence = (value / count for value in sums)
+        nll, smoothed, divergence = (value / max(count, 1) for value in sums)
         entry = {
             "step": self.step,
             "kind": "train",
@@ -231,7 +219,7 @@ class TrainingRun:
         if self.main:
             self.log.write(entry)
         self.window.zero_()
-        self.window_tokens, self.mark, self.mark_tokens = 0, now, self.tokens
+        self.mark, self.mark_tokens = now, self.tokens
         return f"loss {nll:.3f}, {entry['tokens_per_second']:,} tokens/s"
 
     def average_values(self) -> dict[str, torch.Tensor] | None:

@@ -62,15 +62,9 @@ def plot(log: Path, out: Path) -> None:
     names = sorted({name for entry in dev for name in entry["scores"]})
     for index, name in enumerate(names):
         points = [(entry["step"], entry["scores"][name]) for entry in dev if name in entry["scores"]]
-        for metric, style in (("bleu", "-"), ("chrf", ":")):
-            right.plot(
-                [step for step, _ in points],
-                [score[metric] for _, score in points],
-                style,
-                marker=".",
-                color=f"C{index % 10}",
-                label=f"{name} {'BLEU' if metric == 'bleu' else 'chrF'}",
-            )
+        for metric, shown, style in (("bleu", "BLEU", "-"), ("chrf", "chrF", ":")):
+            steps, values = zip(*((step, score[metric]) for step, score in points), strict=True)
+            right.plot(steps, values, style, marker=".", color=f"C{index % 10}", label=f"{name} {shown}")
     right.set(xlabel="updates", title="Dev sets (dotted: chrF)")
     if names:
         right.legend(fontsize="small")

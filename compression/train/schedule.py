@@ -41,16 +41,12 @@ def make_optimizer(parameters: dict[str, torch.nn.Parameter], settings: TrainSet
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019) on the matrices of the layers alone."""
     import torch
 
-    decayed = {name for name, value in parameters.items() if value.dim() > 1 and name != "model.shared.weight"}
-    groups = [
-        {
-            "params": [value for name, value in parameters.items() if name in decayed],
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [value for name, value in parameters.items() if name not in decayed], "weight_decay": 0.0},
-    ]
+    groups: dict[float, list[torch.nn.Parameter]] = {settings.weight_decay: [], 0.0: []}
+    for name, value in parameters.items():
+        matrix = value.dim() > 1 and name != "model.shared.weight"
+        groups[settings.weight_decay if matrix else 0.0].append(value)
     return torch.optim.AdamW(
-        groups,
+        [{"params": members, "weight_decay": decay} for decay, members in groups.items()],
         lr=settings.learning_rate,
         betas=(settings.adam_beta1, settings.adam_beta2),
         eps=settings.adam_epsilon,

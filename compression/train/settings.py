@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from mobilenmt.compression.core.errors import RecipeError
-from mobilenmt.compression.train.student import StudentShape
+from mobilenmt.compression.train.student import DROPOUT, StudentShape
 
 DEFAULT_EPOCHS = 20
 
@@ -89,13 +89,15 @@ class TrainSettings:
     device: Literal["auto", "cpu"] = "auto"
     """auto: what Accelerate finds (a GPU if there is one)."""
     threads: int = 0
-    """CPU threads of one process; 0 leaves it to torch. Results are the same bit for bit for one number of threads."""
+    """CPU threads of one process; 0 leaves it to torch. Results are the same bit for bit for one number of threads. So
+    many processes tokenize the text, 0: one a core."""
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise RecipeError(f"{name}: must be at least {least}, found {value}")
+        for least, names in _LEAST.items():
+            for name in names.split():
+                value = getattr(self, name)
+                if value is not None and not value >= least:
+                    raise RecipeError(f"{name}: must be at least {least}, found {value}")
         for name in _SHARES:
             if not 0 <= getattr(self, name) < 1:
                 raise RecipeError(f"{name}: must be from 0 up to, not including, 1, found {getattr(self, name)}")
@@ -170,32 +172,9 @@ class TeacherModelSettings(TrainSettings):
     """Dimensions; the default is Transformer-base (Vaswani et al. 2017)."""
 
 
-_SHARES = (
-    "adam_beta1",
-    "adam_beta2",
-    "dropout",
-    "attention_dropout",
-    "activation_dropout",
-    "label_smoothing",
-    "ema_decay",
-)
-_LEAST: dict[str, float] = {
-    "steps": 1,
-    "epochs": 1,
-    "batch_tokens": 1,
-    "accumulation": 1,
-    "max_tokens": 2,
-    "warmup_steps": 0,
-    "weight_decay": 0,
-    "clip_norm": 0,
-    "average_last": 0,
-    "average_every": 1,
-    "dev_lines": 0,
-    "dev_every": 1,
-    "patience": 0,
-    "save_every": 0,
-    "save_seconds": 0,
-    "log_every": 1,
-    "bad_updates": 1,
-    "threads": 0,
+_SHARES = (*DROPOUT, "label_smoothing", "adam_beta1", "adam_beta2", "ema_decay")
+_LEAST = {
+    0: "warmup_steps weight_decay clip_norm average_last dev_lines patience save_every save_seconds threads",
+    1: "steps epochs batch_tokens accumulation average_every dev_every log_every bad_updates",
+    2: "max_tokens",
 }

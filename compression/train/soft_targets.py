@@ -8,8 +8,6 @@ counts as done when ``done/NNNNNN`` is there, which is made after its rows are o
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +15,10 @@ import numpy as np
 import torch
 
 from mobilenmt.compression.core.errors import TrainingError
-from mobilenmt.compression.dataset.batches import Array, make_batch
+from mobilenmt.compression.core.progress import progress
+from mobilenmt.compression.dataset.batches import Array, Pairs, by_length, make_batch
 from mobilenmt.compression.train.loss import CHUNK_BYTES_GPU, soften
-from mobilenmt.compression.train.settings import DistillSettings
+from mobilenmt.compression.train.settings import DistillSettings, TrainSettings
 from mobilenmt.compression.train.student import check_same_vocabulary
 from mobilenmt.compression.train.update import DeviceBatch, SoftTargets, matrix_type
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
@@ -28,8 +27,6 @@ from mobilenmt.runtime.atomic import atomic_path
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from mobilenmt.compression.dataset.dataset import PackedDataset
-
 SHARD = 20_000
 """Sentences of a shard: minutes of work that a kill can cost."""
 
@@ -37,22 +34,21 @@ SHARD = 20_000
 class SoftTeacher:
     """A teacher that says how likely it finds each piece, for given sources and targets."""
 
-    def __init__(
-        self, checkpoint: Path, vocabulary: Vocabulary, top_k: int, precision: str, device: torch.device
-    ) -> None:
+    def __init__(self, settings: DistillSettings, vocabulary: Vocabulary, device: torch.device) -> None:
         from transformers import MarianMTModel
 
-        check_soft_teacher(checkpoint, vocabulary, 0)
-        self.top_k = top_k
+        assert settings.teacher is not None
+        check_soft_teacher(settings.teacher, vocabulary, settings.max_tokens)
         self.classes = vocabulary.size - 1
+        self.count = min(settings.top_k or self.classes, self.classes)
         self.device = device
-        self.dtype = matrix_type(precision, device)
-        self.model: Any = MarianMTModel.from_pretrained(checkpoint, attn_implementation="sdpa")
+        self.dtype = matrix_type(settings.precision, device)
+        self.model: Any = MarianMTModel.from_pretrained(settings.teacher, attn_implementation="sdpa")
         self.model = self.model.float().to(device).eval().requires_grad_(False)
 
     @torch.no_grad()
     def best(self, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The ``top_k`` likeliest pieces of each target token: int64 [N, K], and their log-probabilities, float32."""
+        """The ``count`` likeliest pieces of each target token: int64 [N, K], and their log-probabilities, float32."""
         model = self.model
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             hidden = model.model(
@@ -64,11 +60,10 @@ class SoftTeacher:
             hidden = hidden.reshape(-1, hidden.shape[-1])
             if batch.positions is not None:
                 hidden = hidden.index_select(0, batch.positions)
-            count = self.top_k or self.classes
             found = []
             for chunk in hidden.split(max(1, CHUNK_BYTES_GPU // 8 // (4 * self.classes))):
                 logits = (model.lm_head(chunk) + model.final_logits_bias).float()[:, : self.classes]
-                values, ids = logits.topk(min(count, self.classes), dim=1)
+                values, ids = logits.topk(self.count, dim=1)
                 found.append((ids, values - logits.logsumexp(1, keepdim=True)))
         ids, logprobs = zip(*found, strict=True)
         return torch.cat(ids), torch.cat(logprobs)
@@ -94,37 +89,10 @@ def check_soft_teacher(checkpoint: Path, vocabulary: Vocabulary, max_tokens: int
         )
 
 
-def live_targets(settings: DistillSettings, vocabulary: Vocabulary) -> Callable[[Accelerator], SoftTargets]:
-    """The teacher runs beside the student."""
-
-    def make(accelerator: Accelerator) -> SoftTargets:
-        assert settings.teacher is not None
-        teacher = SoftTeacher(settings.teacher, vocabulary, settings.top_k, settings.precision, accelerator.device)
-
-        def targets(batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-            ids, logprobs = teacher.best(batch)
-            return ids, soften(logprobs, settings.temperature)
-
-        return targets
-
-    return make
-
-
-def stored_targets(temperature: float) -> Callable[[Accelerator], SoftTargets]:
-    """The batch brings the teacher's distributions along."""
-
-    def targets(batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        return batch.soft_ids, soften(batch.soft_logprobs, temperature)
-
-    return lambda accelerator: targets
-
-
 class StoredTargets:
     """The two files, opened. Callable: indices of sentences to pieces int64 [N, K] and log-probabilities [N, K]."""
 
-    def __init__(
-        self, folder: Path, dataset: PackedDataset, vocabulary: Vocabulary, top_k: int, mode: str = "r"
-    ) -> None:
+    def __init__(self, folder: Path, dataset: Pairs, vocabulary: Vocabulary, top_k: int, mode: str = "r") -> None:
         self.offsets = np.concatenate(([0], np.cumsum(dataset.target_lengths, dtype=np.int64)))
         shape = (int(self.offsets[-1]), min(top_k, vocabulary.size - 1))
         kind = np.uint16 if vocabulary.size <= 1 << 16 else np.uint32
@@ -143,22 +111,35 @@ class StoredTargets:
         return np.repeat(begins - (ends - lengths), lengths) + np.arange(ends[-1])
 
 
+def open_targets(
+    settings: TrainSettings, dataset: Pairs, vocabulary: Vocabulary, folder: Path, device: torch.device
+) -> tuple[StoredTargets | None, SoftTargets | None]:
+    """What brings the teacher's distributions into a batch, if they are stored, and what gives those of a batch."""
+    if not isinstance(settings, DistillSettings) or not settings.word_level:
+        return None, None
+    temperature = settings.temperature
+    if settings.soft_targets == "stored":
+        stored = StoredTargets(folder, dataset, vocabulary, settings.top_k)
+        return stored, lambda batch: (batch.soft_ids, soften(batch.soft_logprobs, temperature))
+    teacher = SoftTeacher(settings, vocabulary, device)
+
+    def live(batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        ids, logprobs = teacher.best(batch)
+        return ids, soften(logprobs, temperature)
+
+    return None, live
+
+
 def store_targets(
-    settings: DistillSettings,
-    dataset: PackedDataset,
-    vocabulary: Vocabulary,
-    folder: Path,
-    device: torch.device,
-    rank: int = 0,
-    world: int = 1,
+    settings: TrainSettings, dataset: Pairs, vocabulary: Vocabulary, folder: Path, accelerator: Accelerator
 ) -> None:
-    """Make the files of :class:`StoredTargets`, or the rest of them; process ``rank`` makes its share of the shards.
+    """Make this process's share of the files of :class:`StoredTargets`, or the rest of it, if the settings want them.
 
     Raises TrainingError if the disk is full (room is taken before the work begins).
     """
-    from tqdm import tqdm
-
-    assert settings.teacher is not None
+    if not isinstance(settings, DistillSettings) or not settings.word_level or settings.soft_targets != "stored":
+        return
+    rank, world = accelerator.process_index, accelerator.num_processes
     shards = [np.arange(start, min(start + SHARD, len(dataset))) for start in range(0, len(dataset), SHARD)]
     try:
         (folder / "done").mkdir(parents=True, exist_ok=True)
@@ -166,21 +147,22 @@ def store_targets(
             _take_room(folder, dataset, vocabulary, settings.top_k)
     except OSError as error:
         raise TrainingError(f"{folder}: no room for the teacher's distributions: {error}; lower top_k") from error
+    accelerator.wait_for_everyone()  # the first process has made the files
     mine = [(number, shard) for number, shard in enumerate(shards) if number % world == rank]
     todo = [(number, shard) for number, shard in mine if not (folder / "done" / f"{number:06d}").exists()]
     if not todo:
         return
-    teacher = SoftTeacher(settings.teacher, vocabulary, settings.top_k, settings.precision, device)
-    while not all((folder / name).exists() for name in ("ids.bin", "logprobs.bin")):
-        time.sleep(0.1)  # the first process is about to make them
+    teacher = SoftTeacher(settings, vocabulary, accelerator.device)
     files = StoredTargets(folder, dataset, vocabulary, settings.top_k, "r+")
     lengths = np.asarray(dataset.target_lengths)
     total = sum(int(lengths[shard].sum()) for _, shard in todo)
-    with tqdm(total=total, desc="teacher's distributions", unit=" tokens", unit_scale=True, disable=rank > 0) as bar:
+    with progress("teacher's distributions", "tokens", total=total, shown=accelerator.is_main_process) as bar:
         for number, shard in todo:
-            for indices in _by_length(dataset, shard, settings.teacher_tokens):
+            longest = np.maximum(dataset.source_lengths[shard], lengths[shard])
+            for chosen in by_length(longest, settings.teacher_tokens):
+                indices = shard[chosen]
                 batch = make_batch(dataset, indices, vocabulary.pad, None)
-                ids, logprobs = teacher.best(DeviceBatch(batch, device))
+                ids, logprobs = teacher.best(DeviceBatch(batch, accelerator.device))
                 rows = files.rows(indices)
                 files.ids[rows] = ids.cpu().numpy()
                 files.logprobs[rows] = np.maximum(logprobs.cpu().numpy(), np.finfo(np.float16).min)
@@ -193,7 +175,7 @@ def store_targets(
                 raise TrainingError(f"{folder}: cannot be written: {error}; make room and run again") from error
 
 
-def _take_room(folder: Path, dataset: PackedDataset, vocabulary: Vocabulary, top_k: int) -> None:
+def _take_room(folder: Path, dataset: Pairs, vocabulary: Vocabulary, top_k: int) -> None:
     """Make both files in full size, so that a disk too small is found out now."""
     values = int(np.sum(dataset.target_lengths, dtype=np.int64)) * min(top_k, vocabulary.size - 1)
     for name, width in (("ids.bin", 2 if vocabulary.size <= 1 << 16 else 4), ("logprobs.bin", 2)):
@@ -205,16 +187,3 @@ def _take_room(folder: Path, dataset: PackedDataset, vocabulary: Vocabulary, top
                 os.posix_fallocate(stream.fileno(), 0, values * width)
             else:
                 stream.truncate(values * width)
-
-
-def _by_length(dataset: PackedDataset, indices: Array, tokens: int) -> Iterator[Array]:
-    """Batches of sentences of similar length, at most ``tokens`` with padding."""
-    longest = np.maximum(dataset.source_lengths[indices], dataset.target_lengths[indices])
-    order = indices[np.argsort(longest, kind="stable")]
-    longest = np.sort(longest)
-    start = 0
-    while start < len(order):
-        fits = longest[start:].astype(np.int64) * np.arange(1, len(order) - start + 1)
-        stop = start + max(1, int(np.searchsorted(fits, tokens, side="right")))
-        yield order[start:stop]
-        start = stop

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mobilenmt.compression.core.context import Context, Stage
-from mobilenmt.compression.core.errors import RecipeError
+from mobilenmt.compression.core.errors import EvaluationError, RecipeError
+from mobilenmt.compression.core.scoring import Scorer
 from mobilenmt.compression.core.stage import StageResult, check_stage, run_stage
 from mobilenmt.compression.dataset.augment import AugmentSettings
 from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.processes import make_accelerator, run_together
-from mobilenmt.compression.train.settings import (
-    DEFAULT_EPOCHS,
-    DistillSettings,
-    TeacherModelSettings,
-    TrainSettings,
-)
+from mobilenmt.compression.train.settings import DEFAULT_EPOCHS, DistillSettings, TeacherModelSettings, TrainSettings
 from mobilenmt.compression.train.size import count_parameters
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.compression.vocabulary.stage import VocabularySettings
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-
-CHECKPOINT = "checkpoint"
-"""The result, inside the folder of the stage."""
+from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 
 
 def run(job: TrainingJob, folder: Path, *, name: str = "distill", force: bool = False) -> StageResult:
@@ -54,11 +44,29 @@ def run(job: TrainingJob, folder: Path, *, name: str = "distill", force: bool = 
     settings, inputs = job.described(), job.inputs()
     # Before the folder remembers these settings: a mistake in them can then be mended without --force.
     if (force or not check_stage(folder, name=name, settings=settings, inputs=inputs)) and job.pairs.exists():
-        _check_job(job)
+        known = Vocabulary.load(job.vocabulary)
+        _check_dev(job, name, known.languages[1])
+        _check_checkpoints(job, known)
     accelerator = make_accelerator(job.settings)
 
     def work(stage: Path) -> Mapping[str, Any]:
-        return _work(job, stage, accelerator)
+        from mobilenmt.compression.dataset.dataset import PackedDataset, build_dataset
+        from mobilenmt.compression.train.train import train
+
+        data = stage / "dataset"
+        if accelerator.is_main_process:
+            build_dataset(
+                job.pairs,
+                job.vocabulary,
+                data,
+                weights=job.weights,
+                augment=job.augment,
+                seed=job.seed,
+                max_tokens=job.settings.max_tokens,
+                processes=job.settings.threads,
+            )
+        accelerator.wait_for_everyone()
+        return train(job, PackedDataset(data), stage, accelerator=accelerator)
 
     def stage(work: Callable[[Path], Mapping[str, Any]]) -> StageResult:
         return run_stage(
@@ -69,85 +77,33 @@ def run(job: TrainingJob, folder: Path, *, name: str = "distill", force: bool = 
             work=work,
             force=force,
             scratch=("dataset", "soft", "last"),
+            keep=("dataset",),
         )
 
     return stage(work) if accelerator.num_processes == 1 else run_together(name, folder, accelerator, stage, work)
 
 
-def _check_job(job: TrainingJob) -> None:
-    """Find out in seconds what would stop the run after hours."""
+def _check_dev(job: TrainingJob, name: str, language: str) -> None:
+    """Find out in seconds what would stop the run at its first evaluation."""
     from mobilenmt.compression.train.devset import read_dev_sets
-    from mobilenmt.compression.train.student import load_weights, make_student
-    from mobilenmt.compression.train.train import check_lengths
-    from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 
-    settings, known = job.settings, Vocabulary.load(job.vocabulary)
-    check_lengths(settings, job.shape)
-    read_dev_sets(settings.dev, settings.dev_lines)
+    if read_dev_sets(job.settings.dev, job.settings.dev_lines):
+        try:
+            Scorer(language)
+        except EvaluationError as error:
+            raise EvaluationError(f"{name}.dev: {error}; install that, or train without dev files") from None
+
+
+def _check_checkpoints(job: TrainingJob, known: Vocabulary) -> None:
+    """Find out in seconds what would stop the run once the text is tokenized."""
+    from mobilenmt.compression.train.soft_targets import check_soft_teacher
+    from mobilenmt.compression.train.student import load_weights, make_student
+
+    settings = job.settings
     if settings.initial is not None:
         load_weights(make_student(job.shape, known, seed=0), settings.initial, known, layers=settings.initial_layers)
     if isinstance(settings, DistillSettings) and settings.word_level and settings.teacher is not None:
-        from mobilenmt.compression.train.soft_targets import check_soft_teacher
-
         check_soft_teacher(settings.teacher, known, settings.max_tokens)
-
-
-def _work(job: TrainingJob, folder: Path, accelerator: Accelerator) -> Mapping[str, Any]:
-    from mobilenmt.compression.dataset.dataset import PackedDataset, build_dataset
-    from mobilenmt.compression.train.loss import LossWeights
-    from mobilenmt.compression.train.train import train
-    from mobilenmt.compression.train.update import Extras
-    from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
-
-    settings, known = job.settings, Vocabulary.load(job.vocabulary)
-    if accelerator.is_main_process:
-        build_dataset(
-            job.pairs,
-            job.vocabulary,
-            folder / "dataset",
-            weights=job.weights,
-            augment=job.augment,
-            seed=job.seed,
-            max_tokens=settings.max_tokens,
-        )
-    accelerator.wait_for_everyone()
-    dataset = PackedDataset.open(folder / "dataset")
-    extras = None
-    if isinstance(settings, DistillSettings) and settings.word_level:
-        from mobilenmt.compression.train.soft_targets import StoredTargets, live_targets, store_targets, stored_targets
-
-        loss = LossWeights(settings.label_smoothing, settings.word_level, settings.temperature)
-        if settings.soft_targets == "live":
-            extras = Extras(loss, targets=live_targets(settings, known))
-        else:
-            soft, rank, world = folder / "soft", accelerator.process_index, accelerator.num_processes
-            store_targets(settings, dataset, known, soft, accelerator.device, rank, world)
-            accelerator.wait_for_everyone()
-            stored = StoredTargets(soft, dataset, known, settings.top_k)
-            extras = Extras(loss, stored, stored_targets(settings.temperature))
-    return train(
-        job.shape,
-        settings,
-        dataset=dataset,
-        vocabulary=known,
-        folder=folder,
-        seed=job.seed,
-        extras=extras,
-        accelerator=accelerator,
-        report=job.report,
-    )
-
-
-def _check_section(context: Context, name: str, settings: TrainSettings, shape: StudentShape) -> None:
-    from mobilenmt.compression.train.devset import read_dev_sets
-    from mobilenmt.compression.train.train import check_lengths
-
-    check_lengths(settings, shape)
-    read_dev_sets(settings.dev, settings.dev_lines)
-    for key in ("initial", "teacher"):
-        path = getattr(settings, key, None)
-        if path is not None and path != context.teacher_checkpoint.absolute() and not (path / "config.json").is_file():
-            raise RecipeError(f"{context.recipe_name}: {name}.{key}: {path} is no checkpoint folder")
 
 
 def _length(settings: TrainSettings) -> str:
@@ -167,6 +123,14 @@ def _job(context: Context, settings: TrainSettings, shape: StudentShape, pairs: 
     )
 
 
+def _check_job(context: Context, job: TrainingJob, name: str) -> None:
+    """What can be checked before the stages before this one have run."""
+    _check_dev(job, name, context.languages[1])
+    for key, path in job.checkpoints().items():
+        if path != context.teacher_checkpoint.absolute() and not (path / "config.json").is_file():
+            raise RecipeError(f"{context.recipe_name}: {name}.{key}: {path} is no checkpoint folder")
+
+
 def distill_settings(context: Context) -> DistillSettings:
     """Settings of the student's training; in a recipe that trains a teacher, that one is its teacher by default."""
     given = context.given(DistillSettings)
@@ -177,41 +141,41 @@ def distill_settings(context: Context) -> DistillSettings:
     )
 
 
+def _distill(context: Context) -> TrainingJob:
+    return _job(context, distill_settings(context), context.section(StudentShape), context.text)
+
+
+def _teacher_model(context: Context) -> TrainingJob:
+    if not context.trains_teacher:
+        raise RecipeError(f"{context.recipe_name}: it has no [teacher_model], so no teacher is trained")
+    settings = context.section(TeacherModelSettings)
+    return _job(context, settings, settings.shape, context.pairs)
+
+
 def _check_distill(context: Context, to_do: bool) -> str:
     settings = distill_settings(context)
     if to_do:
-        _check_section(context, STAGE.name, settings, context.section(StudentShape))
+        _check_job(context, _distill(context), STAGE.name)
     kind = "teacher's text" if context.teacher_translates else "references"
     if settings.word_level:
         kind += f" and, by {settings.word_level:g}, its distributions"
     return f"{kind}, {_length(settings)}"
 
 
-def _run_distill(context: Context, force: bool) -> StageResult:
-    job = _job(context, distill_settings(context), context.section(StudentShape), context.text)
-    return run(job, context.folder(STAGE.name), name=STAGE.name, force=force)
-
-
 def _check_teacher_model(context: Context, to_do: bool) -> str:
     settings = context.section(TeacherModelSettings)
     if to_do:
-        _check_section(context, TEACHER_MODEL.name, settings, settings.shape)
+        _check_job(context, _teacher_model(context), TEACHER_MODEL.name)
     parameters = count_parameters(settings.shape, context.section(VocabularySettings).size)
     return f"{parameters:,} parameters, {_length(settings)}"
-
-
-def _run_teacher_model(context: Context, force: bool) -> StageResult:
-    if not context.trains_teacher:
-        raise RecipeError(f"{context.recipe_name}: it has no [teacher_model], so no teacher is trained")
-    settings = context.section(TeacherModelSettings)
-    job = _job(context, settings, settings.shape, context.pairs)
-    return run(job, context.folder(TEACHER_MODEL.name), name=TEACHER_MODEL.name, force=force)
 
 
 TEACHER_MODEL = Stage(
     name="teacher_model",
     settings=TeacherModelSettings,
-    run=_run_teacher_model,
+    run=lambda context, force: run(
+        _teacher_model(context), context.folder("teacher_model"), name="teacher_model", force=force
+    ),
     check=_check_teacher_model,
     help="Train the teacher of a recipe from its corpus.",
     example="steps=1000",
@@ -220,7 +184,7 @@ TEACHER_MODEL = Stage(
 STAGE = Stage(
     name="distill",
     settings=DistillSettings,
-    run=_run_distill,
+    run=lambda context, force: run(_distill(context), context.folder("distill"), force=force),
     check=_check_distill,
     help="Train the student of a recipe on the teacher's text, or on the references if there is no teacher.\n\n"
     "On several processes: accelerate launch --num_processes 2 -m mobilenmt distill RECIPE",

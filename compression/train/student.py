@@ -6,6 +6,7 @@ last id; decoding starts from ``<pad>``, whose embedding row is zero and which i
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+DROPOUT = ("dropout", "attention_dropout", "activation_dropout")
+"""Names of dropouts, in settings as in ``MarianConfig``."""
 
 
 @dataclass(frozen=True)
@@ -61,35 +64,8 @@ class StudentShape:
             raise RecipeError(f"d_model: must be even, for sinusoidal positions, found {self.d_model}")
 
 
-def read_pieces(path: Path) -> dict[str, int]:
-    """Pieces and ids of a tokenizer.json, or of the one in a folder.
-
-    Raises TrainingError if it cannot be read, or if ids are missing between.
-    """
-    import tokenizers
-
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file():
-        raise TrainingError(f"{file}: no such file; a vocabulary folder holds a tokenizer.json")
-    try:
-        pieces: dict[str, int] = tokenizers.Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
-    except Exception as error:  # tokenizers raises Exception itself
-        raise TrainingError(f"{file}: cannot be read as a tokenizer: {error}") from None
-    if sorted(pieces.values()) != list(range(len(pieces))):
-        raise TrainingError(f"{file}: ids are not 0 to {len(pieces) - 1}, each once")
-    return pieces
-
-
-def make_student(
-    shape: StudentShape,
-    vocabulary: Vocabulary,
-    *,
-    seed: int,
-    dropout: float = 0.0,
-    attention_dropout: float = 0.0,
-    activation_dropout: float = 0.0,
-) -> MarianMTModel:
-    """A model of random weights, in training mode, fp32 on the CPU.
+def make_student(shape: StudentShape, vocabulary: Vocabulary, *, seed: int, **dropout: float) -> MarianMTModel:
+    """A model of random weights, in training mode, fp32 on the CPU, with :data:`DROPOUT` as given, 0 by default.
 
     Matrices are Xavier-uniform (Glorot & Bengio 2010), with fan-out counted over query, key and value together where
     they share an input, as fairseq does; embeddings normal with deviation width^-0.5, the padding row zero; biases
@@ -98,7 +74,7 @@ def make_student(
     import torch
     from transformers import MarianMTModel
 
-    config: Any = _config(shape, vocabulary, dropout, attention_dropout, activation_dropout)
+    config: Any = _config(shape, vocabulary, dropout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MarianMTModel(config)
@@ -198,10 +174,12 @@ def _spread(name: str, depth: Mapping[str, int], wanted: Mapping[str, int]) -> s
 
 
 def check_same_vocabulary(checkpoint: Path, vocabulary: Vocabulary) -> None:
-    """TrainingError unless a checkpoint's tokenizer.json has the same pieces under the same ids."""
-    theirs, ours = read_pieces(checkpoint), read_pieces(vocabulary.path)
+    """TrainingError or VocabularyError unless a checkpoint's tokenizer.json has the same pieces under the same ids."""
+    from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
+
+    theirs, ours = (known.pieces(range(known.size)) for known in (Vocabulary.load(checkpoint), vocabulary))
     if theirs != ours:
-        different = sum(theirs.get(piece) != number for piece, number in ours.items())
+        different = sum(their != our for their, our in itertools.zip_longest(theirs, ours))
         raise TrainingError(
             f"{checkpoint} has another vocabulary than {vocabulary.path}: {len(theirs):,} pieces against "
             f"{len(ours):,}, {different:,} of which have another id or are missing; take the one it was trained with"
@@ -229,16 +207,14 @@ def save_checkpoint(model: MarianMTModel, vocabulary: Vocabulary, folder: Path) 
         raise TrainingError(f"{folder}: cannot be written: {error}") from error
 
 
-def _config(shape: StudentShape, vocabulary: Vocabulary, dropout: float, attention: float, activation: float) -> Any:
+def _config(shape: StudentShape, vocabulary: Vocabulary, dropout: Mapping[str, float]) -> Any:
     from transformers import MarianConfig
 
     return MarianConfig(  # type: ignore[no-untyped-call]
         **{name: getattr(shape, name) for name in shape.__dataclass_fields__},
         vocab_size=vocabulary.size,
         decoder_vocab_size=vocabulary.size,
-        dropout=dropout,
-        attention_dropout=attention,
-        activation_dropout=activation,
+        **{**dict.fromkeys(DROPOUT, 0.0), **dropout},
         encoder_layerdrop=0.0,
         decoder_layerdrop=0.0,
         scale_embedding=True,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +26,14 @@ import torch
 
 from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.core.settings import to_mapping
-from mobilenmt.compression.core.stage import write_json
+from mobilenmt.compression.core.stage import differences, write_json
 from mobilenmt.compression.dataset.batches import Pairs
 from mobilenmt.compression.train.interrupt import StopRequest
+from mobilenmt.compression.train.job import NO_RESULT, TrainingJob
 from mobilenmt.compression.train.processes import make_accelerator
 from mobilenmt.compression.train.resume import keep_latest
 from mobilenmt.compression.train.run import TrainingRun
-from mobilenmt.compression.train.settings import TrainSettings
-from mobilenmt.compression.train.student import StudentShape
-from mobilenmt.compression.train.update import Extras
+from mobilenmt.compression.train.soft_targets import store_targets
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -43,38 +42,21 @@ if TYPE_CHECKING:
 
 _MAY_CHANGE = {
     *("steps", "epochs", "average_last", "average_every", "dev", "dev_lines", "dev_every", "dev_metric", "patience"),
-    *("save_every", "save_seconds", "log_every", "bad_updates", "device", "threads"),
-    "teacher_tokens",
+    *("log_every", "bad_updates", *NO_RESULT),
 }
 """Settings that a run can go on with when they changed, because they only say how long, and what is written down."""
 
 
-def train(
-    shape: StudentShape,
-    settings: TrainSettings,
-    *,
-    dataset: Pairs,
-    vocabulary: Vocabulary,
-    folder: Path,
-    seed: int,
-    extras: Extras | None = None,
-    accelerator: Accelerator | None = None,
-    report: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+def train(job: TrainingJob, dataset: Pairs, folder: Path, *, accelerator: Accelerator | None = None) -> dict[str, Any]:
     """Train a model, or go on training it, and write ``folder``/checkpoint.
 
     Start it with ``accelerate launch`` on several processes and every one of them calls this with the same arguments.
 
     Args:
-        shape: dimensions of the model.
-        settings: how to train.
-        dataset: tokenized pairs.
-        vocabulary: the model's; its files go into the checkpoint.
+        job: the model and how to train it; the vocabulary's files go into the checkpoint.
+        dataset: its pairs, tokenized.
         folder: the run folder; made if needed.
-        seed: everything random is derived from it.
-        extras: word-level distillation.
         accelerator: the processes and devices; None asks Accelerate for those there are.
-        report: receives a line now and then.
 
     Returns:
         JSON types: ``chosen`` (best, last or average), ``step`` and ``scores`` of it, ``steps`` and ``tokens`` of the
@@ -83,23 +65,35 @@ def train(
     Raises:
         TrainingError: something does not fit, the disk is full, training diverged, or it was told to stop; the
             message says which, and whether a state was saved.
+        EvaluationError: the dev files cannot be scored.
     """
-    check_lengths(settings, shape)
+    settings = job.settings
     folder.mkdir(parents=True, exist_ok=True)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     if accelerator is None:
         accelerator = make_accelerator(settings)
-    described = {"shape": to_mapping(shape), "settings": to_mapping(settings), "seed": seed, "pairs": len(dataset)}
+    described = {"shape": to_mapping(job.shape), "settings": to_mapping(settings), "seed": job.seed}
+    described |= {"pairs": len(dataset)}
     described["settings"]["dev"] = [path.name for path in settings.dev]
-    done = _finished(folder, described)
-    if done is not None:
-        return done
-    if (folder / "last").is_dir():
-        _check_unchanged(folder / "settings.json", described)
+    found = _read(folder / "result.json")
+    result = found.pop("result", None)
+    if isinstance(result, dict) and not differences(_fixed(found, NO_RESULT), _fixed(described, NO_RESULT)):
+        _tidy(folder)
+        return result
+    if (folder / "last").is_dir() and (found := _read(folder / "settings.json")):
+        told = differences(_fixed(found, _MAY_CHANGE), _fixed(described, _MAY_CHANGE))
+        if told:
+            raise TrainingError(
+                f"{folder} was made with another configuration: {'; '.join(told)}. "
+                "Take another folder, or begin again with --force"
+            )
+    vocabulary = Vocabulary.load(job.vocabulary)
+    store_targets(settings, dataset, vocabulary, folder / "soft", accelerator)
+    accelerator.wait_for_everyone()
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), StopRequest() as stop:
-        run = TrainingRun(shape, settings, dataset, vocabulary, folder, seed, extras, accelerator, report)
+        run = TrainingRun(job, dataset, vocabulary, folder, accelerator)
         run.start(described)
         run.loop(stop)
         result = run.finish()
@@ -110,53 +104,22 @@ def train(
     return result
 
 
-def check_lengths(settings: TrainSettings, shape: StudentShape) -> None:
-    """TrainingError if sentences may be longer than the model has positions for."""
-    if settings.max_tokens > shape.max_position_embeddings:
-        raise TrainingError(
-            f"max_tokens {settings.max_tokens} exceeds max_position_embeddings {shape.max_position_embeddings} "
-            "of the model; lower the one or raise the other"
-        )
-
-
-def _finished(folder: Path, described: dict[str, Any]) -> dict[str, Any] | None:
-    """The result of a run that is done."""
-    try:
-        found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    result = found.pop("result", None)
-    if not isinstance(result, dict) or found != json.loads(json.dumps(described)):
-        return None
-    _tidy(folder)
-    return result
-
-
 def _tidy(folder: Path) -> None:
     shutil.rmtree(folder / "snapshots", ignore_errors=True)
     keep_latest(folder / "last", 1)
 
 
-def _check_unchanged(path: Path, described: dict[str, Any]) -> None:
-    """TrainingError if a saved state was made with settings that a run cannot change on its way."""
+def _read(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing if it is missing or damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return
-    wanted = json.loads(json.dumps(described))
-    different = [
-        f"{part}.{key} was {found[part].get(key)!r} and is {value!r}"
-        for part in ("shape", "settings")
-        for key, value in wanted[part].items()
-        if key not in _MAY_CHANGE and found.get(part, {}).get(key) != value
-    ]
-    different += [
-        f"{key} was {found.get(key)!r} and is {wanted[key]!r}"
-        for key in ("seed", "pairs")
-        if found.get(key) != wanted[key]
-    ]
-    if different:
-        raise TrainingError(
-            f"{path.parent} was made with another configuration: {'; '.join(different)}. "
-            "Take another folder, or begin again with --force"
-        )
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _fixed(described: dict[str, Any], free: Collection[str]) -> dict[str, Any]:
+    """A configuration as it is compared: without ``free`` settings, and checkpoints wherever they lie now."""
+    settings = {key: value for key, value in described.get("settings", {}).items() if key not in free}
+    names = {key: Path(settings[key]).name for key in ("initial", "teacher") if settings.get(key)}
+    return {**described, "settings": {**settings, **names}}

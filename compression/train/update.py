@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -19,14 +18,12 @@ from mobilenmt.compression.dataset.batches import Batch, derive_seed
 from mobilenmt.compression.train.averaging import MovingAverage
 from mobilenmt.compression.train.loss import LossWeights, TrainingModule
 from mobilenmt.compression.train.schedule import make_optimizer
-from mobilenmt.compression.train.settings import TrainSettings
+from mobilenmt.compression.train.settings import DistillSettings, TrainSettings
 from mobilenmt.compression.train.student import trained_parameters
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import MarianMTModel
-
-    from mobilenmt.compression.dataset.batches import Array
 
 SoftTargets = Callable[["DeviceBatch"], "tuple[torch.Tensor, torch.Tensor]"]
 """Pieces int64 [N, K] and softened probabilities float32 [N, K] of the teacher for a batch."""
@@ -48,17 +45,6 @@ class DeviceBatch:
         self.soft_ids, self.soft_logprobs = move(batch.soft_ids), move(batch.soft_logprobs)
 
 
-@dataclass(frozen=True)
-class Extras:
-    """What word-level distillation adds to training."""
-
-    weights: LossWeights
-    stored: Callable[[Array], tuple[Array, Array]] | None = None
-    """The teacher's stored pieces and log-probabilities of some sentences, token after token."""
-    targets: Callable[[Accelerator], SoftTargets] | None = None
-    """Makes, on the device, what gives the teacher's distribution of a batch."""
-
-
 class Updater:
     """Holds the model, its optimizer and its moving average."""
 
@@ -66,12 +52,14 @@ class Updater:
         self,
         student: MarianMTModel,
         settings: TrainSettings,
-        weights: LossWeights,
         accelerator: Accelerator,
         soft_targets: SoftTargets | None,
         seed: int,
     ) -> None:
-        self.settings, self.weights = settings, weights
+        self.settings = settings
+        self.weights = LossWeights(settings.label_smoothing)
+        if isinstance(settings, DistillSettings):
+            self.weights = LossWeights(settings.label_smoothing, settings.word_level, settings.temperature)
         self.accelerator = accelerator
         self.soft_targets = soft_targets
         self.seed = seed
@@ -79,7 +67,7 @@ class Updater:
         # On CPUs torch's fused attention has a slow backward pass in bf16: 50 ms against 7, for 170 x 12 tokens.
         student.set_attn_implementation("eager" if accelerator.device.type == "cpu" else "sdpa")
         self.dtype = matrix_type(settings.precision, accelerator.device)
-        self.module = accelerator.prepare_model(TrainingModule(student, weights, self.dtype))
+        self.module = accelerator.prepare_model(TrainingModule(student, self.weights, self.dtype))
         self.parameters = trained_parameters(student)
         self.optimizer = make_optimizer(self.parameters, settings)
         self.average = MovingAverage(self.parameters, settings.ema_decay) if settings.ema_decay else None
@@ -94,12 +82,12 @@ class Updater:
             rate: learning rate.
 
         Returns:
-            Sums of this process (see :func:`fused_loss`) and the norm of the whole gradient. An update whose gradient
-            is not finite changes nothing; its sums are zero.
+            Sums of this process and the norm of the whole gradient. An update whose gradient is not finite changes
+            nothing; its sums are zero.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         whole_pieces = self.settings.accumulation % world == 0
-        sums = torch.zeros(3, dtype=torch.float64, device=self.accelerator.device)
+        sums = torch.zeros(4, dtype=torch.float64, device=self.accelerator.device)
         for position, (number, counts, batch) in enumerate(work):
             torch.manual_seed(derive_seed(self.seed, "dropout", step, number, 0 if whole_pieces else rank))
             data = DeviceBatch(batch, self.accelerator.device)
@@ -112,7 +100,8 @@ class Updater:
                 # DistributedDataParallel takes the mean over processes; the sum is wanted.
                 (loss * (world / tokens if counts else 0.0)).backward()
             if counts:
-                sums += parts
+                sums[:3] += parts
+                sums[3] += batch.tokens
         limit = self.settings.clip_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit, foreach=True))
         if math.isfinite(norm):
@@ -160,7 +149,7 @@ class UpdateResult(NamedTuple):
     """What an update gave."""
 
     sums: torch.Tensor
-    """float64 [3]; see :func:`fused_loss`."""
+    """float64 [4]: the three of :func:`fused_loss`, and the target tokens they are summed over."""
     norm: float
     """Of the gradient, before clipping; not finite if the update was skipped."""
 

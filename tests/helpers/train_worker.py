@@ -17,7 +17,7 @@ from typing import Any
 
 from mobilenmt.compression.train.settings import TrainSettings
 from mobilenmt.compression.train.train import train
-from training_data import SHAPE, toy_dataset, toy_pairs, toy_vocabulary, write_dev
+from training_data import job_for, toy_dataset, toy_pairs, toy_vocabulary, write_dev
 
 SETTINGS: dict[str, Any] = {
     "steps": 40,
@@ -42,7 +42,7 @@ def run(root: Path, folder: Path, **changes: Any) -> dict[str, Any]:
     dev = write_dev(root / "dev.tsv", 6)
     settings = TrainSettings(**{**SETTINGS, "dev": (dev,), **changes})
     dataset = toy_dataset(vocabulary, toy_pairs(200))
-    return train(SHAPE, settings, dataset=dataset, vocabulary=vocabulary, folder=folder, seed=3)
+    return train(job_for(settings, vocabulary, seed=3), dataset, folder)
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mobilenmt.compression.train.job import TrainingJob
+from mobilenmt.compression.train.settings import TrainSettings
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from tiny_models import make_tokenizer
@@ -45,6 +47,11 @@ def toy_vocabulary(folder: Path) -> Vocabulary:
     config = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return Vocabulary.load(folder)
+
+
+def job_for(settings: TrainSettings, vocabulary: Vocabulary, *, seed: int = 1) -> TrainingJob:
+    """A job whose text is a data set that is there already."""
+    return TrainingJob(SHAPE, settings, Path("no pairs"), vocabulary.path.parent, seed=seed)
 
 
 def write_dev(path: Path, count: int, seed: int = 99) -> Path:

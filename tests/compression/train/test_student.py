@@ -50,11 +50,16 @@ def test_random_weights_suit_post_norm(vocabulary: Vocabulary) -> None:
     inner = weights["model.encoder.layers.0.fc1.weight"]
     assert inner.abs().max().item() <= (6 / (32 + 64)) ** 0.5
     assert inner.std().item() == pytest.approx((2 / (32 + 64)) ** 0.5, rel=0.1)
-    assert all(not value.any() for name, value in weights.items() if name.endswith("bias"))
-    assert all((value == 1).all() for name, value in weights.items() if name.endswith("layer_norm.weight"))
-    again, other = make_student(SHAPE, vocabulary, seed=1), make_student(SHAPE, vocabulary, seed=2)
-    assert torch.equal(again.model.shared.weight, table)
-    assert not torch.equal(other.model.shared.weight, table)
+    biases = [value for name, value in weights.items() if name.endswith("bias")]
+    norms = [value for name, value in weights.items() if name.endswith("layer_norm.weight")]
+    assert (len(biases), len(norms)) == (2 * (4 + 2 + 2) + (8 + 2 + 3), 2 * 2 + 3)
+    assert not any(value.any() for value in biases)
+    assert all((value == 1).all() for value in norms)
+    again, other = (trained_parameters(make_student(SHAPE, vocabulary, seed=seed)) for seed in (1, 2))
+    assert again.keys() == other.keys() == weights.keys()
+    for name, value in weights.items():
+        assert torch.equal(again[name], value), name
+        assert torch.equal(other[name], value) == (value.dim() == 1), name  # every matrix is drawn
 
 
 def test_making_a_student_leaves_global_randomness_alone(vocabulary: Vocabulary) -> None:
@@ -66,12 +71,18 @@ def test_making_a_student_leaves_global_randomness_alone(vocabulary: Vocabulary)
 
 
 def test_weights_of_a_checkpoint_come_back(tmp_path: Path, vocabulary: Vocabulary) -> None:
-    first = make_student(SHAPE, vocabulary, seed=1)
+    first, second = make_student(SHAPE, vocabulary, seed=1), make_student(SHAPE, vocabulary, seed=2)
+    with torch.no_grad():
+        for value in (*trained_parameters(first).values(), first.final_logits_bias):
+            value.add_(torch.randn(value.shape))  # norms and biases differ, too
+        first.model.shared.weight[vocabulary.pad] = 0
     save_checkpoint(first, vocabulary, tmp_path / "first")
-    second = make_student(SHAPE, vocabulary, seed=2)
+    wanted, found = ({**trained_parameters(model), "bias": model.final_logits_bias} for model in (first, second))
+    assert found.keys() == wanted.keys()
+    assert not any(torch.equal(value, wanted[name]) for name, value in found.items())
     load_weights(second, tmp_path / "first", vocabulary)
-    for name, value in trained_parameters(second).items():
-        assert torch.equal(value, trained_parameters(first)[name]), name
+    for name, value in found.items():
+        assert torch.equal(value, wanted[name]), name
 
 
 def test_foreign_checkpoint_is_read_by_names(tmp_path: Path, vocabulary: Vocabulary) -> None:

@@ -22,7 +22,7 @@ from mobilenmt.compression.train.settings import DistillSettings, TeacherModelSe
 from mobilenmt.compression.train.train import train
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from train_worker import run
-from training_data import SHAPE, toy_dataset, toy_pairs, toy_vocabulary, write_dev
+from training_data import SHAPE, job_for, toy_dataset, toy_pairs, toy_vocabulary, write_dev
 
 LEARNING: dict[str, Any] = {
     "steps": 220,
@@ -51,7 +51,7 @@ def learned(vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory) ->
     root = tmp_path_factory.mktemp("learned")
     settings = TrainSettings(**LEARNING, dev=(write_dev(root / "dev.tsv", 40),))
     dataset = toy_dataset(vocabulary, toy_pairs(1500))
-    return root / "run", train(SHAPE, settings, dataset=dataset, vocabulary=vocabulary, folder=root / "run", seed=1)
+    return root / "run", train(job_for(settings, vocabulary), dataset, root / "run")
 
 
 def test_it_learns_a_made_up_language(learned: tuple[Path, dict[str, Any]]) -> None:
@@ -113,7 +113,7 @@ def test_it_learns_in_bf16(vocabulary: Vocabulary, tmp_path: Path) -> None:
         settings = TrainSettings(**{**LEARNING, **changes})
         dataset = toy_dataset(vocabulary, toy_pairs(300))
         folder = tmp_path / precision
-        train(SHAPE, settings, dataset=dataset, vocabulary=vocabulary, folder=folder, seed=1)
+        train(job_for(settings, vocabulary), dataset, folder)
         return [entry["nll"] for entry in read_log(folder / "log.jsonl")]
 
     assert losses("bf16") == pytest.approx(losses("fp32"), rel=0.02)
@@ -125,7 +125,6 @@ def test_accumulation_only_changes_the_order_of_summation(vocabulary: Vocabulary
     from accelerate import Accelerator
 
     from mobilenmt.compression.dataset.batches import make_batch
-    from mobilenmt.compression.train.loss import LossWeights
     from mobilenmt.compression.train.student import make_student
 
     dataset = toy_dataset(vocabulary, toy_pairs(24))
@@ -134,12 +133,14 @@ def test_accumulation_only_changes_the_order_of_summation(vocabulary: Vocabulary
     for parts in (1, 2, 5):
         student = make_student(SHAPE, vocabulary, seed=1)
         settings = TrainSettings(**{**LEARNING, "precision": "fp32", "adam_epsilon": 1e-3, "clip_norm": 0.0})
-        updater = update.Updater(student, settings, LossWeights(0.1), Accelerator(cpu=True), None, 1)
+        updater = update.Updater(student, settings, Accelerator(cpu=True), None, 1)
         work = [
             (number, True, make_batch(dataset, indices, vocabulary.pad, None))
             for number, indices in enumerate(np.array_split(np.arange(24), parts))
         ]
+        before = student.model.shared.weight.clone()
         updater.update(1, work, tokens, 1e-2)
+        assert (student.model.shared.weight - before).abs().max() > 1e-3
         weights.append(torch.cat([value.detach().flatten() for value in updater.parameters.values()]))
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(weights[2], weights[0], rtol=1e-4, atol=1e-5)

@@ -172,7 +172,9 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, monkeypatc
 
 def test_only_damaged_states_are_an_error(tmp_path: Path) -> None:
     run(tmp_path, tmp_path / "run", steps=10)
-    for state in (tmp_path / "run" / "last").iterdir():
+    states = list((tmp_path / "run" / "last").iterdir())
+    assert states
+    for state in states:
         (state / "state.json").write_text("{", encoding="utf-8")
     with pytest.raises(TrainingError, match=r"no saved state can be read .*begin again with --force"):
         run(tmp_path, tmp_path / "run", steps=20)
@@ -191,6 +193,7 @@ def test_the_log_has_each_update_once(tmp_path: Path) -> None:
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     first = run(tmp_path, tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    assert tmp_path / "run" / "checkpoint" / "model.safetensors" in before
     assert run(tmp_path, tmp_path / "run") == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
 

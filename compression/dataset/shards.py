@@ -1,0 +1,166 @@
+"""Shards of a data set: a few thousand pairs each, tokenized by several processes, kept until all are there.
+
+A shard's file is named after the hash of its text and of what decides its ids, so a build that was killed finds what it
+has made, and neither its bytes nor their order depend on the number of processes. The processes are
+``python -m mobilenmt.compression.dataset.shards JOB``: a request a line on standard input, an answer a line on standard
+output. They end with their input, so none outlives a parent that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mobilenmt.compression.core.errors import CorpusError
+from mobilenmt.compression.core.pairs import Pair
+from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
+from mobilenmt.runtime.atomic import atomic_path
+
+SIDES = ("source", "target")
+PAIRS = 50_000
+"""Pairs of a shard: seconds of work, which a kill can cost each process."""
+_BATCH = 2048  # pairs tokenized in one call: enough to keep the tokenizers library's threads busy
+
+
+@dataclass(frozen=True)
+class Job:
+    """What decides the ids of a text, and where shards lie; texts and numbers, as it goes over a command line."""
+
+    folder: str
+    tokenizer: str
+    """tokenizer.json"""
+    digest: str
+    """Its SHA-256."""
+    dtype: str
+    max_tokens: int
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer, loaded."""
+        return Vocabulary.load(Path(self.tokenizer))
+
+    def path(self, request: bytes) -> Path:
+        """File of a shard."""
+        name = hashlib.sha256(f"{self.digest} {self.dtype} {self.max_tokens}\n".encode() + request)
+        return Path(self.folder) / f"{name.hexdigest()}.npz"
+
+
+def usable_cores() -> int:
+    """Cores this process may use. One that is busy costs little here: the processes do not wait for one another."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_shards(
+    job: Job, stream: Iterator[tuple[str, Pair]], processes: int
+) -> Generator[tuple[Path, int], None, None]:
+    """Make the shards of a stream of (what it is, pair), or find them made; yield file and pairs of each, in order.
+
+    Raises:
+        OSError: a file cannot be written.
+        CorpusError: a process ended by itself.
+    """
+    requests = iter(lambda: [(kind, *pair[:2]) for kind, pair in itertools.islice(stream, PAIRS)], [])
+    first = list(itertools.islice(requests, 2))
+    with contextlib.ExitStack() as stack:
+        make: Callable[[bytes], None] = lambda request: make_shard(job, request)  # noqa: E731
+        if processes > 1 and len(first) > 1:  # a process takes longer to start than a small text to tokenize
+            make = stack.enter_context(_workers(job, processes))
+        pool = ThreadPoolExecutor(processes)
+        stack.callback(pool.shutdown, cancel_futures=True)
+
+        def find(rows: Sequence[tuple[str, ...]]) -> tuple[Path, int]:
+            request = json.dumps(rows).encode()
+            path = job.path(request)
+            if not path.exists():
+                make(request)
+            return path, len(rows)
+
+        waiting: deque[Future[tuple[Path, int]]] = deque()
+        for rows in itertools.chain(first, requests):
+            waiting.append(pool.submit(find, rows))
+            if len(waiting) > 2 * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@contextlib.contextmanager
+def _workers(job: Job, processes: int) -> Iterator[Callable[[bytes], None]]:
+    """Processes that make shards; yields what gives one of them a request and waits for its answer."""
+    command = [sys.executable, "-m", __name__, json.dumps(asdict(job))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TOKENIZERS_PARALLELISM": "false"}
+    idle: queue.Queue[subprocess.Popen[bytes]] = queue.Queue()
+
+    def make(request: bytes) -> None:
+        worker = idle.get()
+        assert worker.stdin is not None and worker.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            worker.stdin.write(request + b"\n")
+            worker.stdin.flush()
+        answer = worker.stdout.readline()
+        idle.put(worker)
+        if not answer:
+            raise CorpusError(f"a process that tokenizes ended with {worker.wait()}; out of memory? Run again to go on")
+        if error := json.loads(answer):
+            raise OSError(*error)
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(processes):
+            pipe = subprocess.PIPE
+            idle.put(stack.enter_context(subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)))
+        yield make
+
+
+def make_shard(job: Job, request: bytes) -> None:
+    """Tokenize a shard and write its file: ids and lengths of both sides, and counts."""
+    counts: Counter[str] = Counter()
+    rows = json.loads(request)
+    kept: dict[str, list[list[int]]] = {side: [] for side in SIDES}
+    for start in range(0, len(rows), _BATCH):
+        kinds, *texts = zip(*rows[start : start + _BATCH], strict=True)
+        for kind, source, target in zip(kinds, *map(job.vocabulary.encode_batch, texts), strict=True):
+            if max(len(source), len(target)) >= job.max_tokens:  # </s> comes on top
+                counts["too_long"] += 1
+            elif not source or not target:
+                counts["empty"] += 1
+            else:
+                counts.update(("pairs", kind))
+                kept["source"].append([*source, job.vocabulary.eos])
+                kept["target"].append([*target, job.vocabulary.eos])
+    arrays = {"counts": np.array(json.dumps(counts))}
+    for side, sentences in kept.items():
+        arrays[side] = np.fromiter(itertools.chain.from_iterable(sentences), np.dtype(job.dtype))
+        arrays[f"{side}_lengths"] = np.fromiter(map(len, sentences), np.int32, len(sentences))
+    with atomic_path(job.path(request)) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def serve(job: Job, requests: Iterable[bytes]) -> Iterator[str]:
+    """Make shards; yield an answer for each, null or what OSError was raised with."""
+    for request in requests:
+        try:
+            make_shard(job, request.rstrip(b"\n"))
+            yield "null"
+        except OSError as error:
+            yield json.dumps([error.errno, error.strerror])
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends its processes
+    for answer in serve(Job(**json.loads(sys.argv[1])), sys.stdin.buffer):
+        print(answer, flush=True)
