@@ -129,14 +129,12 @@ class Chain:
         """An INT8 pack of the teacher that was trained here, made if need be."""
         from mobilenmt.compression.pack import stage as pack
 
-        source, target = self.languages
         made = pack.run(
             pack.ExportSettings(),
             self.folder("teacher_pack"),
             checkpoint=self.teacher_checkpoint,
             name=self.name,
-            source_language=source,
-            target_language=target,
+            languages=self.languages,
             force=force,
         )
         return made.folder / self.name

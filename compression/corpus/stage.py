@@ -78,8 +78,7 @@ def run(
     settings: CorpusSettings,
     folder: Path,
     *,
-    source_language: str,
-    target_language: str,
+    languages: tuple[str, str],
     seed: int = 1,
     force: bool = False,
 ) -> StageResult:
@@ -88,8 +87,7 @@ def run(
     Args:
         settings: sources and rules.
         folder: the stage's folder.
-        source_language: code, such as ``en``; text that is plainly in another is refused.
-        target_language: likewise.
+        languages: codes of source and target, such as ``en``; text that is plainly in others is refused.
         seed: of the samples of dropped pairs.
         force: begin anew.
 
@@ -100,12 +98,12 @@ def run(
     """
     parts = parts_of_all(settings)
     held_out = [path for given in settings.held_out for path in expand(given)]
-    inputs: dict[str, Path | str] = {"languages": f"{source_language}-{target_language}", "seed": str(seed)}
+    inputs: dict[str, Path | str] = {"languages": "-".join(languages), "seed": str(seed)}
     for kind, paths in (("source", [path for part in parts for path in part.paths]), ("held out", held_out)):
         inputs |= {f"{kind} {number} {path.name}": path for number, path in enumerate(paths, 1)}
 
     def work(folder: Path) -> Mapping[str, Any]:
-        return _Corpus(settings, parts, held_out, (source_language, target_language), seed).make(folder)
+        return _Corpus(settings, parts, held_out, languages, seed).make(folder)
 
     # Weights are applied when the dataset is built; here they matter only where they leave a tag out.
     identity = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name != "weights"}
@@ -240,12 +238,10 @@ def _check(context: Context, to_do: bool) -> str:
 
 
 def _run(context: Context, force: bool) -> StageResult:
-    source, target = context.languages
     return run(
         context.section(CorpusSettings),
         context.folder(STAGE.name),
-        source_language=source,
-        target_language=target,
+        languages=context.languages,
         seed=context.seed,
         force=force,
     )

@@ -44,8 +44,7 @@ def run(
     *,
     pairs: Path,
     folder: Path,
-    source_language: str,
-    target_language: str,
+    languages: tuple[str, str],
     seed: int = 1,
     force: bool = False,
 ) -> StageResult:
@@ -56,8 +55,7 @@ def run(
         pairs: file of :func:`~mobilenmt.compression.core.pairs.read_pairs`; equal sources are translated once, and
             come out once for each tag they have.
         folder: the stage's folder. ``shards/`` in it may be deleted when the stage is done.
-        source_language: the recipe's code, as in ``en``.
-        target_language: likewise.
+        languages: the recipe's codes of source and target, as in ``en``.
         seed: of sampling; each source's samples depend on it and the source alone.
         force: begin anew.
 
@@ -71,7 +69,6 @@ def run(
         TeacherError: the checkpoint, its tokenizer or a language code does not do, or the disk is too small or full.
         StageError: the folder belongs to something else, or the configuration changed since it was begun.
     """
-    languages = (source_language, target_language)
     same = settings.same_text()
     inputs = stage_inputs(settings, pairs=pairs, languages=languages, seed=seed)
     done = False if force else check_stage(folder, name="teacher", settings=same, inputs=inputs)
@@ -184,13 +181,11 @@ def _run(context: Context, force: bool) -> StageResult:
             f"{context.recipe_name}: it has no [teacher], or distill.text is 'references'; "
             "the student learns from the references"
         )
-    source, target = context.languages
     return run(
         as_it_teaches(context, force=force),
         pairs=context.pairs,
         folder=context.folder(STAGE.name),
-        source_language=source,
-        target_language=target,
+        languages=context.languages,
         seed=context.seed,
         force=force,
     )

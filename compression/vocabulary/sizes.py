@@ -36,7 +36,7 @@ def plan(
                 chosen = dataclasses.replace(base, size=size, model=model)
                 folder = root / f"{model}-{size}"
                 folder.mkdir()
-                write_tokenizer(train_on(sample, chosen), folder, "", "")
+                write_tokenizer(train_on(sample, chosen), folder, ("", ""))
                 reports.append(measure(folder, sample.held_back))
     return reports
 

@@ -53,8 +53,7 @@ def run(
     folder: Path,
     *,
     pairs: Path,
-    source_language: str,
-    target_language: str,
+    languages: tuple[str, str],
     weights: Mapping[str, float] | None = None,
     seed: int = 1,
     force: bool = False,
@@ -65,8 +64,7 @@ def run(
         settings: how it is trained.
         folder: the stage's folder.
         pairs: the corpus's file of pairs.
-        source_language: code for tokenizer_config.json.
-        target_language: likewise.
+        languages: codes of source and target, for tokenizer_config.json.
         weights: of tags, as in :func:`mobilenmt.compression.core.tag_weights.weight_of`.
         seed: of the sample.
         force: begin anew.
@@ -84,7 +82,7 @@ def run(
             with tempfile.TemporaryDirectory(prefix="sample.tmp-", dir=folder) as scratch:
                 sample = draw_sample(pairs, Path(scratch), size=settings.sample, weights=weights or {}, seed=seed)
                 data = train_on(sample, settings)
-                write_tokenizer(data, folder, source_language, target_language)
+                write_tokenizer(data, folder, languages)
                 report = measure(folder, sample.held_back)
             write_json(folder / "report.json", report)
         except OSError as error:
@@ -93,7 +91,7 @@ def run(
 
     inputs: dict[str, Path | str] = {
         "pairs": pairs,
-        "languages": f"{source_language}-{target_language}",
+        "languages": "-".join(languages),
         "seed": str(seed),
     }
     for tag, weight in (weights or {}).items():
@@ -112,7 +110,7 @@ def train_on(sample: Sample, settings: VocabularySettings) -> dict[str, Any]:
     )
 
 
-def write_tokenizer(data: Mapping[str, Any], folder: Path, source_language: str, target_language: str) -> None:
+def write_tokenizer(data: Mapping[str, Any], folder: Path, languages: tuple[str, str]) -> None:
     """Write tokenizer.json and tokenizer_config.json, such that AutoTokenizer and CTranslate2 read them."""
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -122,8 +120,8 @@ def write_tokenizer(data: Mapping[str, Any], folder: Path, source_language: str,
         "model_max_length": 512,
         "model_input_names": ["input_ids", "attention_mask"],  # Marian takes no token_type_ids
         "clean_up_tokenization_spaces": False,
-        "source_lang": source_language,
-        "target_lang": target_language,
+        "source_lang": languages[0],
+        "target_lang": languages[1],
     }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     with atomic_path(folder / "tokenizer.json") as temporary:
@@ -137,13 +135,11 @@ def _check(context: Context, to_do: bool) -> str:
 
 
 def _run(context: Context, force: bool) -> StageResult:
-    source, target = context.languages
     return run(
         context.section(VocabularySettings),
         context.folder(STAGE.name),
         pairs=context.pairs,
-        source_language=source,
-        target_language=target,
+        languages=context.languages,
         weights=context.weights,
         seed=context.seed,
         force=force,

@@ -100,9 +100,7 @@ def _checkpoint(folder: Path, shape: StudentShape, path: Path) -> None:
         for source, target in make_pairs(300):
             writer.write(Pair(source, target, "t"))
     settings = VocabularySettings(size=500)
-    result = train_vocabulary(
-        settings, folder / "vocabulary", pairs=folder / "pairs.tsv.zst", source_language="en", target_language="de"
-    )
+    result = train_vocabulary(settings, folder / "vocabulary", pairs=folder / "pairs.tsv.zst", languages=("en", "de"))
     vocabulary = Vocabulary.load(result.folder)
     path.parent.mkdir(parents=True)
     save_checkpoint(make_student(shape, vocabulary, seed=1), vocabulary, path)

@@ -29,7 +29,7 @@ PAIRS = make_pairs(300)
 
 def make(folder: Path, *sources: Source, force: bool = False, seed: int = 1, **settings: object) -> StageResult:
     chosen = CorpusSettings(sources=sources, **settings)  # type: ignore[arg-type]
-    return run(chosen, folder, source_language="en", target_language="de", seed=seed, force=force)
+    return run(chosen, folder, languages=("en", "de"), seed=seed, force=force)
 
 
 def test_pairs_stay_in_their_order_with_their_tags(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_killed_run_is_done_again_with_the_same_result(tmp_path: Path) -> None
         "import sys; from pathlib import Path; from mobilenmt.compression.corpus.stage import *;"
         "from mobilenmt.compression.corpus.readers import Source;"
         f"run(CorpusSettings(sources=(Source(paths=(Path({str(path)!r}),)),)), Path(sys.argv[1]),"
-        "source_language='en', target_language='de')"
+        "languages=('en', 'de'))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], env=environment)
@@ -194,7 +194,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
         "from pathlib import Path; from mobilenmt.compression.corpus.stage import *;"
         "from mobilenmt.compression.corpus.readers import Source\n"
         f"try: run(CorpusSettings(sources=(Source(paths=(Path({str(path)!r}),)),)), Path({str(tmp_path / 'out')!r}),"
-        "source_language='en', target_language='de')\n"
+        "languages=('en', 'de'))\n"
         "except CorpusError as error: print(error)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

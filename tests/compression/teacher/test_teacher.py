@@ -39,7 +39,7 @@ def corpus(path: Path, count: int) -> Path:
 
 
 def translate(settings: TeacherSettings, pairs: Path, folder: Path, **arguments: Any) -> dict[str, Any]:
-    result = run(settings, pairs=pairs, folder=folder, source_language="en", target_language="de", **arguments)
+    result = run(settings, pairs=pairs, folder=folder, languages=("en", "de"), **arguments)
     return dict(result.summary)
 
 
@@ -233,12 +233,12 @@ def test_stage_skips_when_done_and_refuses_other_settings(tmp_path: Path, tiny_p
     folder = tmp_path / "teacher"
     summary = translate(settings, pairs, folder)
     assert summary["sources"] == 30 and summary["family"] == "pack" and summary["seconds"] > 0
-    again = run(settings, pairs=pairs, folder=folder, source_language="en", target_language="de")
+    again = run(settings, pairs=pairs, folder=folder, languages=("en", "de"))
     assert again.skipped and dict(again.summary) == summary
     with pytest.raises(StageError, match="beam_size was 4 and is 5"):
         translate(TeacherSettings(str(tiny_pack), shard_size=8, beam_size=5), pairs, folder)
     elsewhere = TeacherSettings(str(tiny_pack), shard_size=8, engine="ray", workers=3)
-    assert run(elsewhere, pairs=pairs, folder=folder, source_language="en", target_language="de").skipped
+    assert run(elsewhere, pairs=pairs, folder=folder, languages=("en", "de")).skipped
 
 
 def test_mistake_found_early_leaves_nothing_to_force(tmp_path: Path, tiny_pack: Path) -> None:

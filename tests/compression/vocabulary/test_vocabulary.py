@@ -53,7 +53,7 @@ def folders(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     root = tmp_path_factory.mktemp("vocabulary")
     for model in MODELS:
         settings = VocabularySettings(size=425, model=model)  # type: ignore[arg-type]
-        run(settings, root / model, pairs=corpus, source_language="en", target_language="de")
+        run(settings, root / model, pairs=corpus, languages=("en", "de"))
     return {model: root / model for model in MODELS}
 
 
@@ -173,7 +173,7 @@ def test_rare_characters_are_spelled_by_bytes_and_counted(tmp_path: Path) -> Non
             writer.write(pair)
         writer.write(Pair("世界 in it", "界 drin"))
     settings = VocabularySettings(size=460, character_coverage=0.999)
-    run(settings, tmp_path / "v", pairs=tmp_path / "p.tsv.zst", source_language="en", target_language="zh")
+    run(settings, tmp_path / "v", pairs=tmp_path / "p.tsv.zst", languages=("en", "zh"))
     known = Vocabulary.load(tmp_path / "v")
     assert known.pieces(known.encode("界")) == ["▁", "<0xE7>", "<0x95>", "<0x8C>"]
     assert {"ß", "ö", "Ö", "{"} <= set(pieces_of(tmp_path / "v")), "ASCII and both cases have pieces"
@@ -186,7 +186,7 @@ def test_rare_characters_are_spelled_by_bytes_and_counted(tmp_path: Path) -> Non
 def test_two_runs_are_equal_and_the_sample_is_bounded(corpus: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         settings = VocabularySettings(size=420, sample=300)
-        run(settings, tmp_path / name, pairs=corpus, source_language="en", target_language="de", weights={"x": 2.0})
+        run(settings, tmp_path / name, pairs=corpus, languages=("en", "de"), weights={"x": 2.0})
     assert (tmp_path / "a/tokenizer.json").read_bytes() == (tmp_path / "b/tokenizer.json").read_bytes()
     sample = draw_sample(corpus, tmp_path, size=300, weights={}, seed=1)
     assert 220 < len(list(sample.texts())) / 2 < 380
@@ -228,7 +228,7 @@ def test_plan_shows_sizes_and_models_side_by_side(corpus: Path) -> None:
 def test_too_little_text_says_how_many_pieces_it_gives(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(VocabularyError, match=r"the text gives \d+ pieces and size asks for 30000; lower it to \d+"):
         settings = VocabularySettings(size=30000)
-        run(settings, tmp_path / "v", pairs=corpus, source_language="en", target_language="de")
+        run(settings, tmp_path / "v", pairs=corpus, languages=("en", "de"))
     assert not (tmp_path / "v/tokenizer.json").exists()
     with PairWriter(tmp_path / "empty.tsv.zst"):
         pass
