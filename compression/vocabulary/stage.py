@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mobilenmt.compression.core.context import Context, Stage
 from mobilenmt.compression.core.errors import RecipeError, VocabularyError
 from mobilenmt.compression.core.settings import shown
 from mobilenmt.compression.core.stage import StageResult, run_stage, write_json
-from mobilenmt.compression.vocabulary.sample import Sample, draw_sample
+from mobilenmt.compression.vocabulary.sample import draw_sample
 from mobilenmt.compression.vocabulary.training import EOS, PAD, UNK, train_tokenizer
 from mobilenmt.runtime.atomic import atomic_path
 
@@ -28,8 +28,6 @@ class VocabularySettings:
 
     size: int = 8000
     """Number of pieces, the special and the 256 byte pieces included; the embedding has as many rows."""
-    model: Literal["bpe", "unigram"] = "bpe"
-    """Once loaded, a Unigram model needs 1.7 times the memory of a BPE model."""
     sample: int = 200_000
     """Pairs to learn from at most, drawn from all by hash, tags by their weights. Bounds time and memory."""
     character_coverage: float = 0.9997
@@ -81,8 +79,13 @@ def run(
         try:
             with tempfile.TemporaryDirectory(prefix="sample.tmp-", dir=folder) as scratch:
                 sample = draw_sample(pairs, Path(scratch), size=settings.sample, weights=weights or {}, seed=seed)
-                data = train_on(sample, settings)
-                write_tokenizer(data, folder, languages)
+                data = train_tokenizer(
+                    sample.texts(),
+                    sample.alphabet(settings.character_coverage),
+                    size=settings.size,
+                    max_piece_length=settings.max_piece_length,
+                )
+                _write_tokenizer(data, folder, languages)
                 report = measure(folder, sample.held_back)
             write_json(folder / "report.json", report)
         except OSError as error:
@@ -99,18 +102,7 @@ def run(
     return run_stage(folder, name="vocabulary", settings=settings, inputs=inputs, work=work, force=force)
 
 
-def train_on(sample: Sample, settings: VocabularySettings) -> dict[str, Any]:
-    """Content of a tokenizer.json trained on a sample."""
-    return train_tokenizer(
-        sample.texts(),
-        sample.alphabet(settings.character_coverage),
-        model=settings.model,
-        size=settings.size,
-        max_piece_length=settings.max_piece_length,
-    )
-
-
-def write_tokenizer(data: Mapping[str, Any], folder: Path, languages: tuple[str, str]) -> None:
+def _write_tokenizer(data: Mapping[str, Any], folder: Path, languages: tuple[str, str]) -> None:
     """Write tokenizer.json and tokenizer_config.json, such that AutoTokenizer and CTranslate2 read them."""
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -130,8 +122,7 @@ def write_tokenizer(data: Mapping[str, Any], folder: Path, languages: tuple[str,
 
 
 def _check(context: Context, to_do: bool) -> str:
-    settings = context.section(VocabularySettings)
-    return f"{settings.model}, {settings.size:,} pieces"
+    return f"{context.section(VocabularySettings).size:,} pieces"
 
 
 def _run(context: Context, force: bool) -> StageResult:
