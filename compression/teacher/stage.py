@@ -110,7 +110,7 @@ def _work(
         if settings.engine == "ray":
             from mobilenmt.compression.teacher.ray_engine import translate_on_ray as translate
         else:
-            from mobilenmt.compression.teacher.local import translate_here as translate
+            from mobilenmt.compression.teacher.open import translate_here as translate
         store.fill(translate(spec, plan, pending), pending)
     return {**store.merge(folder / TEXT), **spec.described()}
 
