@@ -25,20 +25,6 @@ TEXT = "text.tsv.zst"
 _MACHINE = "machine.json"
 
 
-def stage_inputs(
-    settings: TeacherSettings, *, pairs: Path, languages: tuple[str, str], seed: int
-) -> dict[str, Path | str]:
-    """What the stage's result depends on besides its settings, as :func:`run_stage` takes it."""
-    from mobilenmt.compression.teacher.fingerprint import fingerprint
-
-    return {
-        "pairs": pairs,
-        "checkpoint": fingerprint(settings.checkpoint),
-        "languages": "-".join(languages),
-        "seed": str(seed if settings.search == "sample" else 0),
-    }
-
-
 def run(
     settings: TeacherSettings,
     *,
@@ -69,8 +55,15 @@ def run(
         TeacherError: the checkpoint, its tokenizer or a language code does not do, or the disk is too small or full.
         StageError: the folder belongs to something else, or the configuration changed since it was begun.
     """
+    from mobilenmt.compression.teacher.fingerprint import fingerprint
+
     same = settings.same_text()
-    inputs = stage_inputs(settings, pairs=pairs, languages=languages, seed=seed)
+    inputs: dict[str, Path | str] = {
+        "pairs": pairs,
+        "checkpoint": fingerprint(settings.checkpoint),
+        "languages": "-".join(languages),
+        "seed": str(seed if settings.search == "sample" else 0),
+    }
     done = False if force else check_stage(folder, name="teacher", settings=same, inputs=inputs)
     if not done and pairs.exists():
         # Before the folder remembers these settings: a mistake in them can then be mended without --force.
