@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mobilenmt.compression.core.errors import CorpusError, TeacherError
+from mobilenmt.compression.core.hashing import Hasher
 from mobilenmt.compression.core.pairs import Pair, PairWriter, read_pairs
 from mobilenmt.compression.core.stage import file_digest
-from mobilenmt.compression.corpus.held_out import hash_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,7 +114,8 @@ def plan_shards(pairs: Path, shard_size: int, *, all_targets: bool) -> ShardPlan
     """
     import numpy as np
 
-    hashes = np.fromiter((hash_of(pair.source) for pair in read_pairs(pairs)), np.uint64)
+    hasher = Hasher(0, "teacher")
+    hashes = np.fromiter((hasher.integer(pair.source) for pair in read_pairs(pairs)), np.uint64)
     _, places, group, repetitions = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
     first = np.zeros(len(hashes), bool)
     first[places] = True
