@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from random import Random
 
 from mobilenmt.compression.core.errors import RecipeError
@@ -28,20 +28,6 @@ _WORD_PAIRS = 100_000  # single words kept in memory at most
 _REPEATS = 20  # times that a single word is used, on average
 _LONGEST = 600  # characters of a joined source
 _MEMORY = 8  # pairs before the current one that it may be joined with
-
-SHARES = (
-    "all_caps",
-    "title_case",
-    "lower_case",
-    "no_end_punctuation",
-    "emoji",
-    "placeholders",
-    "numbers",
-    "addresses",
-    "words",
-    "sentences",
-)
-"""The kinds: fields of :class:`AugmentSettings` that are shares."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +66,10 @@ class AugmentSettings:
     def total(self) -> float:
         """Pairs added for each pair, all kinds together."""
         return float(sum(getattr(self, name) for name in SHARES))
+
+
+SHARES = tuple(field.name for field in fields(AugmentSettings))
+"""The kinds."""
 
 
 class Augmenter:
