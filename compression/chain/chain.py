@@ -38,8 +38,16 @@ class Chain:
         return find_stage(stage).run(self, force)
 
     def told(self, result: StageResult) -> str:
-        """One line about what a stage did."""
-        return describe(result)
+        """One line about what a stage did: its name, whether it was done before, and its summary's plain values."""
+        figures = [
+            f"{key.replace('_', ' ')} {value:,}"
+            if isinstance(value, int) and not isinstance(value, bool)
+            else f"{key} {value}"
+            for key, value in result.summary.items()
+            if isinstance(value, int | float | str) and not isinstance(value, bool) and value != ""
+        ]
+        when = "done before" if result.skipped else f"{result.seconds:.1f} s"
+        return f"{result.name} ({when}): {', '.join(figures) or result.folder}"
 
     # -- the recipe, as stages see it -----------------------------------------------------------------------------
 
@@ -129,27 +137,12 @@ class Chain:
         """An INT8 pack of the teacher that was trained here, made if need be."""
         from mobilenmt.compression.pack import stage as pack
 
-        source, target = self.languages
         made = pack.run(
             pack.ExportSettings(),
             self.folder("teacher_pack"),
             checkpoint=self.teacher_checkpoint,
             name=self.name,
-            source_language=source,
-            target_language=target,
+            languages=self.languages,
             force=force,
         )
         return made.folder / self.name
-
-
-def describe(result: StageResult) -> str:
-    """One line about what a stage did: its name, whether it was done before, and its summary's plain values."""
-    figures = [
-        f"{key.replace('_', ' ')} {value:,}"
-        if isinstance(value, int) and not isinstance(value, bool)
-        else f"{key} {value}"
-        for key, value in result.summary.items()
-        if isinstance(value, int | float | str) and not isinstance(value, bool) and value != ""
-    ]
-    when = "done before" if result.skipped else f"{result.seconds:.1f} s"
-    return f"{result.name} ({when}): {', '.join(figures) or result.folder}"

@@ -20,14 +20,13 @@ RULES: Mapping[str, str] = {
     "weight": "the weight of its tag is 0",
     "empty": "a side has no letter and no digit",
     "control": "control characters, U+FFFD, noncharacters, private use characters",
-    "length": "a side has too many words or characters, or one endless word",
+    "length": "a side has too many characters",
     "ratio": "one side is much longer than the other",
     "identical": "both sides are the same, and too long for a name or a number",
-    "markup": "tags or entities on one side that the other lacks, or little else than tags",
-    "symbols": "few letters among digits and signs: tables, code, separators",
+    "markup": "entities or wiki marks on one side that the other lacks",
     "language": "a side is in the other side's language, or in a third one",
     "held_out": "a sentence of a test set",
-    "duplicate": "the same pair (or side) came before",
+    "duplicate": "the same pair came before",
 }
 """The rules, in the order in which they are tried, and what they drop."""
 
@@ -37,17 +36,8 @@ _CONTROL = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ue000-\uf8ff\ufdd0-\ufdef\ufff9-\ufffb\ufffd\ufffe\uffff"
     "\U000f0000-\U0010ffff]"
 )
-_TAG = re.compile(
-    r"</?(?:a|abbr|article|aside|b|big|blockquote|body|br|button|caption|center|cite|code|col|dd|del|div|dl|dt|em|"
-    r"embed|fieldset|figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|main|"
-    r"mark|meta|nav|object|ol|option|p|param|pre|q|s|samp|script|section|select|small|span|strike|strong|style|sub|"
-    r"sup|svg|table|tbody|td|textarea|tfoot|th|thead|title|tr|tt|u|ul|var|video|wbr)(?:\s[^<>]*)?/?>",
-    re.IGNORECASE,
-)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
 _WIKI = re.compile(r"\[\[|\]\]|\{\||\|\}|'''|={2,}[^=]+={2,}|\[(?:https?:)?//")
-_MARKUP_SIGNS = re.compile(r"[<&\[{]|''")
-_URL = re.compile(r"(?:https?|ftp|file)://|www\.|@")
 _BARE = re.compile(r"[\W_]+")
 _SMOOTHING = 12  # characters: short sentences may differ more
 
@@ -56,31 +46,22 @@ _SMOOTHING = 12  # characters: short sentences may differ more
 class CleanSettings:
     """Thresholds of the rules."""
 
-    max_words: int = 120
-    """Words of the longer side; words are what spaces separate."""
     max_characters: int = 900
-    """Characters of the longer side: for languages without spaces, too."""
-    max_word_characters: int = 60
-    """Characters of the longest word that is no address."""
+    """Characters of the longer side."""
     max_ratio: float = 2.5
     """Characters of the longer side for each of the shorter, both counted 12 longer, so that short ones may differ."""
     length_scale: float = 1.0
     """Characters of target for each of source in good translations: 1.1 for English to German, 0.35 to Chinese."""
     max_identical_words: int = 3
     """Pairs of equal sides may have so many words with letters: names, titles, "OK"."""
-    max_markup: float = 0.4
-    """Share of the characters of a side that may be tags and entities."""
-    min_letters: float = 0.3
-    """Share of the characters of a side, spaces left out, that must be letters; sides of up to 24 are exempt."""
     language: bool = True
     """Whether sides in the wrong language are dropped."""
     held_out_words: int = 3
     """A test sentence of fewer words is left out only where source and target both match: "Yes." is no secret."""
 
     def __post_init__(self) -> None:
-        for name in ("max_words", "max_characters", "max_word_characters"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"{name}: expected at least 1, found {shown(getattr(self, name))}")
+        if self.max_characters < 1:
+            raise RecipeError(f"max_characters: expected at least 1, found {shown(self.max_characters)}")
         for name in ("max_identical_words", "held_out_words"):
             if getattr(self, name) < 0:
                 raise RecipeError(f"{name}: expected 0 or more, found {shown(getattr(self, name))}")
@@ -88,9 +69,6 @@ class CleanSettings:
             raise RecipeError(f"max_ratio: expected at least 1, found {shown(self.max_ratio)}")
         if not 0.01 <= self.length_scale <= 100.0:
             raise RecipeError(f"length_scale: expected 0.01 to 100, found {shown(self.length_scale)}")
-        for name in ("max_markup", "min_letters"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise RecipeError(f"{name}: expected a share from 0 to 1, found {shown(getattr(self, name))}")
 
 
 class Cleaner:
@@ -113,7 +91,7 @@ class Cleaner:
             return "empty"
         if _has_control(source) or _has_control(target):
             return "control"
-        if self._too_long(source) or self._too_long(target):
+        if max(len(source), len(target)) > settings.max_characters:
             return "length"
         expected = len(source) * settings.length_scale + _SMOOTHING
         actual = len(target) + _SMOOTHING
@@ -123,42 +101,13 @@ class Cleaner:
             same = _BARE.sub(" ", source).strip().casefold()
             if same == _BARE.sub(" ", target).strip().casefold() and _letter_words(same) > settings.max_identical_words:
                 return "identical"
-        if (_MARKUP_SIGNS.search(source) or _MARKUP_SIGNS.search(target)) and self._bad_markup(source, target):
+        if _markup(source) != _markup(target):
             return "markup"
-        if self._few_letters(source) or self._few_letters(target):
-            return "symbols"
         if self._language is not None and self._language.wrong(source, target):
             return "language"
         if self._held_out.has(source, target, settings.held_out_words):
             return "held_out"
         return None
-
-    def _too_long(self, text: str) -> bool:
-        settings = self._settings
-        if len(text) <= min(settings.max_word_characters, settings.max_words, settings.max_characters):
-            return False
-        words = text.split(" ")
-        if len(words) > settings.max_words or len(text) > settings.max_characters:
-            return True
-        longest = max(words, key=len)
-        return len(longest) > settings.max_word_characters and longest.isascii() and not _URL.search(longest)
-
-    def _bad_markup(self, source: str, target: str) -> bool:
-        counts = []
-        for text in (source, target):
-            tags = _TAG.findall(text)
-            entities = [entity for entity in _ENTITY.findall(text) if html.unescape(entity) != entity]
-            if sum(map(len, tags)) + sum(map(len, entities)) > self._settings.max_markup * len(text):
-                return True
-            names = sorted(tag.strip("</> ").split()[0].lower() for tag in tags)
-            counts.append((names, sorted(entities), len(_WIKI.findall(text))))
-        return counts[0] != counts[1]
-
-    def _few_letters(self, text: str) -> bool:
-        if len(text) <= 24:
-            return False
-        letters = sum(map(str.isalpha, text))
-        return letters < self._settings.min_letters * (len(text) - text.count(" "))
 
 
 def tidy(text: str) -> str:
@@ -172,6 +121,12 @@ def _has_control(text: str) -> bool:
     if text.isprintable():  # to Python all of them are unprintable but U+FFFD
         return "\ufffd" in text
     return _CONTROL.search(text) is not None
+
+
+def _markup(text: str) -> tuple[list[str], int]:
+    """Entities and the number of wiki marks."""
+    entities = [entity for entity in _ENTITY.findall(text) if html.unescape(entity) != entity] if "&" in text else []
+    return sorted(entities), len(_WIKI.findall(text))
 
 
 def _letter_words(text: str) -> int:

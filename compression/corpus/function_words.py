@@ -19,7 +19,7 @@ FUNCTION_WORDS: Mapping[str, frozenset[str]] = {
     ),
     "de": _listed(
         "der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch es an ich er sie"
-        " wird bei dass werden sind aus wie nach oder einen einer wenn zur zum wir war haben kann"
+        " du was so ihr wird bei dass werden sind aus wie nach oder einen einer wenn zur zum wir war haben kann"
     ),
     "en": _listed(
         "the of and to in a is that it for was on are as with his they at be this have from or you he not we"
@@ -68,7 +68,7 @@ FUNCTION_WORDS: Mapping[str, frozenset[str]] = {
 """Languages by their codes."""
 
 
-def best_match(words: Iterable[str]) -> tuple[str, int]:
+def small_words(words: Iterable[str]) -> tuple[str, int]:
     """The language whose list has most of these lower-case words, repetitions not counted, and how many.
 
     Single letters do not count: they are what is left of "I've" and "I/O".

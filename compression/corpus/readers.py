@@ -158,8 +158,8 @@ def expand(path: Path) -> list[Path]:
     raise CorpusError(f"{path}: no such file")
 
 
-def check(part: Part, *, lines: int = 1000, share: float = 0.2) -> list[Row]:
-    """Read the beginning of a part and return its pairs, so that a wrong file is known before hours are spent.
+def check(part: Part, *, lines: int = 1000, share: float = 0.2) -> None:
+    """Read the beginning of a part, so that a wrong file is known before hours are spent.
 
     :raises CorpusError: it is empty, more than `share` of its first `lines` are no pairs, or Moses files differ in
         their number of lines.
@@ -181,7 +181,6 @@ def check(part: Part, *, lines: int = 1000, share: float = 0.2) -> list[Row]:
                 f"{part.paths[0]} has {counts[0]} lines and {part.paths[1]} has {counts[1]}; "
                 "Moses files need one line for each other's"
             )
-    return [item for item in head if isinstance(item, Row)]
 
 
 def _single(source: Source, path: Path, kind: Format) -> Part:

@@ -14,35 +14,20 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
 from random import Random
 
-from mobilenmt.compression.core.errors import CorpusError, RecipeError
+from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.hashing import Hasher
 from mobilenmt.compression.core.pairs import Pair
 from mobilenmt.compression.core.settings import shown
-from mobilenmt.compression.core.streams import READ_ERRORS, numbered_lines
 from mobilenmt.compression.dataset import augment_copy, augment_text
 from mobilenmt.compression.dataset.word_pairs import associated_words, single_words
 
 _WORD_PAIRS = 100_000  # single words kept in memory at most
 _REPEATS = 20  # times that a single word is used, on average
+_LONGEST = 600  # characters of a joined source
 _MEMORY = 8  # pairs before the current one that it may be joined with
-
-SHARES = (
-    "all_caps",
-    "title_case",
-    "lower_case",
-    "no_end_punctuation",
-    "emoji",
-    "placeholders",
-    "numbers",
-    "addresses",
-    "words",
-    "sentences",
-)
-"""The kinds: fields of :class:`AugmentSettings` that are shares."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +38,8 @@ class AugmentSettings:
     """BOTH SIDES IN CAPITALS; ß becomes SS (in the source sometimes ẞ)."""
     title_case: float = 0.01
     """Source Like a Title. The target stays: few languages write titles so."""
-    title_case_target: bool = False
-    """Target Like A Title, too."""
     lower_case: float = 0.01
     """source without capitals, as in chats. The target stays as it should be written."""
-    lower_case_target: bool = False
-    """target without capitals, too."""
     no_end_punctuation: float = 0.02
     """Both sides without the mark at the end, like labels and queries."""
     emoji: float = 0.01
@@ -70,14 +51,10 @@ class AugmentSettings:
     addresses: float = 0.01
     """URLs and e-mail addresses on both sides."""
     words: float = 0.02
-    """Pairs of single words, each at most 20 times: those of `dictionary`, pairs of the corpus that are one word each,
-    and words that keep company in it."""
-    dictionary: Path | None = None
-    """Words and their translations, ``word<TAB>translation`` a line; used by `words`."""
+    """Pairs of single words, each at most 20 times: pairs of the corpus that are one word each, and words that keep
+    company in it."""
     sentences: float = 0.02
     """A pair joined with one to three before it of the same tag."""
-    sentences_characters: int = 600
-    """Characters of the longest joined source."""
 
     def __post_init__(self) -> None:
         for name in SHARES:
@@ -85,12 +62,14 @@ class AugmentSettings:
                 raise RecipeError(f"{name}: expected a share from 0 to 1, found {shown(getattr(self, name))}")
         if self.total() > 1.0:
             raise RecipeError(f"all_caps: the shares add up to {self.total():.3f}; expected at most 1 together")
-        if self.sentences_characters < 1:
-            raise RecipeError(f"sentences_characters: expected at least 1, found {shown(self.sentences_characters)}")
 
     def total(self) -> float:
         """Pairs added for each pair, all kinds together."""
         return float(sum(getattr(self, name) for name in SHARES))
+
+
+SHARES = tuple(field.name for field in fields(AugmentSettings))
+"""The kinds."""
 
 
 class Augmenter:
@@ -100,7 +79,6 @@ class Augmenter:
     :param seed: the recipe's seed.
     :param languages: codes of source and target, for the case rules that differ between languages.
     :param pairs: opens the corpus; read once for its single words if any are wanted.
-    :raises CorpusError: the dictionary cannot be read.
     """
 
     def __init__(
@@ -112,17 +90,16 @@ class Augmenter:
         pairs: Callable[[], Iterable[Pair]] | None = None,
     ) -> None:
         self._hasher = Hasher(seed, "augment")
-        self._settings = settings
         self._languages = languages
         self._before: deque[Pair] = deque(maxlen=_MEMORY)
         self._words: list[Pair] = []
-        if settings.words:
-            self._words = _collect_words(settings.dictionary, pairs)
+        if settings.words and pairs is not None:
+            self._words = _collect_words(pairs)
         self._words_left = _REPEATS * len(self._words)
         kinds: dict[str, Callable[[Pair, Random], Pair | None]] = {
             "all_caps": self._all_caps,
             "title_case": self._title_case,
-            "lower_case": self._lower_case,
+            "lower_case": lambda pair, _: augment_text.lower_case(pair, self._languages[0]),
             "no_end_punctuation": lambda pair, _: augment_text.without_end(pair),
             "emoji": augment_copy.with_emoji,
             "placeholders": augment_copy.with_placeholder,
@@ -161,12 +138,7 @@ class Augmenter:
         return augment_text.all_caps(pair, self._languages, sharp_s=sharp)
 
     def _title_case(self, pair: Pair, random: Random) -> Pair | None:
-        return augment_text.title_case(
-            pair, self._languages, minor_words=random.random() < 0.5, target_too=self._settings.title_case_target
-        )
-
-    def _lower_case(self, pair: Pair, _: Random) -> Pair | None:
-        return augment_text.lower_case(pair, self._languages, target_too=self._settings.lower_case_target)
+        return augment_text.title_case(pair, self._languages[0], minor_words=random.random() < 0.5)
 
     def _word(self, pair: Pair, random: Random) -> Pair | None:
         if self._words_left <= 0:
@@ -182,27 +154,14 @@ class Augmenter:
                 break
             if other.tag == pair.tag and all(other.source != part.source for part in parts):
                 parts.append(other)
-        if len(parts) < 2 or sum(len(part.source) for part in parts) > self._settings.sentences_characters:
+        if len(parts) < 2 or sum(len(part.source) for part in parts) > _LONGEST:
             return None
         return augment_text.joined(parts[::-1])
 
 
-def _collect_words(dictionary: Path | None, pairs: Callable[[], Iterable[Pair]] | None) -> list[Pair]:
+def _collect_words(pairs: Callable[[], Iterable[Pair]]) -> list[Pair]:
     """Single words with their translations, each pair once."""
-    found = dict.fromkeys(itertools.islice(_dictionary(dictionary) if dictionary else (), _WORD_PAIRS))
-    for more in (single_words(pairs()), associated_words(pairs)) if pairs else ():
-        found |= dict.fromkeys(itertools.islice(more, _WORD_PAIRS))
+    found: dict[Pair, None] = {}
+    for words in (single_words(pairs()), associated_words(pairs)):
+        found |= dict.fromkeys(itertools.islice(words, _WORD_PAIRS))
     return list(found)
-
-
-def _dictionary(path: Path) -> Iterator[Pair]:
-    try:
-        for number, line in numbered_lines(path):
-            fields = line.decode("utf-8").split("\t")
-            if len(fields) < 2 or not fields[0].strip() or not fields[1].strip():
-                raise CorpusError(f"{path}: line {number}: expected word<TAB>translation; mend or remove it")
-            yield Pair(fields[0].strip(), fields[1].strip())
-    except FileNotFoundError:
-        raise CorpusError(f"{path}: no such file (augment.dictionary)") from None
-    except (*READ_ERRORS, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: cannot be read as a dictionary: {error}") from error

@@ -7,6 +7,7 @@ both, and so do the beginning and the end.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from random import Random
 
 from mobilenmt.compression.core.pairs import Pair
@@ -30,6 +31,11 @@ _EMOJI = _listed(
     """
 )
 _NAMES = _listed("name user count date file price city total item id value title email amount time url size page n x")
+_PLACEHOLDERS = (
+    '<x id="0"/>',
+    *_listed("{name} {name} {0} {{name}} {{0}} %s %d %1$s %(name)s ${name} %@ [NAME] __name__"),
+)
+"""Their names and zeros are replaced."""
 _TAGS = _listed("b i em strong a span u code p li h1")
 _HOSTS = _listed("example news shop mail docs my-site blog portal wiki forum hotel bank city-guide")
 _ENDINGS = _listed("com org net de co.uk fr io info eu ch")
@@ -113,8 +119,7 @@ def with_address(pair: Pair, random: Random) -> Pair | None:
     return _both(pair, lambda text: f"{text} {address}")
 
 
-def _both(pair: Pair, change: object) -> Pair:
-    assert callable(change)
+def _both(pair: Pair, change: Callable[[str], str]) -> Pair:
     return pair._replace(source=change(pair.source), target=change(pair.target))
 
 
@@ -139,23 +144,8 @@ def _replace(pair: Pair, old: str, new: str) -> Pair:
 
 def _placeholder(random: Random) -> str:
     name, digit = random.choice(_NAMES), random.randrange(10)
-    forms = (
-        f"{{{name}}}",
-        f"{{{name}}}",
-        f"{{{digit}}}",
-        f"{{{{{name}}}}}",
-        f"{{{{{digit}}}}}",
-        "%s",
-        "%d",
-        f"%{digit + 1}$s",
-        f"%({name})s",
-        f"${{{name}}}",
-        "%@",
-        f'<x id="{digit}"/>',
-        f"[{name.upper()}]",
-        f"__{name}__",
-    )
-    return random.choice(forms)
+    form = random.choice(_PLACEHOLDERS)
+    return form.replace("NAME", name.upper()).replace("name", name).replace("0", str(digit))
 
 
 def _number(random: Random) -> str:

@@ -33,20 +33,16 @@ def all_caps(pair: Pair, languages: tuple[str, str], *, sharp_s: bool = False) -
     return None if source == pair.source or target == pair.target else pair._replace(source=source, target=target)
 
 
-def title_case(
-    pair: Pair, languages: tuple[str, str], *, minor_words: bool = False, target_too: bool = False
-) -> Pair | None:
+def title_case(pair: Pair, language: str, *, minor_words: bool = False) -> Pair | None:
     """Source Like a Title; with `minor_words`, words of up to three letters inside it stay as they are."""
-    source = _spare(pair.source, lambda text: _title(text, languages[0], minor_words))
-    target = _spare(pair.target, lambda text: _title(text, languages[1], False)) if target_too else pair.target
-    return None if source == pair.source else pair._replace(source=source, target=target)
+    source = _spare(pair.source, lambda text: _title(text, language, minor_words))
+    return None if source == pair.source else pair._replace(source=source)
 
 
-def lower_case(pair: Pair, languages: tuple[str, str], *, target_too: bool = False) -> Pair | None:
+def lower_case(pair: Pair, language: str) -> Pair | None:
     """source without capitals."""
-    source = _spare(pair.source, lambda text: _lower(text, languages[0]))
-    target = _spare(pair.target, lambda text: _lower(text, languages[1])) if target_too else pair.target
-    return None if source == pair.source else pair._replace(source=source, target=target)
+    source = _spare(pair.source, lambda text: _lower(text, language))
+    return None if source == pair.source else pair._replace(source=source)
 
 
 def without_end(pair: Pair) -> Pair | None:

@@ -27,8 +27,7 @@ def run(
     checkpoint: Path,
     pack: Path,
     teacher: TeacherSettings | None,
-    source_language: str,
-    target_language: str,
+    languages: tuple[str, str],
     force: bool = False,
 ) -> StageResult:
     """Write scores.json, scores.md, scores.png and outputs/ into ``folder``.
@@ -39,8 +38,7 @@ def run(
         checkpoint: the student.
         pack: what it was exported to.
         teacher: evaluated as it teaches, if the settings want it; n-best and sampling become a beam.
-        source_language: code, as in the recipe.
-        target_language: likewise.
+        languages: codes of source and target, as in the recipe.
         force: begin anew.
 
     Returns:
@@ -58,7 +56,7 @@ def run(
     inputs |= {f"{peer} {path.name}": path for peer, paths in settings.peers.items() for path in paths}
 
     def work(stage: Path) -> Mapping[str, Any]:
-        found = evaluate(models, settings, source_language=source_language, target_language=target_language)
+        found = evaluate(models, settings, source_language=languages[0], target_language=languages[1])
         found.write(stage)
         return {
             "scores": {system.name: dataclasses.asdict(system)["scores"] for system in found.systems},
@@ -105,15 +103,13 @@ def _check(context: Context, to_do: bool) -> str:
 def _run(context: Context, force: bool) -> StageResult:
     from mobilenmt.compression.teacher.stage import as_it_teaches
 
-    source, target = context.languages
     return run(
         context.section(EvaluateSettings),
         context.folder(STAGE.name),
         checkpoint=context.folder("distill") / "checkpoint",
         pack=context.pack,
         teacher=as_it_teaches(context, force=force) if context.has_teacher else None,
-        source_language=source,
-        target_language=target,
+        languages=context.languages,
         force=force,
     )
 

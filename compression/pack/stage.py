@@ -54,8 +54,7 @@ def run(
     *,
     checkpoint: Path,
     name: str,
-    source_language: str,
-    target_language: str,
+    languages: tuple[str, str],
     pairs: Path | None = None,
     weights: Mapping[str, float] | None = None,
     training_data: Mapping[str, int] | None = None,
@@ -68,8 +67,7 @@ def run(
         folder: the stage's folder.
         checkpoint: a MarianMTModel folder with its tokenizer.
         name: the pack's name.
-        source_language: code for the pack's manifest.
-        target_language: likewise.
+        languages: codes of source and target, for the pack's manifest.
         pairs: pairs whose source sides the shortlist is learned from; None for no shortlist.
         weights: how often pairs went into training, by tag; a pair that was taken less than once is taken by chance.
         training_data: corpus -> pairs, for a card that does not list them itself.
@@ -90,7 +88,7 @@ def run(
     inputs: dict[str, Path | str] = {
         "checkpoint": checkpoint,
         "name": name,
-        "languages": f"{source_language}-{target_language}",
+        "languages": "-".join(languages),
         "card": json.dumps(card, sort_keys=True, ensure_ascii=False),
     }
 
@@ -105,8 +103,8 @@ def run(
             precision=settings.precision,
             force=True,  # what a run left that was killed just before its manifest
             name=name,
-            source_language=source_language,
-            target_language=target_language,
+            source_language=languages[0],
+            target_language=languages[1],
             card=card,
             shortlist=shortlist or False,
             report=told.append,
@@ -188,14 +186,12 @@ def _check(context: Context, to_do: bool) -> str:
 
 
 def _run(context: Context, force: bool) -> StageResult:
-    source, target = context.languages
     return run(
         context.section(ExportSettings),
         context.folder(STAGE.name),
         checkpoint=context.folder("distill") / "checkpoint",
         name=context.name,
-        source_language=source,
-        target_language=target,
+        languages=context.languages,
         pairs=context.text,
         weights=context.weights,
         training_data=training_data(context.folder("corpus")),

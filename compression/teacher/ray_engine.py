@@ -11,14 +11,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import re
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mobilenmt.compression.core.errors import TeacherError
-from mobilenmt.compression.teacher.shards import ShardPlan, ShardText, request_digest, unpack_items
+from mobilenmt.compression.teacher.shards import ShardPlan, ShardText, unpack_items
 
 if TYPE_CHECKING:
     from mobilenmt.compression.teacher.settings import TeacherSettings
@@ -41,33 +42,15 @@ class Worker:
         self._teacher = open_teacher(spec)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        import json
-
+        """A shard's request translated; pickled, for a lone surrogate could not travel as text."""
         from mobilenmt.compression.teacher.text import translate_shard
 
-        request: bytes = row["request"]
-        shard = translate_shard(self._teacher, int(row["number"]), unpack_items(request), self._spec)
-        result = {"pairs": shard.pairs, "counts": shard.counts, "seconds": shard.seconds}
-        return {
-            "number": shard.number,
-            "digest": request_digest(request),
-            "result": json.dumps(result).encode(),  # escaped: a lone surrogate could not travel as text
-        }
+        items = unpack_items(row["request"])
+        return {"shard": pickle.dumps(translate_shard(self._teacher, int(row["number"]), items, self._spec))}
 
 
-def from_row(row: Mapping[str, Any]) -> tuple[str, ShardText]:
-    """A request's digest and its translation, from what a worker gave back."""
-    import json
-
-    from mobilenmt.compression.core.pairs import Pair
-
-    found = json.loads(row["result"])
-    pairs = [Pair(*pair) for pair in found["pairs"]]
-    return row["digest"], ShardText(int(row["number"]), pairs, found["counts"], found["seconds"])
-
-
-def translate_on_ray(spec: TeacherSpec, plan: ShardPlan, pending: Sequence[int]) -> Iterator[tuple[str, ShardText]]:
-    """Translate shards on a cluster; yields them in any order, each with its request's digest.
+def translate_on_ray(spec: TeacherSpec, plan: ShardPlan, pending: Sequence[int]) -> Iterator[ShardText]:
+    """Translate shards on a cluster; yields them in any order.
 
     Raises:
         TeacherError: Ray is not installed or not reached, or a worker met an error (its own is quoted).
@@ -87,7 +70,7 @@ def translate_on_ray(spec: TeacherSpec, plan: ShardPlan, pending: Sequence[int])
         del rows
         try:
             for row in shards.iter_rows():
-                yield from_row(row)
+                yield pickle.loads(row["shard"])
         except (ray.exceptions.RayError, RuntimeError) as error:
             raise TeacherError(f"the Ray engine stopped: {_cause(error)}; the finished shards are kept") from error
 

@@ -36,13 +36,11 @@ class TeacherSettings:
     """System message of a chat model; empty for none."""
     search: Literal["greedy", "beam", "sample", "n_best", "nearest"] = "beam"
     """sample: n_best samples a source. n_best: that many entries of the beam. nearest: the one of the n_best entries
-    that is nearest the reference."""
+    that is nearest the reference by sentence chrF."""
     beam_size: int = 4
     """Hypotheses kept by beam, n_best and nearest (there at least n_best)."""
     n_best: int = 1
     """Translations of a source: written by sample and n_best, chosen from by nearest."""
-    nearest_metric: Literal["bleu", "chrf"] = "bleu"
-    """Sentence score of nearest, by sacrebleu; bleu counts characters for languages written without spaces."""
     temperature: float = 1.0
     """Of sample: logits are divided by it."""
     top_p: float = 1.0

@@ -1,33 +1,31 @@
 """Shards of the teacher's work: made in any order by anyone, each kept as soon as it is whole, merged at the end.
 
-``shards/NNNNN.tsv.zst`` holds the finished lines of a shard, ``shards/index.jsonl`` one line for each: number, size and
-SHA-256 of the file, SHA-256 of what was asked, and counts. The file takes its name first and is entered second, so a
-kill leaves at worst a file that is not entered, which is made again. What a shard holds depends on its sources and the
-settings alone, so the merged text is the same after any number of kills, and on any number of machines.
+``shards/NNNNN.tsv.zst`` holds the finished lines of a shard, ``shards/index.jsonl`` one line for each: number, SHA-256
+of the file, and counts. The file takes its name first and is entered second, so a kill leaves at worst a file that is
+not entered, which is made again. What a shard holds depends on its sources and the settings alone, so the merged text
+is the same after any number of kills, and on any number of machines.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mobilenmt.compression.core.errors import CorpusError, TeacherError
+from mobilenmt.compression.core.hashing import Hasher
 from mobilenmt.compression.core.pairs import Pair, PairWriter, read_pairs
 from mobilenmt.compression.core.stage import file_digest
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-    from mobilenmt.compression.teacher.spec import TeacherSpec
 
 INDEX = "index.jsonl"
 
@@ -107,7 +105,7 @@ class ShardPlan:
 def plan_shards(pairs: Path, shard_size: int, *, all_targets: bool) -> ShardPlan:
     """Find equal sources, and divide the distinct ones into shards.
 
-    Takes 16 bytes a pair, and the targets and tags of sources that occur more than once.
+    Takes some 40 bytes a pair while it works, and the targets and tags of sources that occur more than once.
 
     Args:
         pairs: the corpus.
@@ -116,23 +114,13 @@ def plan_shards(pairs: Path, shard_size: int, *, all_targets: bool) -> ShardPlan
     """
     import numpy as np
 
-    digests = bytearray()
-    for pair in read_pairs(pairs):
-        digests += hashlib.blake2b(pair.source.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    keys = np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2)
-    del digests
-    count = len(keys)
-    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: equal keys stay in the order of the corpus
-    starts = np.ones(count, bool)
-    starts[1:] = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
-    first = np.zeros(count, bool)
-    first[order[starts]] = True
-    number_at = np.cumsum(first) - 1  # of the source that occurs here for the first time
-    group = np.cumsum(starts) - 1
-    number_of = np.empty(count, np.int64)
-    number_of[order] = number_at[order[starts]][group]
-    repeated = np.bincount(number_of, minlength=1) > 1 if count else np.zeros(0, bool)
-    again = repeated[number_of] if count else np.zeros(0, bool)
+    hasher = Hasher(0, "teacher")
+    hashes = np.fromiter((hasher.integer(pair.source) for pair in read_pairs(pairs)), np.uint64)
+    _, places, group, repetitions = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
+    first = np.zeros(len(hashes), bool)
+    first[places] = True
+    number_of = (np.cumsum(first) - 1)[places][group]  # in the order of first occurrence
+    again = (repetitions > 1)[group]
     later: dict[int, dict[tuple[str, str], None]] = {}
     tags: dict[int, set[str]] = {}
     if again.any():
@@ -143,12 +131,7 @@ def plan_shards(pairs: Path, shard_size: int, *, all_targets: bool) -> ShardPlan
             if all_targets or pair.tag not in known:
                 later.setdefault(number, {})[pair.target, pair.tag] = None
             known.add(pair.tag)
-    return ShardPlan(pairs, shard_size, int(starts.sum()), first, {key: tuple(value) for key, value in later.items()})
-
-
-def request_digest(request: bytes) -> str:
-    """SHA-256 of a request, in hexadecimal."""
-    return hashlib.sha256(request).hexdigest()
+    return ShardPlan(pairs, shard_size, len(places), first, {key: tuple(value) for key, value in later.items()})
 
 
 class ShardStore:
@@ -168,7 +151,7 @@ class ShardStore:
         """Numbers of the shards that still have to be made; a damaged one is made again."""
         return [number for number in range(self._plan.shards) if not self._is_whole(number)]
 
-    def fill(self, results: Iterator[tuple[str, ShardText]], pending: Sequence[int]) -> None:
+    def fill(self, results: Iterator[ShardText], pending: Sequence[int]) -> None:
         """Store the pending shards as they come, with a progress bar on stderr.
 
         Raises:
@@ -181,9 +164,9 @@ class ShardStore:
         with tqdm(
             total=self._plan.sources, initial=done, unit="sentence", desc="teacher", file=sys.stderr, smoothing=0.05
         ) as bar:
-            for digest, shard in results:
+            for shard in results:
                 if shard.number in missing:
-                    self._store(digest, shard)
+                    self._store(shard)
                     missing.discard(shard.number)
                     bar.update(self._plan.size(shard.number))
         if missing:
@@ -209,7 +192,7 @@ class ShardStore:
         seconds = sum(entry["seconds"] for entry in self._index.values())
         return {**total, "sources": self._plan.sources, "pairs": writer.count, "seconds": round(seconds, 3)}
 
-    def _store(self, digest: str, shard: ShardText) -> None:
+    def _store(self, shard: ShardText) -> None:
         path = self.path(shard.number)
         with _disk(path):
             with PairWriter(path) as writer:
@@ -217,9 +200,7 @@ class ShardStore:
                     writer.write(pair)
             entry = {
                 "shard": shard.number,
-                "bytes": path.stat().st_size,
                 "sha256": file_digest(path),
-                "request": digest,
                 "counts": dict(shard.counts),
                 "seconds": round(shard.seconds, 3),
             }
@@ -232,12 +213,7 @@ class ShardStore:
     def _is_whole(self, number: int) -> bool:
         entry = self._index.get(number)
         path = self.path(number)
-        return (
-            entry is not None
-            and path.is_file()
-            and path.stat().st_size == entry["bytes"]
-            and file_digest(path) == entry["sha256"]
-        )
+        return entry is not None and path.is_file() and file_digest(path) == entry["sha256"]
 
     def _read_index(self) -> dict[int, dict[str, Any]]:
         """Read the index; what a kill or a full disk left of a last line is cut off, so that the next stands alone."""
@@ -252,7 +228,7 @@ class ShardStore:
         for line in whole.splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):  # a damaged line: its shard is made again
                 entry = json.loads(line)
-                if {"bytes", "sha256", "counts", "seconds"} <= entry.keys():
+                if {"sha256", "counts", "seconds"} <= entry.keys():
                     found[int(entry["shard"])] = entry
         return found
 
@@ -271,7 +247,3 @@ def _disk(path: Path) -> Iterator[None]:
         raise TeacherError(
             f"{path}: {what}; the finished shards are kept: make room, then run the same command again"
         ) from error
-
-
-Translate = Callable[["TeacherSpec", ShardPlan, Sequence[int]], Iterator[tuple[str, ShardText]]]
-"""What an engine is: it yields shards in any order, each with its request's digest."""

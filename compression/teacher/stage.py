@@ -25,27 +25,12 @@ TEXT = "text.tsv.zst"
 _MACHINE = "machine.json"
 
 
-def stage_inputs(
-    settings: TeacherSettings, *, pairs: Path, languages: tuple[str, str], seed: int
-) -> dict[str, Path | str]:
-    """What the stage's result depends on besides its settings, as :func:`run_stage` takes it."""
-    from mobilenmt.compression.teacher.fingerprint import fingerprint
-
-    return {
-        "pairs": pairs,
-        "checkpoint": fingerprint(settings.checkpoint),
-        "languages": "-".join(languages),
-        "seed": str(seed if settings.search == "sample" else 0),
-    }
-
-
 def run(
     settings: TeacherSettings,
     *,
     pairs: Path,
     folder: Path,
-    source_language: str,
-    target_language: str,
+    languages: tuple[str, str],
     seed: int = 1,
     force: bool = False,
 ) -> StageResult:
@@ -56,8 +41,7 @@ def run(
         pairs: file of :func:`~mobilenmt.compression.core.pairs.read_pairs`; equal sources are translated once, and
             come out once for each tag they have.
         folder: the stage's folder. ``shards/`` in it may be deleted when the stage is done.
-        source_language: the recipe's code, as in ``en``.
-        target_language: likewise.
+        languages: the recipe's codes of source and target, as in ``en``.
         seed: of sampling; each source's samples depend on it and the source alone.
         force: begin anew.
 
@@ -71,9 +55,15 @@ def run(
         TeacherError: the checkpoint, its tokenizer or a language code does not do, or the disk is too small or full.
         StageError: the folder belongs to something else, or the configuration changed since it was begun.
     """
-    languages = (source_language, target_language)
+    from mobilenmt.compression.teacher.fingerprint import fingerprint
+
     same = settings.same_text()
-    inputs = stage_inputs(settings, pairs=pairs, languages=languages, seed=seed)
+    inputs: dict[str, Path | str] = {
+        "pairs": pairs,
+        "checkpoint": fingerprint(settings.checkpoint),
+        "languages": "-".join(languages),
+        "seed": str(seed if settings.search == "sample" else 0),
+    }
     done = False if force else check_stage(folder, name="teacher", settings=same, inputs=inputs)
     if not done and pairs.exists():
         # Before the folder remembers these settings: a mistake in them can then be mended without --force.
@@ -113,7 +103,7 @@ def _work(
         if settings.engine == "ray":
             from mobilenmt.compression.teacher.ray_engine import translate_on_ray as translate
         else:
-            from mobilenmt.compression.teacher.local import translate_here as translate
+            from mobilenmt.compression.teacher.open import translate_here as translate
         store.fill(translate(spec, plan, pending), pending)
     return {**store.merge(folder / TEXT), **spec.described()}
 
@@ -184,13 +174,11 @@ def _run(context: Context, force: bool) -> StageResult:
             f"{context.recipe_name}: it has no [teacher], or distill.text is 'references'; "
             "the student learns from the references"
         )
-    source, target = context.languages
     return run(
         as_it_teaches(context, force=force),
         pairs=context.pairs,
         folder=context.folder(STAGE.name),
-        source_language=source,
-        target_language=target,
+        languages=context.languages,
         seed=context.seed,
         force=force,
     )

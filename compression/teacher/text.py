@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mobilenmt.compression.core.pairs import Pair
-from mobilenmt.compression.teacher.languages import language
 from mobilenmt.compression.teacher.shards import Item, ShardText
 from mobilenmt.compression.teacher.spec import Teacher, TeacherSpec
 
 if TYPE_CHECKING:
+    from sacrebleu.metrics.chrf import CHRF
+
     from mobilenmt.compression.teacher.settings import TeacherSettings
 
 FLAWS = ("empty", "looped", "too_long", "source_too_long", "markers")
@@ -24,8 +25,6 @@ FLAWS = ("empty", "looped", "too_long", "source_too_long", "markers")
 _LAYOUT = re.compile("[\t\n\r\v\f]+")
 _THOUGHTS = re.compile(r"^\s*<(think|thinking|reasoning)>.*?</\1>", re.DOTALL)
 _QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»", "'": "'", "‘": "’", "「": "」"}
-# Written without spaces: words are no unit of comparison.
-_SPACELESS = frozenset(["ja", "th", "lo", "km", "my", "bo", "yue", "jpn", "tha", "lao", "khm", "mya", "bod"])
 
 
 def translate_shard(teacher: Teacher, number: int, items: Sequence[Item], spec: TeacherSpec) -> ShardText:
@@ -70,17 +69,23 @@ def _divide(item: Item, tags: Sequence[str]) -> tuple[Item, list[tuple[str, str]
 def _lines(item: Item, texts: list[str], spec: TeacherSpec) -> Iterator[Pair]:
     """Each line once, in the order of the item's targets."""
     if spec.settings.search == "nearest":
-        chosen = [(nearest(texts, target, spec), tag) for target, tag in item.targets]
+        chosen = [(nearest(texts, target), tag) for target, tag in item.targets]
     else:
         chosen = [(text, tag) for _, tag in item.targets for text in texts]
     for text, tag in dict.fromkeys(chosen):
         yield Pair(item.source, text, tag)
 
 
-def nearest(texts: Sequence[str], reference: str, spec: TeacherSpec) -> str:
-    """The text with the highest sentence score against the reference; of equal ones the first."""
-    score = _scorer(spec.settings.nearest_metric, _tokenization(spec))
-    return max(texts, key=lambda text: score(text, reference))
+def nearest(texts: Sequence[str], reference: str) -> str:
+    """The text with the highest sentence chrF (Popović 2015) against the reference; of equal ones the first."""
+    return max(texts, key=lambda text: float(_chrf().sentence_score(text, [reference]).score))
+
+
+@lru_cache(maxsize=1)
+def _chrf() -> CHRF:
+    from sacrebleu.metrics.chrf import CHRF
+
+    return CHRF()
 
 
 def clean_answer(answer: str, source: str) -> str:
@@ -100,26 +105,6 @@ def clean_answer(answer: str, source: str) -> str:
         if text[0] not in inside and text[-1] not in inside:
             text = inside.strip()
     return text
-
-
-def _tokenization(spec: TeacherSpec) -> str:
-    base = language(spec.target_language)
-    if base in ("zh", "zho", "cmn"):
-        return "zh"
-    return "char" if base in _SPACELESS else "13a"
-
-
-@lru_cache(maxsize=8)
-def _scorer(metric: str, tokenization: str) -> Callable[[str, str], float]:
-    from sacrebleu.metrics.bleu import BLEU
-    from sacrebleu.metrics.chrf import CHRF
-
-    if metric == "chrf":
-        chrf = CHRF()
-        return lambda text, reference: float(chrf.sentence_score(text, [reference]).score)
-    # effective_order: sacrebleu's own advice for single sentences
-    bleu = BLEU(tokenize=tokenization, effective_order=True)
-    return lambda text, reference: float(bleu.sentence_score(text, [reference]).score)
 
 
 def length_limit(settings: TeacherSettings, source_tokens: int, positions: int | None) -> int:

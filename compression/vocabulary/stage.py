@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mobilenmt.compression.core.context import Context, Stage
 from mobilenmt.compression.core.errors import RecipeError, VocabularyError
 from mobilenmt.compression.core.settings import shown
 from mobilenmt.compression.core.stage import StageResult, run_stage, write_json
-from mobilenmt.compression.vocabulary.sample import Sample, draw_sample
+from mobilenmt.compression.vocabulary.sample import draw_sample
 from mobilenmt.compression.vocabulary.training import EOS, PAD, UNK, train_tokenizer
 from mobilenmt.runtime.atomic import atomic_path
 
@@ -28,8 +28,6 @@ class VocabularySettings:
 
     size: int = 8000
     """Number of pieces, the special and the 256 byte pieces included; the embedding has as many rows."""
-    model: Literal["bpe", "unigram"] = "bpe"
-    """Once loaded, a Unigram model needs 1.7 times the memory of a BPE model."""
     sample: int = 200_000
     """Pairs to learn from at most, drawn from all by hash, tags by their weights. Bounds time and memory."""
     character_coverage: float = 0.9997
@@ -53,8 +51,7 @@ def run(
     folder: Path,
     *,
     pairs: Path,
-    source_language: str,
-    target_language: str,
+    languages: tuple[str, str],
     weights: Mapping[str, float] | None = None,
     seed: int = 1,
     force: bool = False,
@@ -65,8 +62,7 @@ def run(
         settings: how it is trained.
         folder: the stage's folder.
         pairs: the corpus's file of pairs.
-        source_language: code for tokenizer_config.json.
-        target_language: likewise.
+        languages: codes of source and target, for tokenizer_config.json.
         weights: of tags, as in :func:`mobilenmt.compression.core.tag_weights.weight_of`.
         seed: of the sample.
         force: begin anew.
@@ -83,8 +79,13 @@ def run(
         try:
             with tempfile.TemporaryDirectory(prefix="sample.tmp-", dir=folder) as scratch:
                 sample = draw_sample(pairs, Path(scratch), size=settings.sample, weights=weights or {}, seed=seed)
-                data = train_on(sample, settings)
-                write_tokenizer(data, folder, source_language, target_language)
+                data = train_tokenizer(
+                    sample.texts(),
+                    sample.alphabet(settings.character_coverage),
+                    size=settings.size,
+                    max_piece_length=settings.max_piece_length,
+                )
+                _write_tokenizer(data, folder, languages)
                 report = measure(folder, sample.held_back)
             write_json(folder / "report.json", report)
         except OSError as error:
@@ -93,7 +94,7 @@ def run(
 
     inputs: dict[str, Path | str] = {
         "pairs": pairs,
-        "languages": f"{source_language}-{target_language}",
+        "languages": "-".join(languages),
         "seed": str(seed),
     }
     for tag, weight in (weights or {}).items():
@@ -101,18 +102,7 @@ def run(
     return run_stage(folder, name="vocabulary", settings=settings, inputs=inputs, work=work, force=force)
 
 
-def train_on(sample: Sample, settings: VocabularySettings) -> dict[str, Any]:
-    """Content of a tokenizer.json trained on a sample."""
-    return train_tokenizer(
-        sample.texts(),
-        sample.alphabet(settings.character_coverage),
-        model=settings.model,
-        size=settings.size,
-        max_piece_length=settings.max_piece_length,
-    )
-
-
-def write_tokenizer(data: Mapping[str, Any], folder: Path, source_language: str, target_language: str) -> None:
+def _write_tokenizer(data: Mapping[str, Any], folder: Path, languages: tuple[str, str]) -> None:
     """Write tokenizer.json and tokenizer_config.json, such that AutoTokenizer and CTranslate2 read them."""
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -122,8 +112,8 @@ def write_tokenizer(data: Mapping[str, Any], folder: Path, source_language: str,
         "model_max_length": 512,
         "model_input_names": ["input_ids", "attention_mask"],  # Marian takes no token_type_ids
         "clean_up_tokenization_spaces": False,
-        "source_lang": source_language,
-        "target_lang": target_language,
+        "source_lang": languages[0],
+        "target_lang": languages[1],
     }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     with atomic_path(folder / "tokenizer.json") as temporary:
@@ -132,18 +122,15 @@ def write_tokenizer(data: Mapping[str, Any], folder: Path, source_language: str,
 
 
 def _check(context: Context, to_do: bool) -> str:
-    settings = context.section(VocabularySettings)
-    return f"{settings.model}, {settings.size:,} pieces"
+    return f"{context.section(VocabularySettings).size:,} pieces"
 
 
 def _run(context: Context, force: bool) -> StageResult:
-    source, target = context.languages
     return run(
         context.section(VocabularySettings),
         context.folder(STAGE.name),
         pairs=context.pairs,
-        source_language=source,
-        target_language=target,
+        languages=context.languages,
         weights=context.weights,
         seed=context.seed,
         force=force,

@@ -3,14 +3,14 @@
 No piece holds a digit beside another character, nor a character of markup or placeholders (``{ } < > [ ] % $ # @ \\ _ =
 & | ~ ^ ` *``) beside any but a space before it: numbers, ``{name}``, ``%s`` and ``<b>`` are spelled the same way
 wherever they stand, so that a model can learn to copy them. The rule holds while pieces are learned; to apply them no
-rule is needed, for a BPE model has no merge across such a character, and a Unigram model no piece. So the
-tokenizer.json splits at spaces alone, which every implementation of the format can do, fast.
+rule is needed, for there is no merge across such a character. So the tokenizer.json splits at spaces alone, which every
+implementation of the format can do, fast.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mobilenmt.compression.core.errors import VocabularyError
@@ -22,45 +22,34 @@ _APART = r"\p{N}|▁?[{}<>\[\]%$#@\\_=&|~^`*]"
 
 
 def train_tokenizer(
-    texts: Iterable[str], alphabet: Sequence[str], *, model: str, size: int, max_piece_length: int
+    texts: Iterable[str], alphabet: Sequence[str], *, size: int, max_piece_length: int
 ) -> dict[str, Any]:
-    """Learn pieces from texts; returns the content of tokenizer.json.
+    """Learn pieces from texts by byte pair encoding (Sennrich et al., ACL 2016); returns the content of tokenizer.json.
 
-    Byte pair encoding (Sennrich et al., ACL 2016) or a unigram language model (Kudo, ACL 2018), by the tokenizers
-    library.
+    In Marian's layout: bytes third, ``<pad>`` last, ``</s>`` appended to a sentence.
 
     :param texts: sentences of both languages.
     :param alphabet: characters that get a piece of their own; others count as spaces.
-    :param model: ``bpe`` or ``unigram``.
     :param size: number of pieces in all, special and byte pieces included.
     :param max_piece_length: in characters.
     :raises VocabularyError: the texts do not give as many pieces as were asked for.
     """
     import tokenizers
-    from tokenizers import models, pre_tokenizers, trainers
+    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-    common: dict[str, Any] = {"show_progress": False, "initial_alphabet": [_SPACE, *alphabet]}
-    if model == "bpe":
-        tokenizer = tokenizers.Tokenizer(models.BPE(unk_token=UNK, byte_fallback=True))
-        trainer = trainers.BpeTrainer(
-            vocab_size=size - 1,
-            special_tokens=[EOS, UNK, *BYTE_PIECES],
-            limit_alphabet=len(alphabet) + 1,
-            max_token_length=max_piece_length,
-            min_frequency=2,
-            **common,
-        )
-    else:
-        tokenizer = tokenizers.Tokenizer(models.Unigram())
-        trainer = trainers.UnigramTrainer(
-            vocab_size=size - 1 - len(BYTE_PIECES),
-            special_tokens=[EOS, UNK],
-            unk_token=UNK,
-            max_piece_length=max_piece_length,
-            **common,
-        )
+    tokenizer = tokenizers.Tokenizer(models.BPE(unk_token=UNK, byte_fallback=True))
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - 1,
+        special_tokens=[EOS, UNK, *BYTE_PIECES],
+        initial_alphabet=[_SPACE, *alphabet],
+        limit_alphabet=len(alphabet) + 1,
+        max_token_length=max_piece_length,
+        min_frequency=2,
+        show_progress=False,
+    )
+    metaspace = pre_tokenizers.Metaspace(_SPACE, prepend_scheme="always", split=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [_metaspace(), pre_tokenizers.Split(tokenizers.Regex(_APART), "isolated")]
+        [metaspace, pre_tokenizers.Split(tokenizers.Regex(_APART), "isolated")]
     )
     known = set(alphabet) | {" "}
     try:
@@ -68,30 +57,15 @@ def train_tokenizer(
     except Exception as error:
         raise VocabularyError(f"the tokenizers library failed to train: {error}") from error
     data: dict[str, Any] = json.loads(tokenizer.to_str())
-    found = _pieces(data) + (0 if model == "bpe" else len(BYTE_PIECES)) + 1
+    found = len(data["model"]["vocab"]) + 1
     if found != size:
         raise VocabularyError(
             f"the text gives {found} pieces and size asks for {size}; lower it to {found} or less, or give more text"
         )
-    return finish_tokenizer(data)
-
-
-def finish_tokenizer(data: dict[str, Any]) -> dict[str, Any]:
-    """Put what was learned into Marian's layout: bytes third, ``<pad>`` last, ``</s>`` appended to a sentence."""
-    import tokenizers
-    from tokenizers import decoders, processors
-
-    model = data["model"]
-    if model["type"] == "BPE":
-        model["vocab"][PAD] = len(model["vocab"])
-    else:
-        lowest = min(score for _, score in model["vocab"])
-        bytes_ = [[piece, lowest - 10.0] for piece in BYTE_PIECES]
-        model["vocab"] = [*model["vocab"][:2], *bytes_, *model["vocab"][2:], [PAD, 0.0]]
-        model |= {"unk_id": 1, "byte_fallback": True}
+    data["model"]["vocab"][PAD] = size - 1
     data |= {"added_tokens": [], "pre_tokenizer": None}
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(data))
-    tokenizer.pre_tokenizer = _metaspace()
+    tokenizer.pre_tokenizer = metaspace
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(_SPACE, "always")])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {EOS}", pair=f"$A $B {EOS}", special_tokens=[(EOS, 0)]
@@ -99,16 +73,6 @@ def finish_tokenizer(data: dict[str, Any]) -> dict[str, Any]:
     tokenizer.add_special_tokens([EOS, UNK, PAD])
     result: dict[str, Any] = json.loads(tokenizer.to_str())
     return result
-
-
-def _metaspace() -> Any:
-    from tokenizers import pre_tokenizers
-
-    return pre_tokenizers.Metaspace(_SPACE, prepend_scheme="always", split=True)
-
-
-def _pieces(data: Mapping[str, Any]) -> int:
-    return len(data["model"]["vocab"])
 
 
 def _within(texts: Iterable[str], known: set[str]) -> Iterable[str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import lzma
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from command_line import environment
 from made_up_pairs import make_pairs, write_tsv
 from mobilenmt.compression.chain.chain import Chain
 from mobilenmt.compression.chain.compress import compress, plan
@@ -100,9 +103,22 @@ def _checkpoint(folder: Path, shape: StudentShape, path: Path) -> None:
         for source, target in make_pairs(300):
             writer.write(Pair(source, target, "t"))
     settings = VocabularySettings(size=500)
-    result = train_vocabulary(
-        settings, folder / "vocabulary", pairs=folder / "pairs.tsv.zst", source_language="en", target_language="de"
-    )
+    result = train_vocabulary(settings, folder / "vocabulary", pairs=folder / "pairs.tsv.zst", languages=("en", "de"))
     vocabulary = Vocabulary.load(result.folder)
     path.parent.mkdir(parents=True)
     save_checkpoint(make_student(shape, vocabulary, seed=1), vocabulary, path)
+
+
+def test_user_text_is_made_from_dev_sets(tiny_pack: Path, tmp_path: Path) -> None:
+    write_tsv(tmp_path / "dev.tsv", [*make_pairs(20), ("Where is it?", "Wo ist es?"), ("Here it is.", "Hier ist es.")])
+    (tmp_path / "words.tsv").write_text("house\tHaus\nhouse\tGebäude\n", encoding="utf-8")
+    command = [sys.executable, RECIPES / "user_text.py", tiny_pack, "--dev", tmp_path / "dev.tsv"]
+    done = subprocess.run(
+        [*map(str, command), "--words", str(tmp_path / "words.tsv")], capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 0, done.stderr
+    rows = dict(line.strip("| ").split(" | ") for line in done.stdout.splitlines() if not line.startswith("|---"))
+    assert rows.pop("text") == tiny_pack.name and len(rows) == 15
+    for name in ("as it is", "IN CAPITALS", "two sentences"):
+        assert len([float(score) for score in rows[name].split(" / ")]) == 2
+    assert rows["emoji at the end"].endswith("%") and rows["a single word"] in ("0%", "100%")

@@ -22,9 +22,7 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     pairs, folder = Path(arguments.pop("pairs")), Path(arguments.pop("folder"))
     try:
-        result = run(
-            TeacherSettings(**arguments), pairs=pairs, folder=folder, source_language="en", target_language="de"
-        )
+        result = run(TeacherSettings(**arguments), pairs=pairs, folder=folder, languages=("en", "de"))
     except MobileNMTError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -32,16 +32,12 @@ def drops(source: str, target: str, **settings: float) -> str | None:
         ("the world\x92s end", "das Ende der Welt", "control"),
         ("it is \ufffd broken", "es ist kaputt", "control"),
         ("an icon \ue000 here", "ein Symbol hier", "control"),
-        ("word " * 121, "Wort " * 121, "length"),
-        ("x" * 61, "ein langes Wort, das kein Mensch je in den Mund nimmt, steht hier", "length"),
+        ("word " * 181, "Wort " * 181, "length"),
         ("Yes, of course.", "Ja, natürlich, und dann haben wir den ganzen Tag lang nichts anderes getan.", "ratio"),
         ("This sentence was not translated.", "This sentence was not translated", "identical"),
         ("One-Two Three-Four", "One Two Three Four", "identical"),
         ('He said "no" to it.', "Er sagte &quot;nein&quot; dazu.", "markup"),
-        ("Press <b>here</b> now", "Drücken Sie jetzt hier", "markup"),
-        ("<div><span>a</span></div>", "<div><span>b</span></div>", "markup"),
         ("See [[the house]] there", "Siehe das Haus dort", "markup"),
-        ("1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | a", "1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | b", "symbols"),
         (GERMAN, ENGLISH, "language"),
         (ENGLISH, ENGLISH.replace("old", "alte").replace("dog", "Hund"), "language"),
         (ENGLISH, "Le vieux roi est dans le jardin avec une lettre et un oiseau pour son chien.", "language"),
@@ -82,9 +78,7 @@ def test_good_pairs_stay(source: str, target: str) -> None:
 
 
 def test_thresholds_are_the_settings(tmp_path: Path) -> None:
-    assert drops("one two three", "eins zwei drei", max_words=2) == "length"
     assert drops("one two three", "eins zwei drei", max_characters=12) == "length"
-    assert drops("incomprehensible", "unverständlich", max_words=1, max_word_characters=10) == "length"
     assert drops("a b c d e", "a b c d e", max_identical_words=5) is None
     assert drops("How do you do, my old friend from school?", "好久不见，老朋友！", max_ratio=1.5) == "ratio"
     assert drops(GERMAN, ENGLISH, language=False) is None
@@ -97,10 +91,9 @@ def test_thresholds_are_the_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"max_words": 0}, "max_words: expected at least 1, found 0"),
+        ({"max_characters": 0}, "max_characters: expected at least 1, found 0"),
         ({"max_ratio": 0.5}, "max_ratio: expected at least 1"),
         ({"length_scale": 0.0}, r"length_scale: expected 0\.01 to 100"),
-        ({"min_letters": 1.5}, "min_letters: expected a share"),
         ({"held_out_words": -1}, "held_out_words: expected 0 or more"),
     ],
 )
@@ -134,13 +127,14 @@ def test_a_few_swapped_pairs_in_the_sample_do_no_harm() -> None:
     assert not check.wrong(ENGLISH, GERMAN) and check.wrong(GERMAN, ENGLISH)
 
 
-def test_languages_that_no_list_has_are_learned_from_the_text() -> None:
+def test_a_language_that_no_list_has_is_not_judged_by_its_words() -> None:
     made_up = str.maketrans("aeioudnst", "oaueiktrl")
     pairs = [(source, target.lower().translate(made_up)) for source, target in PAIRS]
     check = LanguageCheck(pairs, ("en", "qx"))
     check.verify()
     foreign = GERMAN.lower().translate(made_up)
-    assert not check.wrong(ENGLISH, foreign) and check.wrong(foreign, ENGLISH)
+    assert not check.wrong(ENGLISH, foreign) and not check.wrong(ENGLISH, GERMAN)
+    assert check.wrong(GERMAN, foreign) and check.wrong(ENGLISH, "Старый король сидит в саду с письмом")
 
 
 def test_scripts_without_spaces() -> None:

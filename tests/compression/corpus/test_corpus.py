@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from array import array
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,7 @@ from mobilenmt.compression.core.pairs import Pair, read_pairs
 from mobilenmt.compression.core.settings import from_mapping
 from mobilenmt.compression.core.stage import StageResult
 from mobilenmt.compression.core.tag_weights import Repeater, weight_of
-from mobilenmt.compression.corpus import dedup
 from mobilenmt.compression.corpus import stage as corpus
-from mobilenmt.compression.corpus.dedup import Deduplicator
 from mobilenmt.compression.corpus.readers import Source
 from mobilenmt.compression.corpus.stage import CorpusSettings, run
 
@@ -30,7 +29,7 @@ PAIRS = make_pairs(300)
 
 def make(folder: Path, *sources: Source, force: bool = False, seed: int = 1, **settings: object) -> StageResult:
     chosen = CorpusSettings(sources=sources, **settings)  # type: ignore[arg-type]
-    return run(chosen, folder, source_language="en", target_language="de", seed=seed, force=force)
+    return run(chosen, folder, languages=("en", "de"), seed=seed, force=force)
 
 
 def test_pairs_stay_in_their_order_with_their_tags(tmp_path: Path) -> None:
@@ -97,33 +96,21 @@ def test_the_report_accounts_for_every_line(tmp_path: Path) -> None:
     assert test.exists()
 
 
-@pytest.mark.parametrize(
-    ("duplicates", "kept"), [("pair", ["a1", "a2", "b1"]), ("source", ["a1", "b1"]), ("target", ["a1", "a2"])]
-)
-def test_what_counts_as_a_duplicate(tmp_path: Path, duplicates: str, kept: list[str]) -> None:
+def test_the_first_of_equal_pairs_stays(tmp_path: Path) -> None:
     text = {"a": "the first sentence", "b": "the second sentence", "1": "der erste Satz", "2": "der zweite Satz"}
-    lines = [(text[code[0]], text[code[1]]) for code in ("a1", "a2", "a1", "b1", "a2")]
+    lines = [(text[code[0]], text[code[1]], str(n)) for n, code in enumerate(("a1", "a2", "a1", "b1", "a2"))]
     path = write_tsv(tmp_path / "x.tsv", lines)
-    make(tmp_path / "out", Source(paths=(path,)), duplicates=duplicates, min_pairs=1)
-    assert [pair[:2] for pair in read_pairs(tmp_path / "out/pairs.tsv.zst")] == [(text[c[0]], text[c[1]]) for c in kept]
-    make(tmp_path / "all", Source(paths=(path,)), duplicates="none", min_pairs=1)
-    assert len(list(read_pairs(tmp_path / "all/pairs.tsv.zst"))) == 5
+    make(tmp_path / "out", Source(paths=(path,)), min_pairs=1)
+    assert [tuple(pair) for pair in read_pairs(tmp_path / "out/pairs.tsv.zst")] == [lines[n] for n in (0, 1, 3)]
 
 
-def test_duplicates_of_long_streams_are_those_a_set_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dedup, "_BUFFER", 997)
+def test_duplicates_of_long_streams_are_those_a_set_finds() -> None:
     choose = random.Random(3)
     hashes = [choose.choice([0, 2**64 - 1, choose.getrandbits(64) >> choose.choice((0, 52))]) for _ in range(20_000)]
-    finder = Deduplicator(tmp_path)
-    for value in hashes:
-        finder.add(value)
-    assert len(finder) == 20_000
-    repeated = finder.repeated()
     seen: set[int] = set()
     expected = [value in seen or seen.add(value) is not None for value in hashes]
-    assert [repeated[n] for n in range(20_000)] == expected
+    assert corpus.came_before(array("Q", hashes)).tolist() == expected
     assert 4000 < sum(expected) < 19_000
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_runs_give_the_same_files_and_a_third_is_skipped(tmp_path: Path) -> None:
@@ -144,12 +131,12 @@ def test_weights_may_change_without_reading_the_corpus_again(tmp_path: Path) -> 
     assert make(tmp_path / "out", Source(paths=(path,), tag="x"), weights={"x": 0.5, "y*": 2}).skipped
     with pytest.raises(StageError, match=r"left out\.x was not there and is true"):
         make(tmp_path / "out", Source(paths=(path,), tag="x"), weights={"x": 0})
-    with pytest.raises(StageError, match="max_words was 120 and is 80"):
-        make(tmp_path / "out", Source(paths=(path,), tag="x"), max_words=80)
+    with pytest.raises(StageError, match="max_characters was 900 and is 80"):
+        make(tmp_path / "out", Source(paths=(path,), tag="x"), max_characters=80)
     with pytest.raises(StageError, match=r"source 1 x\.tsv"):
         write_tsv(path, PAIRS[:200])
         make(tmp_path / "out", Source(paths=(path,), tag="x"))
-    assert not make(tmp_path / "out", Source(paths=(path,), tag="x"), max_words=80, force=True).skipped
+    assert not make(tmp_path / "out", Source(paths=(path,), tag="x"), max_characters=80, force=True).skipped
 
 
 def test_too_little_text_is_an_error_that_says_where_it_went(tmp_path: Path) -> None:
@@ -182,7 +169,7 @@ def test_a_killed_run_is_done_again_with_the_same_result(tmp_path: Path) -> None
         "import sys; from pathlib import Path; from mobilenmt.compression.corpus.stage import *;"
         "from mobilenmt.compression.corpus.readers import Source;"
         f"run(CorpusSettings(sources=(Source(paths=(Path({str(path)!r}),)),)), Path(sys.argv[1]),"
-        "source_language='en', target_language='de')"
+        "languages=('en', 'de'))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], env=environment)
@@ -207,7 +194,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
         "from pathlib import Path; from mobilenmt.compression.corpus.stage import *;"
         "from mobilenmt.compression.corpus.readers import Source\n"
         f"try: run(CorpusSettings(sources=(Source(paths=(Path({str(path)!r}),)),)), Path({str(tmp_path / 'out')!r}),"
-        "source_language='en', target_language='de')\n"
+        "languages=('en', 'de'))\n"
         "except CorpusError as error: print(error)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -223,7 +210,7 @@ def test_settings_from_a_recipe() -> None:
     raw = {
         "sources": [{"paths": ["a.tsv"], "tag": "a", "weight": 3}, {"paths": ["b.en", "b.de"], "format": "moses"}],
         "held_out": ["test/*.tsv"],
-        "max_words": 80,
+        "max_characters": 80,
         "weights": {"msdocs*": 0.5, "a": 2},
     }
     settings = from_mapping(CorpusSettings, raw, "recipe.toml: corpus", base=Path("/data"))
@@ -246,7 +233,6 @@ def test_settings_from_a_recipe() -> None:
         ({"min_pairs": 0}, "corpus.min_pairs: expected at least 1"),
         ({"max_ratio": 0.1}, "corpus.max_ratio: expected at least 1"),
         ({"min_word": 3}, "corpus.min_word: no such setting"),
-        ({"duplicates": "all"}, "corpus.duplicates: expected one of"),
     ],
 )
 def test_settings_are_checked(changes: dict[str, object], message: str) -> None:

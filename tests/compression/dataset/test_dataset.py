@@ -39,7 +39,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def vocabulary(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vocabulary") / "v"
-    run(VocabularySettings(size=500), folder, pairs=corpus, source_language="en", target_language="de")
+    run(VocabularySettings(size=500), folder, pairs=corpus, languages=("en", "de"))
     return folder
 
 

@@ -193,8 +193,7 @@ def export(settings: ExportSettings, checkpoint: Path, pairs: Path | None, *, fo
         checkpoint.parent / "export",
         checkpoint=checkpoint,
         name="tiny",
-        source_language="en",
-        target_language="de",
+        languages=("en", "de"),
         pairs=pairs,
         force=force,
     )
