@@ -142,13 +142,11 @@ def build_dataset(
     :raises VocabularyError: the tokenizer does not follow the conventions.
     """
     vocabulary, folder = Vocabulary.load(tokenizer), Path(folder)
-    dictionary = None if augment is None else augment.dictionary
     made_from: dict[str, Any] = {
         "pairs": content_digest(Path(pairs)) if Path(pairs).exists() else "",
         "tokenizer": content_digest(vocabulary.path),
         "weights": {tag: float(weight) for tag, weight in weights.items()},
-        "augment": None if augment is None else {**to_mapping(augment), "dictionary": None},
-        "dictionary": content_digest(dictionary) if dictionary is not None and dictionary.exists() else "",
+        "augment": None if augment is None else to_mapping(augment),
         "seed": seed,
         "max_tokens": max_tokens,
     }

@@ -66,8 +66,6 @@ class TrainingJob:
         # What else lies there does not count: its report has measured memory, which differs each time it is made.
         inputs |= {path.name: path for path in beside if path.exists() or not self.vocabulary.exists()}
         inputs |= {f"dev {path.name}": path for path in self.settings.dev}
-        if self.augment is not None and self.augment.dictionary is not None:
-            inputs["dictionary"] = self.augment.dictionary
         return inputs | self.checkpoints()
 
     def checkpoints(self) -> dict[str, Path]:

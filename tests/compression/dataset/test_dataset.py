@@ -249,16 +249,12 @@ def test_a_tokenizing_process_that_ends_by_itself_is_one_clear_error(
         build(corpus, vocabulary, tmp_path / "d", processes=2)
 
 
-def test_a_changed_dictionary_or_a_damaged_dataset_is_made_anew(corpus: Path, vocabulary: Path, tmp_path: Path) -> None:
-    words = tmp_path / "words.tsv"
-    words.write_text("dog\tHund\n")
-    augment = AugmentSettings(dictionary=words)
+def test_changed_shares_or_a_damaged_dataset_are_made_anew(corpus: Path, vocabulary: Path, tmp_path: Path) -> None:
+    augment = AugmentSettings()
     build(corpus, vocabulary, tmp_path / "d", augment=augment)
     first = contents(tmp_path / "d")
-    words.write_text("cat\tKatze\n")
-    build(corpus, vocabulary, tmp_path / "d", augment=augment)
+    build(corpus, vocabulary, tmp_path / "d", augment=AugmentSettings(all_caps=0.5))
     assert contents(tmp_path / "d")["source.bin"] != first["source.bin"]
-    words.write_text("dog\tHund\n")
     (tmp_path / "d" / "source.bin").write_bytes(b"")
     build(corpus, vocabulary, tmp_path / "d", augment=augment)
     assert contents(tmp_path / "d") == first
