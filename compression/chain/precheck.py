@@ -24,7 +24,7 @@ _STATES = 9
 """A run folder holds up to this many times the bytes of the weights: two generations of weights, two moments and an
 average each, and the checkpoints."""
 _EXPANSION = {".gz": 3.0, ".xz": 4.5, ".zst": 4.0, ".bz2": 4.5}
-_PER_BYTE = {"corpus": 1.1, "teacher": 1.0, "dataset": 0.6}
+_PER_BYTE = {"corpus": 1.1, "teacher": 1.0, "dataset": 1.2}
 """Bytes a stage writes for each byte of plain text, its temporary files included."""
 
 

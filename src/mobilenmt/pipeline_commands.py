@@ -192,8 +192,14 @@ def _stage(name: str, recipe: Path, work: Path | None, overrides: list[str] | No
     return 0
 
 
+_PIPELINE = (
+    *("torch", "transformers", "accelerate", "sacrebleu", "tqdm", "zstandard"),
+    *("onnx", "matplotlib", "xopen", "filelock"),
+)
+
+
 def _chain(command: str, recipe: Path, work: Path | None, overrides: list[str] | None) -> Chain:
-    _need(command, "torch", "transformers", "accelerate", "sacrebleu", "tqdm", "zstandard", "onnx", "matplotlib")
+    _need(command, *_PIPELINE)
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     _quiet()
