@@ -82,6 +82,10 @@ class Context(Protocol):
         """The pack that comes out."""
 
 
+EVERY_STAGE_NEEDS = ("filelock", "tqdm", "xopen", "zstandard")
+"""Modules that reading text and writing a stage's folder take."""
+
+
 def always(context: Context) -> bool:
     """A stage that every recipe has."""
     return True
@@ -104,6 +108,9 @@ class Stage(Generic[S]):
     help: str
     """What its command does, one sentence and, behind a blank line, more."""
     example: str = ""
-    """A setting of its section, for the help of ``--set``, as in ``max_words=80``."""
+    """A setting of its section, for the help of ``--set``, as in ``max_ratio=2.0``."""
     wanted: Callable[[Context], bool] = always
     """Whether a recipe has this stage."""
+    needs: tuple[str, ...] = ()
+    """Modules of the extra ``compress`` that it imports besides ``EVERY_STAGE_NEEDS``: its command names those that are
+    missing before it begins."""

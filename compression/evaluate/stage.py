@@ -122,4 +122,5 @@ STAGE = Stage(
     help="Score the student of a recipe, its pack, its teacher and peers on the recipe's test sets.",
     example="lines=200",
     wanted=lambda context: bool(context.section(EvaluateSettings).files),
+    needs=("matplotlib", "onnx", "sacrebleu", "torch", "transformers"),
 )

@@ -206,4 +206,5 @@ STAGE = Stage(
     check=_check,
     help="Export the student of a recipe to a pack, checked against torch.",
     example="precision=fp32",
+    needs=("onnx", "torch", "transformers"),
 )

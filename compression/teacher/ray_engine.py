@@ -141,7 +141,9 @@ def _import_ray() -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise TeacherError(f"engine = 'ray' needs Ray with its data part: pip install 'ray[data]' ({error})") from error
+        raise TeacherError(
+            f"engine = 'ray' needs the extra 'ray' (in a checkout of mobilenmt, pip install '.[ray]'): {error}"
+        ) from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # after its import, which sets it
     return ray
 

@@ -192,4 +192,5 @@ STAGE = Stage(
     help="Translate the corpus with the teacher of a recipe, for the student to learn from.",
     example="beam_size=4",
     wanted=lambda context: context.teacher_translates,
+    needs=("onnx", "sacrebleu", "torch", "transformers"),
 )

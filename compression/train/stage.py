@@ -180,6 +180,7 @@ TEACHER_MODEL = Stage(
     help="Train the teacher of a recipe from its corpus.",
     example="steps=1000",
     wanted=lambda context: context.trains_teacher,
+    needs=("accelerate", "matplotlib", "sacrebleu", "torch", "transformers"),
 )
 STAGE = Stage(
     name="distill",
@@ -189,4 +190,5 @@ STAGE = Stage(
     help="Train the student of a recipe on the teacher's text, or on the references if there is no teacher.\n\n"
     "On several processes: accelerate launch --num_processes 2 -m mobilenmt distill RECIPE",
     example="steps=1000",
+    needs=("accelerate", "matplotlib", "sacrebleu", "torch", "transformers"),
 )

@@ -25,7 +25,10 @@ EXIT_BUG = 1
 EXIT_INTERRUPTED = 130  # as a shell reports Ctrl-C
 EXIT_BROKEN_PIPE = 141
 
-_EPILOG = "Exit codes: 0 done, 2 an error of input or usage (one line on stderr), 130 Ctrl-C, 1 a fault of mobilenmt."
+_EPILOG = (
+    "Exit codes: 0 done, 2 an error of input or usage (one line on stderr), 130 Ctrl-C,\n"
+    "141 the reader of our output left, 143 terminated, 129 the terminal was closed, 1 a fault of mobilenmt."
+)
 _METAVARS = {
     "set": "KEY=VALUE",
     "work": "FOLDER",

@@ -104,7 +104,10 @@ def export(
         import torch  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
-        raise ExportError(f"export needs more than the runtime ({error}): pip install 'mobilenmt[export]'") from None
+        raise ExportError(
+            f"export needs more than the runtime ({error}): install the extra 'export' "
+            "(in a checkout of mobilenmt, pip install '.[export]')"
+        ) from None
     from mobilenmt.export.checkpoint import read_json
     from mobilenmt.export.export import export as run_export
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Optional
 
 from mobilenmt.compression.chain.table import STAGES, find_stage
+from mobilenmt.compression.core.context import EVERY_STAGE_NEEDS
 from mobilenmt.runtime.errors import InputError, MobileNMTError
 
 if TYPE_CHECKING:
@@ -192,14 +193,9 @@ def _stage(name: str, recipe: Path, work: Path | None, overrides: list[str] | No
     return 0
 
 
-_PIPELINE = (
-    *("torch", "transformers", "accelerate", "sacrebleu", "tqdm", "zstandard"),
-    *("onnx", "matplotlib", "xopen", "filelock"),
-)
-
-
 def _chain(command: str, recipe: Path, work: Path | None, overrides: list[str] | None) -> Chain:
-    _need(command, *_PIPELINE)
+    stages = STAGES if command == "compress" else (command,)
+    _need(command, *EVERY_STAGE_NEEDS, *dict.fromkeys(module for name in stages for module in find_stage(name).needs))
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     _quiet()
@@ -214,7 +210,8 @@ def _need(command: str, *modules: str) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise MobileNMTError(
-            f"mobilenmt {command} needs {', '.join(missing)}, not installed here: pip install 'mobilenmt[compress]'"
+            f"mobilenmt {command} needs {', '.join(missing)}, not installed here: install the extra 'compress' "
+            "(in a checkout of mobilenmt, pip install '.[compress]')"
         )
 
 

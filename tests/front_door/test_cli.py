@@ -77,20 +77,32 @@ assert not loaded, loaded
     assert done.returncode == 0, done.stderr.decode()
 
 
-@pytest.mark.parametrize("command", ["compress", "corpus", "vocabulary", "teacher", "distill", "evaluate", "shortlist"])
-def test_without_the_extra_one_line_says_what_to_install(command: str, tiny_pack: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("compress", "filelock, xopen, matplotlib, sacrebleu, torch, onnx"),
+        ("corpus", "filelock, xopen"),
+        ("vocabulary", "filelock, xopen"),
+        ("teacher_model", "filelock, xopen, matplotlib, sacrebleu, torch"),
+        ("teacher", "filelock, xopen, onnx, sacrebleu, torch"),
+        ("distill", "filelock, xopen, matplotlib, sacrebleu, torch"),
+        ("evaluate", "sacrebleu"),
+        ("shortlist", "torch, onnx"),
+    ],
+)
+def test_without_the_extra_one_line_says_what_a_command_lacks(
+    command: str, missing: str, tiny_pack: Path, tmp_path: Path
+) -> None:
     code = f"""
-import importlib.util, sys
-real = importlib.util.find_spec
-importlib.util.find_spec = lambda name, package=None: None if name in ("sacrebleu", "torch") else real(name, package)
+import sys
+sys.modules.update(dict.fromkeys(["filelock", "xopen", "matplotlib", "sacrebleu", "torch", "onnx"]))
 from mobilenmt import cli
 sys.exit(cli.main({[command, str(tiny_pack)]!r}))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, check=False, env=environment(), cwd=tmp_path
     )
-    missing = "torch" if command == "shortlist" else "sacrebleu"
-    fails(done, f"mobilenmt {command} needs", missing, "pip install 'mobilenmt[compress]'")
+    fails(done, f"mobilenmt {command} needs {missing}, not installed", "extra 'compress'", "pip install '.[compress]'")
 
 
 # --- translate --------------------------------------------------------------------------------------------------------

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
 
+from mobilenmt.compression.chain.table import STAGES, find_stage
+from mobilenmt.compression.core.context import EVERY_STAGE_NEEDS
 from places import ROOT
 
 PACKAGES = ("runtime", "export", "compression")
@@ -40,6 +45,18 @@ def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
             below = name.removeprefix("mobilenmt.")
             if name.startswith("mobilenmt.") and below in known:
                 yield below
+
+
+def libraries(room: str) -> set[str]:
+    """Top names of what the files of a room import."""
+    names: set[str] = set()
+    for path in (ROOT / "compression" / room).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.partition(".")[0])
+    return names
 
 
 def graph() -> dict[str, set[str]]:
@@ -106,3 +123,15 @@ def test_folders_and_files_stay_small_enough_to_find_ones_way() -> None:
     assert not crowded
     long = {name: path.stat().st_size for name, path in modules().items() if path.stat().st_size > MOST_BYTES}
     assert not long
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_asks_for_the_libraries_that_its_room_imports(name: str) -> None:
+    room = STAGES[name].split(".")[2]
+    asked = {*EVERY_STAGE_NEEDS, *find_stage(name).needs}
+    told_where_used = {"datasets", "ray"}  # for one kind of source, for one engine
+    with_others = {"numpy", "tokenizers", "safetensors"}  # the runtime's, and one that transformers requires
+    found = libraries(room) - set(sys.stdlib_module_names) - {"mobilenmt"} - told_where_used - with_others
+    assert found <= asked
+    extra = metadata("mobilenmt").get_all("Requires-Dist") or []
+    assert asked <= {re.split(r"[^\w-]", line)[0] for line in extra}

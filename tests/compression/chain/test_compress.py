@@ -94,6 +94,18 @@ def stamps(work: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in work.glob("*/manifest.json")}
 
 
+def test_text_and_vocabulary_are_made_without_the_libraries_of_training(toy: Path, tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys(["accelerate", "matplotlib", "onnx", "sacrebleu", "torch", "transformers"]))
+from mobilenmt import cli
+rest = [{str(toy / "recipe.toml")!r}, "--work", {str(tmp_path / "work")!r}]
+sys.exit(cli.main(["corpus", *rest]) or cli.main(["vocabulary", *rest]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment())
+    assert (done.returncode, (tmp_path / "work" / "vocabulary" / "tokenizer.json").is_file()) == (0, True), done.stderr
+
+
 # --- the chain --------------------------------------------------------------------------------------------------------
 
 
