@@ -124,21 +124,46 @@ def open_output(path: Path | None) -> Iterator[Sink]:
             raise OSError(errno.EBADF, "is closed", "standard output")
         yield Sink(sys.stdout.buffer, "standard output")
         return
+    temporary: Path | None = None
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # told below
+        path.stat()  # a link to itself, which versions of Python resolve differently, ends here
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
-    if path.exists() and not path.is_file():  # /dev/stdout, a named pipe: nothing to rename
-        with path.open("wb") as stream:
-            yield Sink(stream, str(path))
-        return
-    if path.exists() and not os.access(path, os.W_OK):
-        raise PermissionError(errno.EACCES, "is read-only", str(path))  # a rename would replace it all the same
-    parent = path.resolve().parent
-    if not parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "no such folder", str(parent))
-    old = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
-    with atomic_path(path.resolve(), hidden=True) as temporary:
-        temporary.touch(0o666 if old is None else 0o600)  # nobody reads what was for fewer eyes while it is written
-        with temporary.open("wb") as stream:
-            yield Sink(stream, str(path))
-        if old is not None:
-            temporary.chmod(old)
+    try:
+        if path.exists() and (not path.is_file() or _descriptor(path)):  # a named pipe: nothing to rename
+            with _open_special(path) as stream:
+                yield Sink(stream, str(path))
+            return
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, "is read-only", str(path))  # a rename would replace it all the same
+        target = path.resolve()
+        if not target.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
+        old = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+        with atomic_path(target, hidden=True) as temporary:
+            temporary.touch(0o666 if old is None else 0o600)  # nobody reads what was for fewer eyes while it is written
+            with temporary.open("wb") as stream:
+                yield Sink(stream, str(path))
+            if old is not None:
+                temporary.chmod(old)
+    except OSError as error:
+        # closing a full file fails without a name, making the temporary one with a name that nobody gave
+        if error.filename is None or str(error.filename) == str(temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
+
+
+def _descriptor(path: Path) -> Path | None:
+    """The entry of /proc/PID/fd or /dev/fd that a name stands for, as /dev/stdout does, which is a link to one."""
+    folder = path.parent.resolve()
+    if folder.name == "fd" and folder.parts[1] in ("proc", "dev"):
+        return folder / path.name
+    return _descriptor(folder / path.readlink()) if path.is_symlink() else None
+
+
+def _open_special(path: Path) -> BinaryIO:
+    """Open what is no plain file. An open file is gone on with where it stands: another program may have begun it."""
+    entry = _descriptor(path)
+    if entry is not None and entry.parent in (Path("/proc/self/fd").resolve(), Path("/dev/fd")):
+        return os.fdopen(os.dup(int(entry.name)), "wb")
+    return path.open("wb" if entry is None else "ab")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 from command_line import environment, fails, run
 from mobilenmt import cli
 from mobilenmt.commands import COMMANDS
+from mobilenmt.lines import open_output
 from tiny_models import default_signals
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -195,6 +197,54 @@ def test_output_keeps_permissions_and_links(tiny_pack: Path, tmp_path: Path) -> 
     assert run("translate", "--pack", tiny_pack, "--output", new, "the dog").returncode == 0
     (tmp_path / "usual").touch()
     assert new.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
+@pytest.mark.parametrize("how", [">", ">>"])
+def test_output_to_an_open_file_goes_on_where_it_stands(name: str, how: str, tiny_pack: Path, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("precious\n")
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    command = f"{sys.executable} -m mobilenmt translate --pack '{tiny_pack}' --output {name} 'the dog'"
+    shell = f"(echo before; {command}; echo after) {how}log"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, check=False, cwd=tmp_path, env=environment())
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = (tmp_path / "log").read_text().splitlines()
+    expected = run("translate", "--pack", tiny_pack, "the dog").stdout.decode().rstrip("\n")
+    assert lines == ["precious"] * (how == ">>") + ["before", expected, "after"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "log"]
+
+
+def test_output_to_a_link_to_itself_is_told(tiny_pack: Path, tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    fails(run("translate", "--pack", tiny_pack, "--output", loop, "the dog"), f"{loop}: Too many levels")
+    assert loop.is_symlink()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_with_the_name_of_the_output(tiny_pack: Path, tmp_path: Path) -> None:
+    fails(run("translate", "--pack", tiny_pack, "--output", "/dev/full", "the dog"), "/dev/full: No space left")
+    (tmp_path / "lines").write_text("the dog\n" * 4000)
+    out = tmp_path / "out"
+    command = (
+        f"{sys.executable} -m mobilenmt translate --pack '{tiny_pack}' --input '{tmp_path}/lines' --output '{out}'"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 8; {command}"], capture_output=True, check=False, env=environment()
+    )
+    fails(done, f"{out}: File too large")
+    assert [path.name for path in tmp_path.iterdir()] == ["lines"]
+
+
+def test_a_temporary_name_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, mode: int = 0) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(PermissionError) as caught, open_output(tmp_path / "out"):
+        pass
+    assert caught.value.filename == str(tmp_path / "out")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="to root nothing is read-only")
