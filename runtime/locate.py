@@ -135,15 +135,24 @@ def _declared(text: str) -> dict[str, str]:
         name, equals, value = (part.strip() for part in line.partition("="))
         if line.startswith("["):
             section = line.strip("[] ")
-        elif section == GROUP and equals and not line.startswith(("#", ";")):
+        elif section == GROUP and equals and value and not line.startswith(("#", ";")):
             found[name] = value
     return found
 
 
 def _entry_points() -> dict[str, str]:
-    from importlib.metadata import entry_points
+    from importlib.metadata import distributions
 
-    return {entry.name: entry.value for entry in entry_points(group=GROUP)}
+    found: dict[str, str] = {}
+    for distribution in distributions():
+        try:
+            entries = distribution.entry_points.select(group=GROUP)
+        except Exception:  # whatever is wrong with another package's files
+            continue
+        for entry in entries:
+            if entry.value:
+                found.setdefault(entry.name, entry.value)  # the first on the path wins, as in an import
+    return found
 
 
 def pack_in(name: str, package: str) -> Path:
@@ -154,7 +163,7 @@ def pack_in(name: str, package: str) -> Path:
     """
     try:
         module = importlib.import_module(package)
-    except Exception as error:  # whatever a package raises, it is this pack that cannot be had
+    except (Exception, SystemExit) as error:  # whatever a package raises, it is this pack that cannot be had
         raise PackError(
             f"the pack {shown(name)} is in the Python package {shown(package)}, which cannot be imported "
             f"({error}); install it again"

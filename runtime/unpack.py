@@ -66,6 +66,9 @@ def _make(path: Path, stream: BinaryIO, final: Path, *, replace: bool) -> None:
     try:
         final.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _remove_stale(final.parent)
+        if os.path.lexists(final) and not final.is_dir():
+            what = "a file" if final.exists() else "a link to nothing"
+            raise PackError(f"{path} cannot be unpacked: {what} lies at {final}, where its folder belongs; remove it")
         with atomic_path(final, replace=replace) as temporary:
             temporary.mkdir()
             _extract(path, stream, temporary)

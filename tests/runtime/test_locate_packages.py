@@ -148,7 +148,7 @@ def test_unknown_name_says_how_to_get_a_pack() -> None:
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("code", ["import no_such_module", "raise RuntimeError('broken')", "]"])
+@pytest.mark.parametrize("code", ["import no_such_module", "raise RuntimeError('broken')", "]", "raise SystemExit(7)"])
 def test_package_that_cannot_be_imported_is_a_pack_error(tmp_path: Path, code: str) -> None:
     (install(tmp_path / "site") / "__init__.py").write_text(code)
     with pytest.raises(PackError, match=r'"xx-yy".*pack_of_xx_yy.*cannot be imported.*install it again'):
@@ -204,3 +204,18 @@ def test_what_an_entry_points_file_says_is_what_importlib_reads(tmp_path: Path) 
     install(tmp_path / "site")
     text = (tmp_path / "site" / "mobilenmt_pack_xx_yy-1.0.dist-info" / "entry_points.txt").read_text()
     assert locate._entry_points()["xx-yy"] == locate._declared(text)["xx-yy"]
+
+
+def test_other_packages_that_are_broken_hide_no_pack(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    declare(site, "no-equals", "[mobilenmt.packs]\nnothing here\n")
+    declare(site, "no-value", "[mobilenmt.packs]\nzz =\n")
+    (declare(site, "no-text", "") / "entry_points.txt").write_bytes(b"[mobilenmt.packs]\n\xff = \xfe\n")
+    loop = declare(site, "no-file", "") / "entry_points.txt"
+    loop.unlink()
+    loop.symlink_to(loop.name)
+    install(site)
+    assert "xx-yy" in installed_packs() and "zz" not in installed_packs()
+    for name in ("zz", "qq"):
+        with pytest.raises(PackNotFoundError, match="names that exist: .*xx-yy"):
+            find_pack(name)

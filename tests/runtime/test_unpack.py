@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -213,6 +214,19 @@ def test_cache_that_is_a_file_is_a_pack_error(zipped: Path, cache: Path) -> None
 
 
 # ---- hostile zips
+
+
+@pytest.mark.parametrize(("link", "what"), [(False, "a file"), (True, "a link to nothing")])
+def test_what_lies_in_the_place_of_a_pack_is_named(zipped: Path, cache: Path, link: bool, what: str) -> None:
+    final = cache / hashlib.sha256(zipped.read_bytes()).hexdigest()
+    cache.mkdir(parents=True)
+    if link:
+        final.symlink_to("nowhere")
+    else:
+        final.write_text("mine")
+    with pytest.raises(PackError, match=f"{what} lies at {final}, .*remove it"):
+        Pack.open(zipped)
+    assert list(cache.iterdir()) == [final]
 
 
 def test_names_that_lead_out_of_the_folder_are_never_written(folder: Path, cache: Path, tmp_path: Path) -> None:
