@@ -53,11 +53,11 @@ class Results:
 def read(path: Path) -> dict[str, Any]:
     """Content of a results.json; BenchmarkError if it is not one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("parts"), dict):
-        raise BenchmarkError(f"{path} holds no results of format {FORMAT}")
+    whole = isinstance(content, dict) and {type(content.get(key)) for key in ("machine", "versions", "parts")} == {dict}
+    expect(whole and content.get("format") == FORMAT, f"{path} holds no results of format {FORMAT}")
     return content
 
 

@@ -13,7 +13,7 @@ from benchmarks.__main__ import main
 from benchmarks.engines.base import SPECS
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.results import Results, read, write
+from benchmarks.harness.results import Results, read, write, write_json
 from benchmarks.harness.settings import Settings
 
 from benchmarks import run as runner
@@ -111,6 +111,17 @@ def test_errors_are_one_line(
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and message in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", ["format", "machine", "versions", "parts"])
+@pytest.mark.parametrize("value", [None, "text", []])
+def test_results_that_are_not_whole_are_refused(key: str, value: object, tmp_path: Path) -> None:
+    whole: dict[str, Any] = {"format": 1, "machine": {}, "versions": {}, "parts": {}}
+    write_json(tmp_path / "results.json", whole)
+    assert read(tmp_path / "results.json") == whole
+    write_json(tmp_path / "results.json", {**whole, key: value})
+    with pytest.raises(BenchmarkError, match="holds no results of format 1"):
+        read(tmp_path / "results.json")
 
 
 def test_an_unknown_part_is_refused(settings: Settings) -> None:
