@@ -35,6 +35,22 @@ _NAMES: dict[Any, str] = {
 }
 
 
+_REMOVED = {
+    "augment.dictionary": "make it a source of the corpus, with a tag and a weight of its own",
+    "augment.lower_case_target": "only sources lose their capitals now; leave it out",
+    "augment.title_case_target": "only sources are written Like A Title now; leave it out",
+    "augment.sentences_characters": "the length of joined sentences is fixed now; leave it out",
+    "corpus.duplicates": "equal pairs always go, and nothing else; leave it out",
+    "corpus.max_words": "use max_characters",
+    "corpus.max_word_characters": "the rule gained nothing; leave it out",
+    "corpus.max_markup": "the rule gained nothing; leave it out",
+    "corpus.min_letters": "the rule gained nothing; leave it out",
+    "teacher.nearest_metric": "chrF chooses always; leave it out",
+    "vocabulary.model": "vocabularies are always BPE; leave it out",
+}
+"""Settings of earlier recipes, and what to do instead."""
+
+
 class Override(str):
     """A value from the command line: the text itself where a text is wanted, TOML where anything else is."""
 
@@ -71,8 +87,12 @@ def from_mapping(cls: type[T], raw: Mapping[str, Any], where: str, *, base: Path
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     unknown = [key for key in raw if key not in fields]
     if unknown:
+        here = join(where, str(unknown[0]))
+        removed = _REMOVED.get(here.rpartition(": ")[2])
         known = ", ".join(fields) or "nothing"
-        raise RecipeError(f"{join(where, str(unknown[0]))}: no such setting; known here: {known}")
+        raise RecipeError(
+            f"{here}: {f'was removed: {removed}' if removed else f'no such setting; known here: {known}'}"
+        )
     values: dict[str, Any] = {}
     for name, field in fields.items():
         here = join(where, name)

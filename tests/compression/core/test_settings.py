@@ -13,7 +13,7 @@ from make_recipe_page import descriptions, render
 from mobilenmt.compression.chain.recipe import load_recipe
 from mobilenmt.compression.chain.table import sections, settings_class
 from mobilenmt.compression.core.errors import RecipeError
-from mobilenmt.compression.core.settings import PATH_IF_THERE, Override, from_mapping, to_mapping
+from mobilenmt.compression.core.settings import _REMOVED, PATH_IF_THERE, Override, from_mapping, to_mapping
 from mobilenmt.runtime.errors import MobileNMTError
 from places import ROOT
 
@@ -180,3 +180,12 @@ def test_every_setting_has_its_line_of_text() -> None:
         cls = settings_class(section)
         missing = {item.name for item in fields(cls)} - set(descriptions(cls))
         assert not missing, f"{section}: {missing}"
+
+
+def test_a_removed_setting_is_told_with_what_to_do_instead() -> None:
+    for key, instead in _REMOVED.items():
+        section, name = key.split(".")
+        assert name not in {item.name for item in fields(settings_class(section))}
+        with pytest.raises(RecipeError) as caught:
+            from_mapping(settings_class(section), {name: "x"}, f"recipe.toml: {section}")
+        assert str(caught.value) == f"recipe.toml: {key}: was removed: {instead}"
