@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def check_chain(chain: Chain, stages: Sequence[str]) -> Plan:
     Raises:
         RecipeError: a setting is wrong, or two settings do not fit together.
         CorpusError, TeacherError, TrainingError, EvaluationError: a file or a model is missing or will not do.
-        StageError: the disk is too small.
+        StageError: the disk is too small, or the work folder cannot be made.
     """
     recipe = chain.recipe
     for section in recipe.sections:
@@ -129,8 +130,10 @@ def _disk(chain: Chain, to_do: Sequence[str], parameters: int, pack_bytes: int) 
 
 
 def _free(folder: Path) -> int:
-    """Free bytes of the disk that a folder, made or not, is on."""
+    """Free bytes of the disk that a folder, made or not, is on; StageError if it cannot be made."""
     there = folder.absolute()
-    while not there.exists():
+    while not os.path.lexists(there):
         there = there.parent
+    if not there.is_dir():
+        raise StageError(f"{folder}: no work folder can be here: {there} is no folder; take another one")
     return shutil.disk_usage(there).free

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from mobilenmt.compression.chain.table import section_of, sections, settings_class
 from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.settings import Override, from_mapping, shown
+from mobilenmt.compression.core.streams import open_regular
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}")
@@ -85,12 +86,14 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: no such file, not TOML, an unknown key or section, or an override without ``=``.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             raw = tomllib.load(stream)
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe") from None
     except IsADirectoryError:
         raise RecipeError(f"{path}: a folder, not a recipe") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecipeError(f"{path}: not valid TOML: {error}") from None
     for item in overrides:

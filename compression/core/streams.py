@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import lzma
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +37,17 @@ class Meter:
         return sum(self._share.values()) / len(self._share) if self._share else 0.0
 
 
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file for reading its bytes; to open a named pipe would wait for ever, a device may never end.
+
+    :raises OSError: no such file, it is none, or it cannot be read.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder has an error of its own
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.open("rb")
+
+
 @contextlib.contextmanager
 def open_bytes(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for reading its decompressed bytes, in a ``with`` block.
@@ -43,7 +56,7 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
 
     :raises OSError: no such file, or it cannot be read.
     """
-    with path.open("rb") as raw, _decompressed(raw) as stream:
+    with open_regular(path) as raw, _decompressed(raw) as stream:
         yield stream
 
 
@@ -72,7 +85,7 @@ def count_lines(path: Path) -> int:
 
 def numbered_lines(path: Path, meter: Meter | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield (line number from 1, line without its line end). Lines end at LF or CR LF. Raises as reading does."""
-    with path.open("rb") as raw, _decompressed(raw) as stream:
+    with open_regular(path) as raw, _decompressed(raw) as stream:
         size = max(1, os.fstat(raw.fileno()).st_size)
         for number, line in enumerate(stream, 1):
             if number == 1:

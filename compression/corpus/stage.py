@@ -231,8 +231,7 @@ def _check(context: Context, to_do: bool) -> str:
     if to_do:
         for part in parts:
             check(part)
-        for path in settings.held_out:
-            expand(path)
+        read_held_out(path for given in settings.held_out for path in expand(given))
     size = sum(part.size for part in parts)
     return f"{len(parts)} files, {size / 1e6:,.1f} MB"
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.core.scoring import Score, Scorer
+from mobilenmt.compression.core.streams import open_regular
 from mobilenmt.compression.dataset.batches import by_length
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 
@@ -37,7 +38,8 @@ def read_dev_sets(paths: Sequence[Path], lines: int) -> list[DevSet]:
     sets: list[DevSet] = []
     for path in paths:
         try:
-            rows = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+            with open_regular(path) as stream:
+                rows = stream.read().decode("utf-8-sig").removesuffix("\n").split("\n")
         except FileNotFoundError:
             raise TrainingError(f"{path}: no such dev file") from None
         except (OSError, UnicodeDecodeError) as error:

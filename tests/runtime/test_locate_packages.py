@@ -217,5 +217,5 @@ def test_other_packages_that_are_broken_hide_no_pack(tmp_path: Path) -> None:
     install(site)
     assert "xx-yy" in installed_packs() and "zz" not in installed_packs()
     for name in ("zz", "qq"):
-        with pytest.raises(PackNotFoundError, match="names that exist: .*xx-yy"):
+        with pytest.raises(PackNotFoundError, match=r"names that exist: .*xx-yy"):
             find_pack(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import resource
 import shutil
 import signal
@@ -238,6 +239,9 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
         (["student.d_model=66"], ["encoder_attention_heads", "4 does not divide"]),
         (["corpus.sources=[{paths = ['none.tsv']}]"], ["none.tsv", "no such file"]),
         (["distill.dev=['none.tsv']"], ["none.tsv"]),
+        (["distill.dev=['/dev/zero']"], ["/dev/zero", "not a regular file"]),
+        (["evaluate.dev=['/dev/zero']"], ["/dev/zero", "not a regular file"]),
+        (["corpus.held_out=['.']"], ["corpus.held_out", "Is a directory"]),
         (["evaluate.test=['none.tsv']"], ["none.tsv"]),
         (["evaluate.peers={x = ['recipe.toml']}"], ["recipe.toml", "fit no one test set"]),
         (["export.card='none.json'"], ["none.json", "card"]),
@@ -283,6 +287,22 @@ def test_the_whole_chain_is_no_command_for_several_processes(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cli.main(["compress", str(toy / "recipe.toml")]) == 2
     assert "accelerate launch is for mobilenmt distill" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("work", ["file", "file/x", "link"])
+def test_a_work_folder_that_cannot_be_is_noticed_beforehand(
+    work: str, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    assert cli.main(["compress", str(toy / "recipe.toml"), "--dry-run", "--work", str(tmp_path / work)]) == 2
+    assert f"{tmp_path / work.removesuffix('/x')} is no folder" in capsys.readouterr().err
+
+
+def test_a_recipe_that_is_no_regular_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert cli.main(["compress", str(tmp_path / "pipe"), "--dry-run"]) == 2
+    assert "not a regular file" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_noticed_beforehand(
