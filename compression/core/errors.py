@@ -35,7 +35,7 @@ class StoppedError(TrainingError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-        """What the command line ends with: 130 for Ctrl-C, 143 for SIGTERM."""
+        """What the command line ends with: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
 
 
 class EvaluationError(MobileNMTError):

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,7 @@ from mobilenmt.compression.core.settings import to_mapping
 from mobilenmt.compression.core.stage import content_digest, write_json
 from mobilenmt.compression.core.tag_weights import Repeater
 from mobilenmt.compression.dataset.augment import Augmenter, AugmentSettings
-from mobilenmt.compression.dataset.shards import SIDES, Job, make_shards, usable_cores
+from mobilenmt.compression.dataset.shards import SIDES, Job, make_shards, read_shard, usable_cores
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from mobilenmt.runtime.atomic import atomic_path, remove, remove_temporary
 
@@ -137,7 +136,8 @@ def build_dataset(
     :param augment: shares of augmented copies; None for none.
     :param seed: the recipe's seed.
     :param max_tokens: pairs with a longer side, </s> included, are left out and counted.
-    :param processes: how many tokenize; 0 for all cores this process may use. The bytes do not depend on it.
+    :param processes: how many tokenize at most; 0 for one a core this process may use, and never more.
+        The bytes do not depend on it.
     :raises CorpusError: pairs cannot be read, none are left, or the files cannot be written.
     :raises VocabularyError: the tokenizer does not follow the conventions.
     """
@@ -145,6 +145,7 @@ def build_dataset(
     made_from: dict[str, Any] = {
         "pairs": content_digest(Path(pairs)) if Path(pairs).exists() else "",
         "tokenizer": content_digest(vocabulary.path),
+        "languages": list(vocabulary.languages),
         "weights": {tag: float(weight) for tag, weight in weights.items()},
         "augment": None if augment is None else to_mapping(augment),
         "seed": seed,
@@ -165,14 +166,15 @@ def build_dataset(
         if augment is not None and augment.total() > 0:
             augmenter = Augmenter(augment, seed, languages=vocabulary.languages, pairs=lambda: read_pairs(pairs))
         stream = _weighted(pairs, weights, augmenter, seed)
-        making = make_shards(job, stream, processes or usable_cores())
+        cores = usable_cores()
+        making = make_shards(job, stream, min(processes or cores, cores))
         with contextlib.closing(making), progress("tokenize", "pairs") as bar:
             for shard, count in making:
                 shards.append(shard)
                 bar.update(count)
         counts: Counter[str] = Counter()
         for shard in shards:
-            counts.update(json.loads(str(_read(shard, "counts"))))
+            counts.update(json.loads(str(read_shard(shard, "counts"))))
         if not counts["pairs"]:
             raise CorpusError(f"{pairs}: no pair is left for training: {dict(counts) or 'it is empty'}")
         card = {
@@ -217,18 +219,8 @@ def _merge(folder: Path, side: str, shards: Sequence[Path], pairs: int) -> int:
         np.lib.format.write_array_header_1_0(table, header)  # type: ignore[no-untyped-call]
         table.write(np.zeros(1, np.int64).tobytes())
         for shard in shards:
-            out.write(_read(shard, side).tobytes())
-            ends = np.cumsum(_read(shard, f"{side}_lengths"), dtype=np.int64) + tokens
+            out.write(read_shard(shard, side).tobytes())
+            ends = np.cumsum(read_shard(shard, f"{side}_lengths"), dtype=np.int64) + tokens
             table.write(ends.tobytes())
             tokens = int(ends[-1]) if len(ends) else tokens
     return tokens
-
-
-def _read(shard: Path, name: str) -> NDArray[Any]:
-    try:
-        with np.load(shard) as arrays:
-            found: NDArray[Any] = arrays[name]
-            return found
-    except (ValueError, KeyError, EOFError, BadZipFile) as error:
-        shard.unlink(missing_ok=True)
-        raise CorpusError(f"{shard}: it was damaged ({error}) and is gone; run again to have it made anew") from error

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 from collections import Counter, deque
@@ -23,13 +23,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mobilenmt.compression.core.errors import CorpusError
 from mobilenmt.compression.core.pairs import Pair
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
-from mobilenmt.runtime.atomic import atomic_path
+from mobilenmt.runtime.atomic import atomic_path, remove
 
 SIDES = ("source", "target")
 PAIRS = 50_000
@@ -79,14 +82,15 @@ def make_shards(
     with contextlib.ExitStack() as stack:
         make: Callable[[bytes], None] = lambda request: make_shard(job, request)  # noqa: E731
         if processes > 1 and len(first) > 1:  # a process takes longer to start than a small text to tokenize
-            make = stack.enter_context(_workers(job, processes))
+            make = stack.enter_context(_workers(job))
         pool = ThreadPoolExecutor(processes)
         stack.callback(pool.shutdown, cancel_futures=True)
 
         def find(rows: Sequence[tuple[str, ...]]) -> tuple[Path, int]:
             request = json.dumps(rows).encode()
             path = job.path(request)
-            if not path.exists():
+            if not _is_whole(path):
+                remove(path)
                 make(request)
             return path, len(rows)
 
@@ -100,14 +104,20 @@ def make_shards(
 
 
 @contextlib.contextmanager
-def _workers(job: Job, processes: int) -> Iterator[Callable[[bytes], None]]:
-    """Processes that make shards; yields what gives one of them a request and waits for its answer."""
+def _workers(job: Job) -> Iterator[Callable[[bytes], None]]:
+    """Yields what gives a process a request and waits for its answer; it starts one if none is idle."""
     command = [sys.executable, "-m", __name__, json.dumps(asdict(job))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TOKENIZERS_PARALLELISM": "false"}
-    idle: queue.Queue[subprocess.Popen[bytes]] = queue.Queue()
+    idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+    pipe = subprocess.PIPE
 
     def make(request: bytes) -> None:
-        worker = idle.get()
+        try:
+            worker = idle.get_nowait()
+        except queue.Empty:
+            # in a group of its own: Ctrl-C goes to all of ours, and the parent ends its processes
+            started = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, process_group=0)
+            worker = stack.enter_context(started)
         assert worker.stdin is not None and worker.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             worker.stdin.write(request + b"\n")
@@ -115,14 +125,13 @@ def _workers(job: Job, processes: int) -> Iterator[Callable[[bytes], None]]:
         answer = worker.stdout.readline()
         idle.put(worker)
         if not answer:
+            with contextlib.suppress(BrokenPipeError):
+                worker.stdin.close()
             raise CorpusError(f"a process that tokenizes ended with {worker.wait()}; out of memory? Run again to go on")
         if error := json.loads(answer):
             raise OSError(*error)
 
     with contextlib.ExitStack() as stack:
-        for _ in range(processes):
-            pipe = subprocess.PIPE
-            idle.put(stack.enter_context(subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)))
         yield make
 
 
@@ -146,8 +155,29 @@ def make_shard(job: Job, request: bytes) -> None:
     for side, sentences in kept.items():
         arrays[side] = np.fromiter(itertools.chain.from_iterable(sentences), np.dtype(job.dtype))
         arrays[f"{side}_lengths"] = np.fromiter(map(len, sentences), np.int32, len(sentences))
+    written = io.BytesIO()  # a zip file that a full disk cuts complains again when it is thrown away
+    np.savez(written, **arrays)
     with atomic_path(job.path(request)) as temporary:
-        np.savez(temporary, **arrays)
+        temporary.write_bytes(written.getbuffer())
+
+
+def read_shard(path: Path, name: str) -> NDArray[Any]:
+    """An array of a shard's file. Raises CorpusError if it is damaged."""
+    try:
+        with np.load(path) as arrays:
+            found: NDArray[Any] = arrays[name]
+            return found
+    except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, BadZipFile) as error:
+        raise CorpusError(f"{path}: damaged ({error}); run again to have it made anew") from error
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a shard is there, each array with the check sum it was written with."""
+    names = ("counts", *SIDES, *(f"{side}_lengths" for side in SIDES))
+    try:
+        return path.exists() and all(read_shard(path, name) is not None for name in names)
+    except CorpusError:
+        return False
 
 
 def serve(job: Job, requests: Iterable[bytes]) -> Iterator[str]:
@@ -161,6 +191,6 @@ def serve(job: Job, requests: Iterable[bytes]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends its processes
-    for answer in serve(Job(**json.loads(sys.argv[1])), sys.stdin.buffer):
-        print(answer, flush=True)
+    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+        for answer in serve(Job(**json.loads(sys.argv[1])), sys.stdin.buffer):
+            os.write(sys.stdout.fileno(), f"{answer}\n".encode())

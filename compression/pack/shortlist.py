@@ -42,10 +42,10 @@ class ShortlistSettings:
     """Most pairs of a source and a target token to align; bounds memory at about 40 bytes each."""
 
     def __post_init__(self) -> None:
-        for name, least in (("common", 1), ("per_token", 2), ("links", 1)):
+        for name, least, most in (("common", 1, 10**6), ("per_token", 2, 1024), ("links", 1, 10**10)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name} must be an integer of at least {least}, not {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise InputError(f"{name} must be an integer from {least} to {most:,}, not {value!r}")
 
 
 @dataclass(frozen=True)

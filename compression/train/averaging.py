@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.runtime.atomic import atomic_path
@@ -65,7 +66,7 @@ class Snapshots:
             self.folder.mkdir(exist_ok=True)
             with atomic_path(self.folder / f"{step:09d}.safetensors") as temporary:
                 save_file({name: value.detach().cpu().contiguous() for name, value in values.items()}, temporary)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise TrainingError(f"{self.folder}: a snapshot cannot be written: {error}") from error
 
     def prune(self) -> None:

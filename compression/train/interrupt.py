@@ -1,9 +1,10 @@
-"""Ctrl-C and SIGTERM as a request: the update under way ends, and the state is saved."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request: the update under way ends, and the state is saved."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +13,25 @@ if TYPE_CHECKING:
 
 _EVERY = 10
 """Updates between two times at which several processes ask one another."""
+_BOUNCE = 1.0
+"""Seconds in which a second signal counts as the first one: a key that bounces, or a shell that passes it on."""
 
 
 class StopRequest:
-    """Within the block the first signal is noted, and the second one acts as usual."""
+    """Within the block the first signal is noted, and a later one acts as usual."""
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self.exit_code = 128 + signal.SIGTERM
+        self._noted = 0.0
         self._kept: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # only there can handlers be set
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._kept[number] = signal.signal(number, self._note)
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)  # Windows has no SIGHUP, and nohup ignores it
+                if number is not None and (name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN):
+                    self._kept[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -45,8 +52,13 @@ class StopRequest:
         return True
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        self._restore()
+        if self.name is None:
+            self.name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+            self.exit_code = 128 + number
+            self._noted = time.monotonic()
+        elif time.monotonic() - self._noted > _BOUNCE:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._kept.items():

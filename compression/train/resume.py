@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.core.stage import file_digest
@@ -51,7 +52,7 @@ def save_state(
             text = json.dumps({"format": _FORMAT, "step": step, "sha256": digests, "values": dict(values)}, indent=1)
             (temporary / "state.json").write_text(text + "\n", encoding="utf-8")
         keep_latest(folder, 2)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"{folder}: the state after update {step} cannot be saved: {error}. "
             "Make room and run again; the run goes on from the last saved state"
@@ -74,7 +75,7 @@ def load_state(folder: Path) -> State | None:
     for path in reversed(states):
         try:
             return _read(path)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reasons.append(f"{path.name}: {error}")
     if reasons:
         raise TrainingError(f"{folder}: no saved state can be read ({'; '.join(reasons)}); begin again with --force")
@@ -87,6 +88,8 @@ def _read(path: Path) -> State:
     raw = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if raw["format"] != _FORMAT:
         raise ValueError("written by another version of mobilenmt")
+    if not raw["sha256"] or not raw["values"] or path.name != f"step-{raw['step']:09d}":
+        raise ValueError("state.json is damaged")
     tensors = {}
     for name, digest in raw["sha256"].items():
         if file_digest(path / name) != digest:

@@ -179,7 +179,7 @@ class TrainingRun:
                     raise StoppedError(
                         f"stopped by {stop.name} after update {self.step:,} of {self.total:,}; the state is saved in "
                         f"{self.folder / 'last'}: run the same command again to go on",
-                        130 if stop.name == "Ctrl-C" else 143,
+                        stop.exit_code,
                     )
 
     def account(self, sums: torch.Tensor, norm: float, tokens: int) -> None:

@@ -35,15 +35,21 @@ class RunLog:
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a log.jsonl; a last line that a kill cut is left out."""
+    """The entries of a log.jsonl; one that a kill cut, or that is damaged, is left out."""
     with path.open(encoding="utf-8", errors="replace") as stream:
         for line in stream:
             try:
                 entry = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(entry, dict) and line.endswith("\n"):
-                yield entry
+            match entry:
+                case {"step": int(), "kind": "train", "nll": float()} | {
+                    "step": int(),
+                    "kind": "dev",
+                    "scores": dict(),
+                }:
+                    if line.endswith("\n"):
+                        yield entry
 
 
 def plot(log: Path, out: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 from mobilenmt.compression.core.errors import RecipeError
+from mobilenmt.compression.core.settings import shown
 from mobilenmt.compression.train.student import DROPOUT, StudentShape
 
 DEFAULT_EPOCHS = 20
@@ -89,8 +90,8 @@ class TrainSettings:
     device: Literal["auto", "cpu"] = "auto"
     """auto: what Accelerate finds (a GPU if there is one)."""
     threads: int = 0
-    """CPU threads of one process; 0 leaves it to torch. Results are the same bit for bit for one number of threads. So
-    many processes tokenize the text, 0: one a core."""
+    """CPU threads of one process; 0 leaves it to torch. Results are the same bit for bit for one number of threads. At
+    most so many processes tokenize the text, 0 or more than there are cores: one a core."""
 
     def __post_init__(self) -> None:
         for least, names in _LEAST.items():
@@ -98,6 +99,10 @@ class TrainSettings:
                 value = getattr(self, name)
                 if value is not None and not value >= least:
                     raise RecipeError(f"{name}: must be at least {least}, found {value}")
+        for item in fields(self):
+            value, most = getattr(self, item.name), 1024 if item.name == "threads" else _MOST
+            if isinstance(value, int) and value > most:
+                raise RecipeError(f"{item.name}: must be at most {most:,}, found {shown(value)}")
         for name in _SHARES:
             if not 0 <= getattr(self, name) < 1:
                 raise RecipeError(f"{name}: must be from 0 up to, not including, 1, found {getattr(self, name)}")
@@ -178,3 +183,5 @@ _LEAST = {
     1: "steps epochs batch_tokens accumulation average_every dev_every log_every bad_updates",
     2: "max_tokens",
 }
+_MOST = 999_999_999
+"""Of any number: what the names of states and snapshots have room for."""

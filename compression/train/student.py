@@ -196,6 +196,8 @@ def save_checkpoint(model: MarianMTModel, vocabulary: Vocabulary, folder: Path) 
 
     Raises TrainingError if the disk refuses.
     """
+    from safetensors import SafetensorError
+
     try:
         with atomic_path(folder) as temporary:
             temporary.mkdir()
@@ -203,7 +205,7 @@ def save_checkpoint(model: MarianMTModel, vocabulary: Vocabulary, folder: Path) 
             for name in TOKENIZER_FILES:
                 if (vocabulary.path.parent / name).is_file():
                     shutil.copyfile(vocabulary.path.parent / name, temporary / name)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise TrainingError(f"{folder}: cannot be written: {error}") from error
 
 

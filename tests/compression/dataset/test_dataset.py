@@ -163,13 +163,63 @@ def test_bytes_do_not_depend_on_processes_or_shards(
         return real(*arguments, **options)  # type: ignore[call-overload]
 
     monkeypatch.setattr(subprocess, "Popen", popen)
-    for name, pairs, processes in (("whole", 50_000, 2), ("one", 130, 1), ("two", 130, 2)):
+    monkeypatch.setattr(dataset_module, "usable_cores", lambda: 2)
+    for name, pairs, processes in (("whole", 50_000, 2), ("one", 130, 1), ("two", 130, 3000)):
         monkeypatch.setattr(shards, "PAIRS", pairs)
         build(corpus, vocabulary, tmp_path / name, augment=AugmentSettings(), max_tokens=40, processes=processes)
         assert len(started) == (2 if name == "two" else 0)  # one shard is not worth a process
     assert contents(tmp_path / "whole").keys() == FILES
     assert contents(tmp_path / "whole") == contents(tmp_path / "one") == contents(tmp_path / "two")
     assert json.loads(contents(tmp_path / "two")["dataset.json"])["counts"]["too_long"] > 0
+
+
+def test_no_more_processes_start_than_there_are_shards(
+    corpus: Path, vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, started = subprocess.Popen, []
+
+    def popen(*arguments: object, **options: object) -> object:
+        started.append(real(*arguments, **options))  # type: ignore[call-overload]
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    monkeypatch.setattr(dataset_module, "usable_cores", lambda: 64)
+    monkeypatch.setattr(shards, "PAIRS", 800)
+    build(corpus, vocabulary, tmp_path / "d", processes=64)
+    assert 1 <= len(started) <= 2
+    assert all(process.returncode == 0 for process in started)
+
+
+INTERRUPTED_BUILD = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from mobilenmt.compression.dataset import dataset, shards
+
+def started(*arguments, **options):
+    process = real(*arguments, **options)
+    os.killpg(0, signal.SIGINT)  # the worker imports its libraries
+    return process
+
+real, subprocess.Popen, shards.PAIRS = subprocess.Popen, started, 500
+dataset.usable_cores = lambda: 2
+signal.signal(signal.SIGINT, signal.default_int_handler)
+pairs, vocabulary, folder = map(Path, sys.argv[1:])
+try:
+    dataset.build_dataset(pairs, vocabulary, folder, weights={}, augment=None, seed=1, max_tokens=100)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals a group of processes")
+def test_an_early_ctrl_c_is_not_told_by_the_processes_that_tokenize(
+    corpus: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", INTERRUPTED_BUILD, str(corpus), str(vocabulary), str(tmp_path / "d")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, start_new_session=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
 
 
 SLOW_BUILD = """
@@ -218,7 +268,7 @@ def test_a_killed_build_goes_on_with_the_shards_that_are_done(
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-def test_a_damaged_shard_is_told_and_made_anew(
+def test_damaged_shards_are_made_anew_in_the_same_run(
     corpus: Path, vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "PAIRS", 500)
@@ -229,12 +279,13 @@ def test_a_damaged_shard_is_told_and_made_anew(
 
         patch.setattr(dataset_module, "_merge", full)
         build(corpus, vocabulary, tmp_path / "d")
-    shard = next((tmp_path / "d" / "shards").iterdir())
-    data = bytearray(shard.read_bytes())
+    one, two, three = (tmp_path / "d" / "shards").iterdir()
+    data = bytearray(one.read_bytes())
     data[len(data) // 2] ^= 1
-    shard.write_bytes(data)
-    with pytest.raises(CorpusError, match=rf"{shard.name}: it was damaged .*run again"):
-        build(corpus, vocabulary, tmp_path / "d")
+    one.write_bytes(data)
+    two.write_bytes(b"")
+    three.unlink()
+    (three / "in the way").mkdir(parents=True)
     build(corpus, vocabulary, tmp_path / "d")
     build(corpus, vocabulary, tmp_path / "whole")
     assert contents(tmp_path / "d") == contents(tmp_path / "whole")
@@ -245,6 +296,7 @@ def test_a_tokenizing_process_that_ends_by_itself_is_one_clear_error(
 ) -> None:
     monkeypatch.setattr(shards, "PAIRS", 500)
     monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(dataset_module, "usable_cores", lambda: 2)
     with pytest.raises(CorpusError, match="a process that tokenizes ended with 1; out of memory"):
         build(corpus, vocabulary, tmp_path / "d", processes=2)
 
@@ -258,6 +310,19 @@ def test_changed_shares_or_a_damaged_dataset_are_made_anew(corpus: Path, vocabul
     (tmp_path / "d" / "source.bin").write_bytes(b"")
     build(corpus, vocabulary, tmp_path / "d", augment=augment)
     assert contents(tmp_path / "d") == first
+
+
+def test_other_languages_are_another_dataset(corpus: Path, vocabulary: Path, tmp_path: Path) -> None:
+    other = tmp_path / "v"  # the rules of upper case are Turkish there
+    other.mkdir()
+    (other / "tokenizer.json").write_bytes((vocabulary / "tokenizer.json").read_bytes())
+    config = json.loads((vocabulary / "tokenizer_config.json").read_text())
+    (other / "tokenizer_config.json").write_text(json.dumps({**config, "source_lang": "tr"}))
+    augment = AugmentSettings(**{**dict.fromkeys(SHARES, 0.0), "all_caps": 0.5})
+    build(corpus, vocabulary, tmp_path / "d", augment=augment)
+    build(corpus, other, tmp_path / "d", augment=augment)
+    build(corpus, other, tmp_path / "fresh", augment=augment)
+    assert contents(tmp_path / "d") == contents(tmp_path / "fresh")
 
 
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
@@ -309,6 +374,7 @@ def test_a_full_disk_leaves_no_dataset(corpus: Path, vocabulary: Path, tmp_path:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.endswith("the dataset cannot be written: File too large\n")
+    assert "Traceback" not in done.stderr, done.stderr
     assert [path for path in (tmp_path / "d").rglob("*") if path.is_file()] == []
 
 

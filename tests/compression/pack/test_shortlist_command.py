@@ -136,6 +136,10 @@ def _no_sentences(checkpoint: Path, text: Path) -> list[str]:
     return [str(checkpoint), "--text", str(text), "--sentences", "0"]
 
 
+def _large_table(checkpoint: Path, text: Path) -> list[str]:
+    return [str(checkpoint), "--text", str(text), "--per-token", "99999999999999999999"]
+
+
 def _no_common(checkpoint: Path, text: Path) -> list[str]:
     return [str(checkpoint), "--text", str(text), "--common", "0"]
 
@@ -150,7 +154,8 @@ def _no_common(checkpoint: Path, text: Path) -> list[str]:
         (_no_checkpoint, ["nowhere"]),
         (_no_weights, ["checkpoint", "model.safetensors"]),
         (_no_sentences, ["sentences must be at least 1, not 0"]),
-        (_no_common, ["common must be an integer of at least 1, not 0"]),
+        (_large_table, ["per_token must be an integer from 2 to 1,024, not 99999999999999999999"]),
+        (_no_common, ["common must be an integer from 1 to 1,000,000, not 0"]),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(

@@ -248,6 +248,8 @@ def test_steps_and_epochs() -> None:
     ("raw", "message"),
     [
         ({"steps": 0}, "distill.steps: must be at least 1, found 0"),
+        ({"threads": 3_000_000_000}, "distill.threads: must be at most 1,024, found 3000000000"),
+        ({"epochs": 10**21}, "distill.epochs: must be at most 999,999,999, found 1000"),
         ({"dropout": 1.0}, "distill.dropout: must be from 0 up to, not including, 1"),
         ({"learning_rate": 0.0}, "distill.learning_rate: must be above 0"),
         ({"batch_tokens": 64}, r"distill.batch_tokens: must hold a sentence of max_tokens \(128\)"),

@@ -17,12 +17,16 @@ from typing import Any
 
 import pytest
 
-from mobilenmt.compression.core.errors import TrainingError
-from mobilenmt.compression.train.resume import load_state
+from mobilenmt.compression.core.errors import StoppedError, TrainingError
+from mobilenmt.compression.train import interrupt
+from mobilenmt.compression.train.averaging import Snapshots
+from mobilenmt.compression.train.resume import load_state, save_state
 from mobilenmt.compression.train.runlog import read_log
+from mobilenmt.compression.train.student import StudentShape, make_student, save_checkpoint, trained_parameters
 from places import HELPERS
 from tiny_models import default_signals
 from train_worker import run
+from training_data import toy_vocabulary
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills children of a forked process")
 
@@ -137,24 +141,54 @@ def test_a_run_killed_again_and_again_ends_with_the_same_files(
     assert contents(tmp_path / "run") == wanted
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_the_state(tmp_path: Path, number: int) -> None:
     def send() -> None:
         while not (tmp_path / "run" / "last").exists():
             time.sleep(0.01)
-        os.kill(os.getpid(), number)
+        for _ in range(2):  # a key that bounces is not a wish to lose the work
+            os.kill(os.getpid(), number)
+            time.sleep(0.02)
 
     kept = signal.getsignal(number)
     sender = threading.Thread(target=send)
     sender.start()
-    with pytest.raises(TrainingError, match=r"stopped by (Ctrl-C|SIGTERM) after update \d+ of 100,000; .*to go on"):
+    with pytest.raises(
+        StoppedError, match=r"stopped by (Ctrl-C|SIG\w+) after update \d+ of 100,000; .*to go on"
+    ) as told:
         run(tmp_path, tmp_path / "run", steps=100_000, dev=(), average_last=0)
     sender.join()
+    assert told.value.exit_code == 128 + number
     assert signal.getsignal(number) is kept
     state = load_state(tmp_path / "run" / "last")
     assert state is not None
     result = run(tmp_path, tmp_path / "run", steps=state.step + 3, dev=(), average_last=0)
     assert result["steps"] == state.step + 3
+
+
+def test_a_signal_acts_as_usual_when_it_comes_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupt, "_BOUNCE", 0.0)
+    came = []
+    kept = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        with interrupt.StopRequest() as stop:
+            signal.raise_signal(signal.SIGTERM)
+            assert (stop.name, came) == ("SIGTERM", [])
+            time.sleep(0.01)
+            signal.raise_signal(signal.SIGTERM)
+            assert came == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+
+
+def test_nohup_is_heeded() -> None:
+    kept = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupt.StopRequest() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.name is None
+    finally:
+        signal.signal(signal.SIGHUP, kept)
 
 
 def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,12 +204,15 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, monkeypatc
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_only_damaged_states_are_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", ["{", "[]", "null", '{"format": 1, "step": 10, "sha256": {}, "values": {}}', '{"format": 1, "sha256": 3}']
+)
+def test_only_damaged_states_are_an_error(tmp_path: Path, damage: str) -> None:
     run(tmp_path, tmp_path / "run", steps=10)
     states = list((tmp_path / "run" / "last").iterdir())
     assert states
     for state in states:
-        (state / "state.json").write_text("{", encoding="utf-8")
+        (state / "state.json").write_text(damage, encoding="utf-8")
     with pytest.raises(TrainingError, match=r"no saved state can be read .*begin again with --force"):
         run(tmp_path, tmp_path / "run", steps=20)
 
@@ -184,7 +221,8 @@ def test_the_log_has_each_update_once(tmp_path: Path) -> None:
     run(tmp_path, tmp_path / "run", steps=30, log_every=1)
     log = tmp_path / "run" / "log.jsonl"
     text = log.read_text(encoding="utf-8")
-    log.write_text(text + '{"step": 31, "kind": "train"}\n{"step": 32, "ki', encoding="utf-8")
+    damage = '{"step": 1}\n{"step": "x", "kind": "train", "nll": 1.0}\n[1]\n{"step": 2, "kind": "dev", "scores": 5}\n'
+    log.write_text(text + damage + '{"step": 31, "kind": "train", "nll": 1.0}\n{"step": 32, "ki', encoding="utf-8")
     run(tmp_path, tmp_path / "run", steps=40, log_every=1)
     steps = [entry["step"] for entry in read_log(log) if entry["kind"] == "train"]
     assert steps == list(range(1, 41))
@@ -228,3 +266,24 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_lost(tmp_path: Path, monk
     run(tmp_path, tmp_path / "run", save_seconds=0.0)
     run(tmp_path, tmp_path / "whole", save_seconds=0.0)
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("what", ["the state after update 3", "a snapshot", "cannot be written"])
+def test_a_full_disk_is_told_in_the_words_of_safetensors_too(tmp_path: Path, what: str) -> None:
+    vocabulary = toy_vocabulary(tmp_path / "vocabulary")
+    student = make_student(StudentShape(d_model=32), vocabulary, seed=1)
+    values = trained_parameters(student)
+    resource = pytest.importorskip("resource")
+    kept = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, kept[1]))
+    try:
+        with pytest.raises(TrainingError, match=f"{what}.*File too large"):
+            if what.startswith("the state"):
+                save_state(tmp_path / "last", 3, {"epoch": 0}, {"model": values})
+            elif what == "a snapshot":
+                Snapshots(tmp_path / "snapshots", 1).add(3, values)
+            else:
+                save_checkpoint(student, vocabulary, tmp_path / "checkpoint")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, kept)
+    assert not list(tmp_path.rglob("*.safetensors"))
