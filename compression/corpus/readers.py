@@ -17,6 +17,8 @@ from mobilenmt.compression.core.streams import READ_ERRORS, Meter, count_lines, 
 
 Format = Literal["auto", "tsv", "moses", "jsonl", "datasets"]
 
+MOST_WEIGHT = 1000
+"""Of a tag: the text is written out as often."""
 _COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
 _ENDINGS: Mapping[str, Format] = {
     ".tsv": "tsv",
@@ -79,8 +81,8 @@ class Source:
             )
         if self.tag is not None and (not self.tag or any(mark in self.tag for mark in "\t\n\r")):
             raise RecipeError("tag: expected a text without tabs and line ends")
-        if self.weight < 0:
-            raise RecipeError(f"weight: expected 0 or more, found {self.weight}")
+        if not 0 <= self.weight <= MOST_WEIGHT:
+            raise RecipeError(f"weight: expected 0 to {MOST_WEIGHT}, found {self.weight}")
         if self.weight != 1.0 and self.tag is None:
             raise RecipeError("weight: needs a tag; corpus.weights weights the tags that stand in a file")
 

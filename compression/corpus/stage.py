@@ -10,6 +10,8 @@ The folder: ``pairs.tsv.zst`` (:mod:`mobilenmt.compression.core.pairs`), ``repor
 from __future__ import annotations
 
 import itertools
+import json
+import sys
 import tempfile
 from array import array
 from collections.abc import Iterator, Mapping
@@ -30,7 +32,7 @@ from mobilenmt.compression.core.tag_weights import weight_of
 from mobilenmt.compression.corpus.clean import RULES, Cleaner, CleanSettings, tidy
 from mobilenmt.compression.corpus.held_out import hash_of, read_held_out
 from mobilenmt.compression.corpus.language_id import LanguageCheck
-from mobilenmt.compression.corpus.readers import Malformed, Part, Row, Source, check, expand, parts_of
+from mobilenmt.compression.corpus.readers import MOST_WEIGHT, Malformed, Part, Row, Source, check, expand, parts_of
 from mobilenmt.compression.corpus.report import Report
 
 _LEARN_FROM = 40_000  # pairs of each file that the language check learns from
@@ -68,8 +70,8 @@ class CorpusSettings(CleanSettings):
             if source.tag is not None and own.setdefault(source.tag, source.weight) != source.weight:
                 raise RecipeError(f"sources: two with the tag {source.tag!r} and different weights")
         for tag, weight in self.weights.items():
-            if weight < 0:
-                raise RecipeError(f"weights: {tag!r}: expected 0 or more, found {shown(weight)}")
+            if not 0 <= weight <= MOST_WEIGHT:
+                raise RecipeError(f"weights: {tag!r}: expected 0 to {MOST_WEIGHT}, found {shown(weight)}")
         merged = {tag: weight for tag, weight in own.items() if weight != 1.0} | self.weights
         object.__setattr__(self, "weights", merged)  # one table for every reader of the settings
 
@@ -113,7 +115,14 @@ def run(
     ]
     if 0.0 in settings.weights.values():
         identity["left out"] = {tag: weight == 0 for tag, weight in settings.weights.items()}
-    return run_stage(folder, name="corpus", settings=identity, inputs=inputs, work=work, force=force)
+    result = run_stage(folder, name="corpus", settings=identity, inputs=inputs, work=work, force=force)
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    tags = (*report["tags"], *report.get("left_out", ()))
+    for pattern in settings.weights:
+        if all(weight_of(tag, {pattern: 0.0}) for tag in tags):
+            told = ", ".join(tags[:20])
+            print(f"warning: corpus.weights: no pair is left with a tag {pattern!r}; tags: {told}", file=sys.stderr)
+    return result
 
 
 class _Corpus:
@@ -124,6 +133,7 @@ class _Corpus:
     ) -> None:
         self._settings = settings
         self._parts = parts
+        self._left_out: dict[str, bool] = {}
         self._report = Report([part.name for part in parts], seed, settings.examples)
         for part in parts:
             check(part)
@@ -138,7 +148,7 @@ class _Corpus:
             with tempfile.TemporaryDirectory(prefix="scratch.tmp-", dir=folder) as name:
                 self._first_pass(Path(name))
                 self._second_pass(Path(name), folder / "pairs.tsv.zst")
-            summary = self._report.summary()
+            summary = {**self._report.summary(), "left_out": [tag for tag, out in self._left_out.items() if out]}
             write_json(folder / "report.json", summary)
             self._report.write_text(folder, RULES)
         except OSError as error:
@@ -156,7 +166,7 @@ class _Corpus:
         from tqdm import tqdm
 
         self._hashes = array("Q")
-        left_out: dict[str, bool] = {}
+        left_out = self._left_out
         sizes = [part.size for part in self._parts]
         bar = tqdm(total=sum(sizes), desc="corpus", unit="B", unit_scale=True, mininterval=1.0, disable=None)
         with bar, PairWriter(scratch / "kept.tsv.zst", level=1) as writer:

@@ -203,6 +203,19 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("*.tmp-*")) and not (tmp_path / "out/pairs.tsv.zst").exists()
 
 
+def test_a_weight_for_a_tag_that_is_nowhere_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(*pair, "good" if n % 2 else "bad") for n, pair in enumerate(PAIRS)]
+    source = Source(paths=(write_tsv(tmp_path / "x.tsv", rows),))
+    make(tmp_path / "out", source, weights={"g*": 2, "bad": 0})
+    assert "warning" not in capsys.readouterr().err
+    assert make(tmp_path / "out", source, weights={"goood": 2, "g*": 3, "bad": 0}, force=True)
+    told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert told == ["warning: corpus.weights: no pair is left with a tag 'goood'; tags: good, bad"]
+    make(tmp_path / "all", source)
+    assert make(tmp_path / "all", source, weights={"goood": 2}).skipped
+    assert "no pair is left with a tag 'goood'" in capsys.readouterr().err
+
+
 # --- settings and weights -------------------------------------------------------------------------------------------
 
 
@@ -229,7 +242,8 @@ def test_settings_from_a_recipe() -> None:
             {"sources": [{"paths": ["a"], "tag": "x", "weight": 2}, {"paths": ["b"], "tag": "x"}]},
             "two with the tag 'x'",
         ),
-        ({"weights": {"a": -1}}, "corpus.weights: 'a': expected 0 or more"),
+        ({"weights": {"a": -1}}, "corpus.weights: 'a': expected 0 to 1000, found -1"),
+        ({"weights": {"a": 1e9}}, "corpus.weights: 'a': expected 0 to 1000, found 1000000000"),
         ({"min_pairs": 0}, "corpus.min_pairs: expected at least 1"),
         ({"max_ratio": 0.1}, "corpus.max_ratio: expected at least 1"),
         ({"min_word": 3}, "corpus.min_word: no such setting"),

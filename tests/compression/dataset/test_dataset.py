@@ -191,13 +191,14 @@ def test_no_more_processes_start_than_there_are_shards(
 
 
 INTERRUPTED_BUILD = """
-import os, signal, subprocess, sys
+import os, signal, subprocess, sys, time
 from pathlib import Path
 from mobilenmt.compression.dataset import dataset, shards
 
 def started(*arguments, **options):
     process = real(*arguments, **options)
-    os.killpg(0, signal.SIGINT)  # the worker imports its libraries
+    time.sleep(0.15)  # the worker imports its libraries
+    os.killpg(0, signal.SIGINT)
     return process
 
 real, subprocess.Popen, shards.PAIRS = subprocess.Popen, started, 500
