@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ def _run_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="few turns, lengths and batches, to see that all works")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     parser.add_argument("--only", nargs="+", default=[], metavar="PART", help=f"some of: {', '.join(PARTS)}")
-    kinds = {"Path": Path, "int": int, "float": float, "str": str}
+    kinds: dict[str, Callable[[str], Any]]
+    kinds = {"Path": lambda text: Path(text).resolve(), "int": int, "float": float, "str": str}
     for item in fields(Settings):
         if item.metadata:
             kind = next(kind for name, kind in kinds.items() if name in str(item.type))
@@ -69,9 +70,7 @@ def _run(options: argparse.Namespace) -> None:
     values = dict(_QUICK) if options.quick else {}
     for name in {item.name for item in fields(Settings)} & vars(options).keys():
         value = getattr(options, name)
-        values[name] = (
-            tuple(value) if isinstance(value, list) else value.resolve() if isinstance(value, Path) else value
-        )
+        values[name] = tuple(value) if isinstance(value, list) else value
     build = values.setdefault("build", BUILD)
     if "checkpoint" not in values:
         values["pack"] = values.get("pack", SHIPPED)

@@ -1,4 +1,4 @@
-"""From a checkpoint to a verified pack: load, quantize, write five graphs and one weights file, check them."""
+"""From a checkpoint to a verified pack: load, quantize, write five graphs and their weights once, check them."""
 
 from __future__ import annotations
 
@@ -93,6 +93,11 @@ def export(
             card=card or {},
             tools=_tools(),
         )
+        from mobilenmt.export.native.file import NATIVE_FILE, native_bytes
+
+        native = native_bytes(writer.path(NATIVE_FILE).parent, manifest, report=report)
+        if native is not None:
+            writer.path(NATIVE_FILE).write_bytes(native)
         folder = writer.seal(manifest)
         from mobilenmt.export.verify import verify_against_torch
 

@@ -26,6 +26,7 @@ _STANDARD_FILES = {
     "tokenizer.json",
     "tokenizer.target.json",
     "weights.bin",
+    "native.bin",
     "encoder.onnx",
     "decoder.onnx",
     "translator.onnx",

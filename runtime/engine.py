@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mobilenmt.runtime.batching import MOST_SENTENCES, groups, usual_limit
-from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.hypothesis import Hypothesis, check_sources
 from mobilenmt.runtime.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.sessions import Sessions, run_session
@@ -17,26 +16,6 @@ from mobilenmt.runtime.sessions import Sessions, run_session
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-MAX_BEAMS = 64
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One output: ``ids`` without start and end token; ``score`` as ``generate`` defines it."""
-
-    ids: tuple[int, ...]
-    score: float
-    """Sum of the log-probabilities, ``</s>`` included, over (generated tokens)^length_penalty."""
-    generated: int
-    """Tokens generated, the ``</s>`` counted."""
-    flags: tuple[str, ...] = ()
-    """What happened to it: ``truncated`` where the length limit ended it, not the model; a retry adds others."""
-
-    @property
-    def at_limit(self) -> bool:
-        """Whether the length limit ended it."""
-        return "truncated" in self.flags
 
 
 class Engine:
@@ -90,7 +69,7 @@ class Engine:
             InputError: an argument is out of range.
             EngineError: ONNX Runtime failed.
         """
-        self._check(sources, max_lengths, min_length, beam_size, n_best)
+        check_sources(self._model, sources, max_lengths, min_length, beam_size, n_best)
         penalty = self._defaults.length_penalty if length_penalty is None else length_penalty
         results: list[list[Hypothesis]] = [[] for _ in sources]
         # A beam is a batch already; and a pack of format 1 has no graph that gains by more sentences.
@@ -130,7 +109,7 @@ class Engine:
         """
         import numpy as np
 
-        self._check([source], [max_length], 0, 1, 1)
+        check_sources(self._model, [source], [max_length], 0, 1, 1)
         encoder, decoder = self._sessions.stepper()
         ids, lengths = self._pad([source])
         names = [output.name for output in encoder.get_outputs() if output.name != "encoder_state"]
@@ -234,40 +213,3 @@ class Engine:
             row[: len(source)] = source
             row[len(source)] = self._tokens.eos
         return ids, lengths
-
-    def check_search(self, beam_size: int, n_best: int, max_length: int | None, min_length: int) -> None:
-        """Check the numbers of a search, ``max_length`` None where there is no limit but the model's.
-
-        Raises:
-            InputError: one is out of range.
-        """
-        widest = min(MAX_BEAMS, self._model.target_vocab_size // 2)
-        if not 1 <= beam_size <= widest:
-            raise InputError(f"beam_size must be from 1 to {widest}, not {beam_size}")
-        if not 1 <= n_best <= beam_size:
-            raise InputError(f"n_best must be from 1 to beam_size ({beam_size}), not {n_best}")
-        limit = self.max_length if max_length is None else max_length
-        if not 2 <= limit <= self.max_length:
-            raise InputError(f"max_length must be from 2 to the model's {self.max_length}, not {limit}")
-        if not 0 <= min_length <= limit:
-            raise InputError(f"min_length must be from 0 to max_length ({limit}), not {min_length}")
-
-    def _check(
-        self,
-        sources: Sequence[Sequence[int]],
-        max_lengths: Sequence[int],
-        min_length: int,
-        beam_size: int,
-        n_best: int,
-    ) -> None:
-        if len(max_lengths) != len(sources):
-            raise InputError(f"{len(sources)} sources need as many length limits, not {len(max_lengths)}")
-        for limit in {None, *max_lengths}:
-            self.check_search(beam_size, n_best, limit, min_length)
-        for source in sources:
-            if len(source) >= self.max_length:
-                raise InputError(
-                    f"a source of {len(source)} tokens does not fit the model's {self.max_length} positions"
-                )
-            if any(not 0 <= token < self._model.source_vocab_size for token in source):
-                raise InputError(f"source ids must be from 0 to {self._model.source_vocab_size - 1}")

@@ -16,8 +16,9 @@ from mobilenmt.runtime.checks import integer, json_object, parse_json, shown, te
 from mobilenmt.runtime.errors import PackError
 
 FORMAT = "mobilenmt-pack"
-FORMAT_VERSION = (2, 0)
-"""Version written. A reader refuses a newer first number; a newer second one only adds keys, which it ignores."""
+FORMAT_VERSION = (2, 1)
+"""Version written. A reader refuses a newer first number; a newer second one only adds keys, which it ignores, and
+files that need not be there."""
 
 MANIFEST_NAME = "pack.json"
 MANIFEST_LIMIT = 4 * 2**20

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-from mobilenmt.runtime.engine import Hypothesis
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
-from mobilenmt.runtime.tokenizer import Tokenizer
+from mobilenmt.runtime.hypothesis import Hypothesis
+from mobilenmt.runtime.opening import Text
 
 _BEAMS = 4
 _LONGEST_RATIO = 5  # characters of output for each byte of a short source, beyond which an output is a runaway
@@ -20,7 +20,7 @@ _SHORT = 8  # tokens: the token limit alone is no guard for so few
 class Retry:
     """The second try for bad outputs."""
 
-    tokenizer: Tokenizer
+    tokenizer: Text
     brief: Callable[[], AbstractContextManager[None]]
     """A block in which a search with beams takes little memory."""
 

@@ -48,6 +48,11 @@ def clean(text: str) -> str:
     return _CONTROL.sub(" ", _NONCHARACTER.sub("\ufffd", text))
 
 
+def clean_line(text: str) -> str:
+    """What a tokenizer is given: cleaned, with spaces for tabs and line ends."""
+    return _LAYOUT.sub(" ", clean(text))
+
+
 class Tokenizer:
     """The tokenizer of one pack. Stateless once made: any number of threads may share it.
 
@@ -76,7 +81,7 @@ class Tokenizer:
         Never holds the id of a special token, save unk for a character that the vocabulary cannot express. May be empty
         for a text that is not (say, of zero-width characters that the normalizer drops).
         """
-        text = _LAYOUT.sub(" ", clean(text))
+        text = clean_line(text)
         try:
             ids: list[int] = self._source.encode(text, add_special_tokens=False).ids
         except _NOT_OURS:

@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-from mobilenmt.runtime.background import Background
-from mobilenmt.runtime.engine import Engine, Hypothesis
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
+from mobilenmt.runtime.hypothesis import Hypothesis, check_search
+from mobilenmt.runtime.opening import open_engine
 from mobilenmt.runtime.ort import SessionConfig, release_memory
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.segment import Piece, segments
-from mobilenmt.runtime.tokenizer import Tokenizer
 
 _RELEASE_EVERY = 16  # segments, after which freed memory goes back to the system: 1 MB for 10 us a segment
 
@@ -55,11 +54,13 @@ class Translator:
         threads: sentences translated at once, where there are several; 0 for one a core.
         providers: execution providers of ONNX Runtime in order of preference; None for the CPU.
         verify: compare the SHA-256 of every file before use (about 1 ms a megabyte).
-        arena: keep memory between sentences: a little faster, a few megabytes more.
+        arena: keep memory between sentences: a little faster, a few megabytes more (ONNX Runtime's alone).
+        engine: ``native`` for the C core, ``onnx`` for ONNX Runtime, ``auto`` for the first of them that can run the
+            pack here. They quantize differently, so a word may differ where the model is unsure; quality does not.
 
     Raises:
         PackError: the pack is not found, damaged, incomplete or too new.
-        InputError: ``threads`` or ``providers`` make no sense here.
+        InputError: ``threads``, ``providers`` or ``engine`` make no sense here.
     """
 
     def __init__(
@@ -70,22 +71,13 @@ class Translator:
         providers: Sequence[str] | None = None,
         verify: bool = True,
         arena: bool = False,
+        engine: str = "auto",
     ) -> None:
         config = SessionConfig(threads, providers, arena)
         self._arena = arena
         self._since_release = 0
         self.pack = Pack.open(pack, verify=verify)
-        manifest = self.pack.manifest
-        target = "tokenizer.target.json"
-        # The session is made in native code, so it opens while Python reads the tokenizer: a tenth of the cold start.
-        opening = Background(lambda: Engine(self.pack, config))
-        self._tokenizer = Tokenizer(
-            self.pack.file("tokenizer.json"),
-            manifest.tokens,
-            manifest.model.source_vocab_size,
-            self.pack.file(target) if target in manifest.files else None,
-        )
-        self._engine = opening.result()
+        self.engine, self._engine, self._tokenizer = open_engine(self.pack, engine, config)
         self._retry = Retry(self._tokenizer, self._engine.search_briefly)
         release_memory()  # parsing the tokenizer and packing the weights left holes in the heap
 
@@ -251,5 +243,5 @@ class Translator:
             if (value is None and not optional) or (value is not None and type(value) is not int):
                 raise InputError(f"{name} must be an integer, not {value!r}")
         beams = max(self.pack.manifest.generation.num_beams, n_best) if beam_size is None else beam_size
-        self._engine.check_search(beams, n_best, max_length, min_length)
+        check_search(self.pack.manifest.model, beams, n_best, max_length, min_length)
         return beams

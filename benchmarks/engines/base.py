@@ -51,6 +51,11 @@ class Spec:
         """Whether this is our own engine."""
         return self.name.startswith("ours")
 
+    @property
+    def engine(self) -> str:
+        """Ours, as ``Translator`` calls it."""
+        return "native" if self.name == "ours-native" else "onnx"
+
     def load(self, path: str, threads: int) -> Engine:
         """Import the engine and open the model."""
         module, name = self.factory.split(":")
@@ -65,8 +70,9 @@ _TORCH = ("torch", "transformers", "tokenizers")
 SPECS = {
     spec.name: spec
     for spec in (
-        Spec("ours-int8", "mobilenmt INT8", "ours:Ours", "pack-int8", _OURS),
-        Spec("ours-fp32", "mobilenmt fp32", "ours:Ours", "pack-fp32", _OURS),
+        Spec("ours-native", "mobilenmt, C core", "ours:Native", "pack-int8", ()),
+        Spec("ours-int8", "mobilenmt INT8", "ours:Onnx", "pack-int8", _OURS),
+        Spec("ours-fp32", "mobilenmt fp32", "ours:Onnx", "pack-fp32", _OURS),
         Spec("ctranslate2-int8", "CTranslate2 INT8", "ct2:CTranslate2", "ct2-int8", _CT2),
         Spec("ctranslate2-fp32", "CTranslate2 fp32", "ct2:CTranslate2", "ct2-float32", _CT2),
         Spec("optimum-int8", "optimum INT8", "optimum_ort:Optimum", "optimum-int8", _OPTIMUM),
@@ -78,5 +84,5 @@ SPECS = {
 }
 STUDENT = tuple(name for name in SPECS if not name.startswith("big"))
 """Engines that run the student's checkpoint."""
-INT8 = tuple(name for name in STUDENT if name.endswith("int8"))
+INT8 = tuple(name for name in STUDENT if name.endswith(("int8", "native")))
 FP32 = tuple(name for name in STUDENT if name.endswith("fp32"))

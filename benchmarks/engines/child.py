@@ -34,11 +34,16 @@ class Child:
         self.name, self.path, self.threads, self.tokenizer = name, path, threads, tokenizer
         self.kept: list[object] = []
 
-    def idle(self, trivial: str) -> Answer:
+    def idle(self, trivial: str) -> None:
         """Import what the engine needs and run something trivial with it; ``trivial`` is an ONNX model in hex."""
+        load = importlib.import_module
+        if self.name == "ours-native":
+            load("mobilenmt.runtime.translator")
+            load("mobilenmt.runtime.native.engine")
+            load("mobilenmt.runtime.native.library").load_library()
+            return
         import numpy as np
 
-        load = importlib.import_module
         load("tokenizers")
         module = SPECS[self.name].factory.split(":")[0]
         load("mobilenmt.runtime.translator" if module == "ours" else f"benchmarks.engines.{module}")
@@ -53,15 +58,13 @@ class Child:
             self.kept.append(session)
         if module == "ct2":
             self.kept.append(load("ctranslate2").StorageView.from_array(np.zeros(8, np.float32)))
-        return {}
 
-    def load(self) -> Answer:
+    def load(self) -> None:
         """Open the model."""
         if self.tokenizer:
             self.translator = open_text(self.name, self.path, self.tokenizer, self.threads)
         else:
             self.engine = SPECS[self.name].load(self.path, self.threads)
-        return {}
 
     def generate(
         self, sources: list[Ids], beam_size: int, min_length: int, max_length: int, warm: int, calls: int
@@ -76,7 +79,7 @@ class Child:
         """Translate a text."""
         return {"seconds": _timed(lambda: self.translator(text), warm, calls)[0]}
 
-    def work(self, texts: list[str], seconds: float) -> Answer:
+    def work(self, texts: list[str], seconds: float) -> None:
         """Translate one text after the other, or forced lengths, until the seconds have passed."""
         end = time.perf_counter() + seconds
         for text in itertools.cycle(texts):
@@ -87,19 +90,16 @@ class Child:
                 self.engine.run(self.engine.prepare([source]), 1, _FORCED, _FORCED)
             if time.perf_counter() > end:
                 break
-        return {}
 
 
 def _timed(call: Callable[[], Any], warm: int, calls: int) -> tuple[list[float], Any]:
-    for _ in range(warm):
-        call()
     seconds: list[float] = []
     result = None
-    for _ in range(calls):
+    for _ in range(warm + calls):
         start = time.perf_counter()
         result = call()
         seconds.append(time.perf_counter() - start)
-    return seconds, result
+    return seconds[warm:], result
 
 
 def main(name: str, path: str, threads: str, tokenizer: str, text: str = "") -> None:
@@ -114,7 +114,7 @@ def main(name: str, path: str, threads: str, tokenizer: str, text: str = "") -> 
     for line in sys.stdin:
         request = json.loads(line)
         answer = getattr(child, request.pop("do"))(**request)
-        print(json.dumps(answer), file=out, flush=True)
+        print(json.dumps(answer or {}), file=out, flush=True)
 
 
 if __name__ == "__main__":

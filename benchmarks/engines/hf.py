@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.engines.base import Engine, Ids
 
@@ -18,12 +19,9 @@ class Generate(Engine):
         self.pad = int(model.config.pad_token_id)
 
     def prepare(self, sources: list[Ids]) -> dict[str, torch.Tensor]:
-        longest = max(map(len, sources)) + 1
-        ids = torch.full((len(sources), longest), self.pad)
-        mask = torch.zeros((len(sources), longest), dtype=torch.long)
-        for row, source in enumerate(sources):
-            ids[row, : len(source) + 1] = torch.tensor([*source, self.eos])
-            mask[row, : len(source) + 1] = 1
+        rows = [torch.tensor([*source, self.eos]) for source in sources]
+        ids = pad_sequence(rows, batch_first=True, padding_value=self.pad)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
         return {"input_ids": ids, "attention_mask": mask}
 
     def run(self, prepared: dict[str, torch.Tensor], beam_size: int, min_length: int, max_length: int) -> Any:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
-from optimum.onnxruntime import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
-    ORTModelForSeq2SeqLM,
-)
+from optimum.onnxruntime import ORTModelForSeq2SeqLM  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 from benchmarks.engines.hf import Generate
 
@@ -19,14 +18,10 @@ class Optimum(Generate):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        names = {}
+        names: dict[str, Any] = {}
         if (Path(path) / "encoder_model_quantized.onnx").exists():
-            names = {
-                "encoder_file_name": "encoder_model_quantized.onnx",
-                "decoder_file_name": "decoder_model_quantized.onnx",
-                "decoder_with_past_file_name": "decoder_with_past_model_quantized.onnx",
-                "use_merged": False,
-            }
+            graphs = ("encoder", "decoder", "decoder_with_past")
+            names = {f"{graph}_file_name": f"{graph}_model_quantized.onnx" for graph in graphs} | {"use_merged": False}
         model = ORTModelForSeq2SeqLM.from_pretrained(
             path, provider="CPUExecutionProvider", session_options=options, **names
         )

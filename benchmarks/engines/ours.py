@@ -1,28 +1,38 @@
-"""Our own engine."""
+"""Our own engines: the C core, and the graphs on ONNX Runtime."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from benchmarks.engines.base import Engine, Ids
-from mobilenmt.runtime.engine import Engine as Runtime
-from mobilenmt.runtime.engine import Hypothesis
+from mobilenmt.runtime.hypothesis import Hypothesis
+from mobilenmt.runtime.opening import open_engine
 from mobilenmt.runtime.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
 
 
-class Ours(Engine):
-    """A pack. Its engine pads the rows, so that is timed."""
+class Onnx(Engine):
+    """A pack's graphs. Our engine pads the rows, so that is timed."""
+
+    engine: ClassVar[str] = "onnx"
 
     def __init__(self, path: str, threads: int) -> None:
-        self.engine = Runtime(Pack.open(path), SessionConfig(threads=threads))
+        _, self.search, _ = open_engine(Pack.open(path), self.engine, SessionConfig(threads=threads))
 
     def prepare(self, sources: list[Ids]) -> list[Ids]:
         return sources
 
     def run(self, prepared: list[Ids], beam_size: int, min_length: int, max_length: int) -> list[list[Hypothesis]]:
         limits = [max_length + 1] * len(prepared)  # the start token is counted there
-        return self.engine.generate(
+        return self.search.generate(
             prepared, max_lengths=limits, min_length=min_length + 1, beam_size=beam_size, together=True
         )
 
     def outputs(self, result: list[list[Hypothesis]]) -> list[tuple[Ids, int]]:
         return [(list(found[0].ids), found[0].generated) for found in result]
+
+
+class Native(Onnx):
+    """A pack on the C core."""
+
+    engine = "native"

@@ -15,16 +15,13 @@ class Torch(Generate):
 
     def __init__(self, path: str, threads: int) -> None:
         torch.set_num_threads(threads)
-        super().__init__(self.quantize(MarianMTModel.from_pretrained(path).eval()))
-
-    def quantize(self, model: Any) -> Any:
-        """The model to run."""
-        return model
+        super().__init__(MarianMTModel.from_pretrained(path).eval())
 
 
 class TorchInt8(Torch):
     """Dynamic INT8: torch.ao's recipe for the linear layers, the output layer among them."""
 
-    def quantize(self, model: Any) -> Any:
+    def __init__(self, path: str, threads: int) -> None:
+        super().__init__(path, threads)
         quantize: Any = torch.ao.quantization.quantize_dynamic
-        return quantize(model, {torch.nn.Linear}, dtype=torch.qint8)
+        self.model = quantize(self.model, {torch.nn.Linear}, dtype=torch.qint8)

@@ -21,7 +21,7 @@ def open_text(name: str, path: str, tokenizer_json: str, threads: int) -> Callab
     if SPECS[name].ours:
         from mobilenmt import Translator
 
-        return Translator(path, threads=threads).translate
+        return Translator(path, threads=threads, engine=SPECS[name].engine).translate
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(tokenizer_json)

@@ -23,7 +23,7 @@ from benchmarks.harness.machine import source_digest
 from benchmarks.harness.prepare import made_once
 from mobilenmt.runtime.locate import GROUP
 
-_OURS = ("runtime", "export", "compression", "src", "pyproject.toml", "README.md", "LICENSE")
+_OURS = ("runtime", "export", "compression", "src", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
@@ -81,7 +81,9 @@ def environment_for(name: str, build: Path) -> Environment:
     def make(folder: Path) -> None:
         _call(sys.executable, "-m", "venv", "--without-pip", str(folder))
         wheels = folder / "wheels"
-        _call(*_PIP, "download", "-q", "--only-binary=:all:", "-d", str(wheels), *pins)
+        wheels.mkdir()
+        if pins:
+            _call(*_PIP, "download", "-q", "--only-binary=:all:", "-d", str(wheels), *pins)
         if spec.ours:
             _build_wheel(wheels)
         # The versions are pip's choice, as for a user: only what is named is held at what this run compares.
@@ -89,7 +91,7 @@ def environment_for(name: str, build: Path) -> Environment:
         site = Environment(folder).site
         _call(*_PIP, "install", "-q", "--no-deps", "--no-index", "--no-compile", "--target", str(site), *found)
 
-    return Environment(made_once(build / f"environment-{spec.factory.split(':')[0]}-{key}", make))
+    return Environment(made_once(build / f"environment-{spec.factory.replace(':', '-').lower()}-{key}", make))
 
 
 def _build_wheel(wheels: Path) -> None:

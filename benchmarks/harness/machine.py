@@ -38,16 +38,12 @@ def versions() -> dict[str, str]:
 
 
 def source_digest() -> str:
-    """Digest of our runtime and exporter, since figures of one run must come from one state of them."""
+    """Digest of our runtime, its C core and the exporter: figures of one run must come from one state of them."""
     digest = hashlib.sha256()
-    for path in sorted(path for folder in ("export", "runtime") for path in (ROOT / folder).rglob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+    for path in sorted(path for folder in ("export", "runtime") for path in (ROOT / folder).rglob("*.*")):
+        if path.suffix in (".py", ".c", ".h"):
+            digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def load() -> list[float]:
-    """Load average of 1, 5 and 15 minutes."""
-    return [round(value, 2) for value in psutil.getloadavg()]
 
 
 def cpu_flags() -> set[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.harness.errors import BenchmarkError, expect
-from benchmarks.harness.machine import load, machine, versions
+from benchmarks.harness.machine import machine, versions
 from benchmarks.harness.settings import Settings
 from mobilenmt.runtime.atomic import atomic_path
 
@@ -45,7 +47,8 @@ class Results:
 
     def add(self, part: str, found: dict[str, Any], started: float) -> None:
         """Keep what a part found; ``started`` is the ``time.time()`` at its start."""
-        taken = {"at": round(started), "seconds": round(time.time() - started, 1), "load average": load()}
+        loads = [round(value, 2) for value in psutil.getloadavg()]
+        taken = {"at": round(started), "seconds": round(time.time() - started, 1), "load average": loads}
         self.content["parts"][part] = {"taken": taken, **found}
         write_json(self.path, self.content)
 
@@ -75,12 +78,6 @@ def write_json(path: Path, content: object) -> None:
 
 def _plain(settings: Settings) -> dict[str, Any]:
     """Settings as JSON types; files by their names, since folders differ from machine to machine."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return [plain(item) for item in value]
-        return value.name if isinstance(value, Path) else value
-
-    return {
-        item.name: plain(getattr(settings, item.name)) for item in fields(settings) if item.name not in ("out", "build")
-    }
+    values = {name: value for name, value in vars(settings).items() if name not in ("out", "build")}
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=lambda file: file.name))
+    return plain

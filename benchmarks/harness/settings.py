@@ -23,6 +23,10 @@ def available_cores() -> tuple[int, ...]:
     return tuple(range(os.cpu_count() or 1))
 
 
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
 @dataclass(frozen=True)
 class Settings:
     """One run of the benchmarks; what has a ``help`` is an option of ``script/bench``.
@@ -30,26 +34,20 @@ class Settings:
     BenchmarkError for a value that makes no sense.
     """
 
-    checkpoint: Path = field(metadata={"help": "Marian checkpoint that all engines get; default: the pack's weights"})
-    pack: Path | None = field(
-        default=None, metadata={"help": "our pack; default: the checkpoint's, or the shipped one"}
-    )
-    sentences: Path = field(default=SENTENCES, metadata={"help": "text to translate, one sentence a line"})
-    dev: tuple[Path, ...] = field(
-        default=(), metadata={"help": "files of source, tab, reference, for the quality part"}
-    )
-    dev_lines: int = field(default=1000, metadata={"help": "lines of each of them"})
-    engines: tuple[str, ...] = field(default=tuple(SPECS), metadata={"help": f"some of: {', '.join(SPECS)}"})
-    lengths: tuple[int, ...] = field(
-        default=(5, 10, 20, 25, 30, 50, 75, 100), metadata={"help": "tokens of a sentence"}
-    )
-    beams: tuple[int, ...] = field(default=(1, 4), metadata={"help": "beam sizes"})
-    batches: tuple[int, ...] = field(default=(1, 2, 4, 8, 16, 32, 64), metadata={"help": "sentences in a batch"})
-    threads: tuple[int, ...] = field(default=(1, 2), metadata={"help": "threads of an engine"})
-    turns: int = field(default=20, metadata={"help": "turns of each engine in each setting"})
-    turn_seconds: float = field(default=0.15, metadata={"help": "length of a turn; five calls at most"})
-    build: Path = field(default=BUILD, metadata={"help": "folder of converted models, made once"})
-    out: Path = field(default=RESULTS, metadata={"help": "folder of results; of a partial run: build/bench/out"})
+    checkpoint: Path = field(metadata=_help("Marian checkpoint that all engines get; default: the pack's weights"))
+    pack: Path | None = field(default=None, metadata=_help("our pack; default: the checkpoint's, or the shipped one"))
+    sentences: Path = field(default=SENTENCES, metadata=_help("text to translate, one sentence a line"))
+    dev: tuple[Path, ...] = field(default=(), metadata=_help("files of source, tab, reference, for the quality part"))
+    dev_lines: int = field(default=1000, metadata=_help("lines of each of them"))
+    engines: tuple[str, ...] = field(default=tuple(SPECS), metadata=_help(f"some of: {', '.join(SPECS)}"))
+    lengths: tuple[int, ...] = field(default=(5, 10, 20, 25, 30, 50, 75, 100), metadata=_help("tokens of a sentence"))
+    beams: tuple[int, ...] = field(default=(1, 4), metadata=_help("beam sizes"))
+    batches: tuple[int, ...] = field(default=(1, 2, 4, 8, 16, 32, 64), metadata=_help("sentences in a batch"))
+    threads: tuple[int, ...] = field(default=(1, 2), metadata=_help("threads of an engine"))
+    turns: int = field(default=20, metadata=_help("turns of each engine in each setting"))
+    turn_seconds: float = field(default=0.15, metadata=_help("length of a turn; five calls at most"))
+    build: Path = field(default=BUILD, metadata=_help("folder of converted models, made once"))
+    out: Path = field(default=RESULTS, metadata=_help("folder of results; of a partial run: build/bench/out"))
     cores: tuple[int, ...] = field(default_factory=available_cores)
     """Cores to use; n threads are pinned to the last n of them."""
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -95,11 +95,9 @@ class Worker:
         if self.threads > 1 and Worker._busy is not self:
             time.sleep(_SETTLE)
         Worker._busy = self
-        try:
+        with suppress(BrokenPipeError):  # the process has ended: reading its answer says so
             self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # the process has ended: reading its answer says so
         while meanwhile and not select.select([self.process.stdout], [], [], 0)[0]:
             meanwhile()
         line = self.process.stdout.readline()

@@ -70,7 +70,7 @@ def _profile(path: Path, sources: Sequence[list[int]], beam: int, length: int) -
     """Run our engine as it stands, with ONNX Runtime's profiler turned on from outside."""
     import onnxruntime
 
-    from benchmarks.engines.ours import Ours
+    from benchmarks.engines.ours import Onnx
 
     with tempfile.TemporaryDirectory() as folder:
         sessions: list[onnxruntime.InferenceSession] = []
@@ -83,7 +83,7 @@ def _profile(path: Path, sources: Sequence[list[int]], beam: int, length: int) -
                 sessions.append(self)
 
         with mock.patch.object(onnxruntime, "InferenceSession", Profiled):
-            engine = Ours(str(path), 1)
+            engine = Onnx(str(path), 1)
             for source in sources:
                 engine.run([source], beam, length, length)
         files = [Path(session.end_profiling()) for session in sessions]

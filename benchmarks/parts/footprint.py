@@ -26,8 +26,10 @@ def cold(bench: Bench) -> dict[str, Any]:
     for name, path in bench.paths(STUDENT).items():
         python = environment_for(name, settings.build).python
         commands[name] = [*child_command(name, path, 1, bench.tokenizer_json, python), TEXT]
+        if name in ("ours-native", "ours-int8"):
+            translate = [str(python), "-m", "mobilenmt", "translate", "--engine", SPECS[name].engine]
+            commands[name] = [*translate, "--pack", str(path), TEXT]
         if name == "ours-int8":
-            commands[name] = [str(python), "-m", "mobilenmt", "translate", "--pack", str(path), TEXT]
             commands["python alone"] = [str(python), "-c", "print()"]
             commands["import onnxruntime"] = [str(python), "-c", "import onnxruntime; print()"]
     found = starts(commands, bench.progress(range(settings.turns + 1), "cold start"), settings.pinned(1))

@@ -24,7 +24,7 @@ _BATCH = 32
 _WORDS = ROOT / "benchmarks" / "words.txt"
 _MOST_TIMES = 5
 LOOPS, TOO_LONG = "loops", "too long"
-_QUALITY = ("ours-int8", "ours-fp32", "ctranslate2-int8", "ctranslate2-fp32", "optimum-int8")
+_QUALITY = ("ours-native", "ours-int8", "ours-fp32", "ctranslate2-int8", "ctranslate2-fp32", "optimum-int8")
 
 
 def agreement(bench: Bench) -> dict[str, Any]:

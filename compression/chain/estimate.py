@@ -14,6 +14,8 @@ PIECE_BYTES = 29
 """Of tokenizer.json a piece of a BPE vocabulary takes about this much, its merge included (8,000 pieces: 228 kB)."""
 BYTE_PIECES_BYTES = 4_000
 """What the 256 pieces of single bytes take."""
+NATIVE_PIECE_BYTES, NATIVE_BYTES = 28.75, 4_300
+"""Of native.bin a piece takes so much, and what lies beside pieces and records."""
 GRAPH_BYTES = {"int8": (44_900, 14_800, 31_900), "fp32": (34_600, 12_300, 22_800)}
 """The five graphs and pack.json take about this much, and as much more for each encoder and each decoder layer."""
 SHORTLIST_GRAPH_BYTES = 5_100
@@ -27,6 +29,7 @@ def estimate_pack_bytes(
     *,
     shortlist: ShortlistSettings | None = None,
     tokenizer_bytes: int | None = None,
+    native_bytes: int | None = None,
 ) -> int:
     """Bytes of all files of a pack, within a few percent.
 
@@ -38,6 +41,7 @@ def estimate_pack_bytes(
         precision: ``int8`` or ``fp32``.
         shortlist: sizes of the pack's shortlist; None for a pack without one.
         tokenizer_bytes: size of tokenizer.json if it is known.
+        native_bytes: likewise of native.bin.
     """
     if precision == "fp32":
         # int8 packs hold the sinusoids of a few rows, these all of them
@@ -51,7 +55,11 @@ def estimate_pack_bytes(
         weights += vocabulary * ((2 if vocabulary <= 2**16 else 4) * shortlist.per_token + 1)
     if tokenizer_bytes is None:
         tokenizer_bytes = BYTE_PIECES_BYTES + PIECE_BYTES * max(0, vocabulary - 256)
-    return weights + 4 * count_in_vectors(shape) + graphs + tokenizer_bytes
+    native = native_bytes or 0
+    if precision == "int8" and native_bytes is None:
+        records = 12 + 6 * shape.encoder_layers + 10 * shape.decoder_layers
+        native = 48 * (records + 4) + NATIVE_BYTES + int(NATIVE_PIECE_BYTES * max(0, vocabulary - 256))
+    return weights + 4 * count_in_vectors(shape) + graphs + tokenizer_bytes + native
 
 
 def _int8_matrices(shape: StudentShape, vocabulary: int, *, chosen: bool) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilenmt.compression.core.cores import usable_cores
 from mobilenmt.compression.core.errors import CorpusError
 from mobilenmt.compression.core.pairs import Pair, read_pairs
 from mobilenmt.compression.core.progress import progress
@@ -27,7 +28,7 @@ from mobilenmt.compression.core.settings import to_mapping
 from mobilenmt.compression.core.stage import content_digest, write_json
 from mobilenmt.compression.core.tag_weights import Repeater
 from mobilenmt.compression.dataset.augment import Augmenter, AugmentSettings
-from mobilenmt.compression.dataset.shards import SIDES, Job, make_shards, read_shard, usable_cores
+from mobilenmt.compression.dataset.shards import SIDES, Job, make_shards, read_shard
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from mobilenmt.runtime.atomic import atomic_path, remove, remove_temporary
 

@@ -63,11 +63,6 @@ class Job:
         return Path(self.folder) / f"{name.hexdigest()}.npz"
 
 
-def usable_cores() -> int:
-    """Cores this process may use. One that is busy costs little here: the processes do not wait for one another."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def make_shards(
     job: Job, stream: Iterator[tuple[str, Pair]], processes: int
 ) -> Generator[tuple[Path, int], None, None]:

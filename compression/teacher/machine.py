@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
+from mobilenmt.compression.core.cores import free_cores
 from mobilenmt.compression.teacher.check import is_pack
 from mobilenmt.compression.teacher.settings import TeacherSettings
 
@@ -12,8 +12,7 @@ from mobilenmt.compression.teacher.settings import TeacherSettings
 def find_machine(settings: TeacherSettings) -> dict[str, Any]:
     """Resolve device, type and threads: JSON types."""
     on_ray = settings.engine == "ray"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = settings.threads or (1 if on_ray else cores)
+    threads = settings.threads or (1 if on_ray else free_cores())
     if is_pack(settings):
         return {"device": "cpu", "dtype": "pack", "threads": threads}
     import torch

@@ -90,8 +90,9 @@ class TrainSettings:
     device: Literal["auto", "cpu"] = "auto"
     """auto: what Accelerate finds (a GPU if there is one)."""
     threads: int = 0
-    """CPU threads of one process; 0 leaves it to torch. Results are the same bit for bit for one number of threads. At
-    most so many processes tokenize the text, 0 or more than there are cores: one a core."""
+    """CPU threads of one process; 0: as many as there are cores that nothing else uses at the start. Results are the
+    same bit for bit for one number of threads. At most so many processes tokenize the text, 0 or more than there are
+    cores: one a core."""
 
     def __post_init__(self) -> None:
         for least, names in _LEAST.items():

@@ -17,6 +17,7 @@ files of one that was not (``seconds`` and ``tokens_per_second`` in the log apar
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mobilenmt.compression.core.cores import free_cores
 from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.core.settings import to_mapping
 from mobilenmt.compression.core.stage import differences, write_json
@@ -69,8 +71,8 @@ def train(job: TrainingJob, dataset: Pairs, folder: Path, *, accelerator: Accele
     """
     settings = job.settings
     folder.mkdir(parents=True, exist_ok=True)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    if settings.threads or os.environ.get("WORLD_SIZE", "1") == "1":  # several processes share the cores by themselves
+        torch.set_num_threads(settings.threads or free_cores())
     if accelerator is None:
         accelerator = make_accelerator(settings)
     described = {"shape": to_mapping(job.shape), "settings": to_mapping(settings), "seed": job.seed}

@@ -28,6 +28,7 @@ def translate(
     n_best: int = 1,
     threads: int = 1,
     together: bool = False,
+    engine: Literal["auto", "native", "onnx"] = "auto",
     json: bool = False,
 ) -> int:
     """Translate texts, a file, or standard input.
@@ -43,7 +44,8 @@ def translate(
         beam: hypotheses kept by beam search, 1 for greedy; by default what the pack says
         n_best: translations of each line, with --json
         threads: lines translated at once, 0 for one a core
-        together: put lines through the model together, faster for files; a word may differ from the line alone
+        together: put lines through ONNX Runtime together, faster for files; a word may differ from the line alone
+        engine: native is the C core, onnx ONNX Runtime, auto the first of them that can run the pack here
         json: write a JSON object a line: source, text, score, tokens, alternatives, flags
     """
     from mobilenmt.lines import decode_arguments, open_input, open_output, read_batches
@@ -52,13 +54,16 @@ def translate(
         raise InputError("give either TEXT or --input, not both")
     if n_best > 1 and not json:
         raise InputError("--n-best needs --json: plain output has one translation a line")
-    from mobilenmt.runtime.background import Background
-    from mobilenmt.runtime.ort import load_onnxruntime
+    from mobilenmt.runtime.native import LIBRARY
 
-    Background(load_onnxruntime)  # half of the cold start; it loads while the rest is imported and the pack is checked
+    if engine == "onnx" or not LIBRARY.is_file():
+        from mobilenmt.runtime.background import Background
+        from mobilenmt.runtime.ort import load_onnxruntime
+
+        Background(load_onnxruntime)  # half of its cold start; it loads while the rest is imported and the pack checked
     from mobilenmt.runtime.translator import Translator
 
-    translator = Translator(pack, threads=threads)
+    translator = Translator(pack, threads=threads, engine=engine)
 
     def render(sources: list[str]) -> list[str]:
         found = translator.translate_batch(sources, beam_size=beam, n_best=n_best, together=together)
@@ -225,6 +230,19 @@ def _printable(text: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def _engine_here(pack: Pack) -> str:
+    """What would run the pack on this machine."""
+    from mobilenmt.runtime.opening import why_not_native
+    from mobilenmt.runtime.ort import SessionConfig
+
+    reason = why_not_native(pack, SessionConfig())
+    if reason is not None:
+        return f"ONNX Runtime: {reason}"
+    from mobilenmt.runtime.native.library import load_library
+
+    return f"the C core, kernels {load_library().mn_kernels(0).decode()}"
+
+
 def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
     from mobilenmt.runtime.manifest import MANIFEST_NAME
 
@@ -242,6 +260,7 @@ def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
         ("format", f"{version}, {manifest.precision}"),
         ("model", dimensions),
         ("parameters", f"{model.parameters:,}"),
+        ("engine here", _engine_here(pack)),
     ]
     sizes = {name: entry.bytes for name, entry in manifest.files.items()}
     sizes[MANIFEST_NAME] = pack.total_bytes - sum(sizes.values())

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from benchmarks.__main__ import main
 from benchmarks.engines.base import SPECS
+from benchmarks.harness import machine
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.machine import source_digest
 from benchmarks.harness.results import Results, read, write, write_json
 from benchmarks.harness.settings import Settings
 
@@ -133,3 +135,16 @@ def test_the_readme_names_every_part_command_and_engine() -> None:
     text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     for name in (*runner.PARTS, *SPECS):
         assert f"`{name}`" in text, name
+
+
+@pytest.mark.parametrize("name", ["export/graph.py", "runtime/pack.py", "runtime/native/a.c", "runtime/native/b/a.h"])
+def test_the_digest_of_the_source_tells_code_and_the_c_core(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    write(tmp_path / name, "one")
+    before = source_digest()
+    write(tmp_path / "runtime" / "native" / "built.so", "not source")
+    assert source_digest() == before
+    write(tmp_path / name, "two")
+    assert source_digest() != before

@@ -14,7 +14,8 @@ from transformers import MarianMTModel
 
 from mobilenmt.export.layers import ACTIVATIONS
 from mobilenmt.export.verify import StepRunner
-from mobilenmt.runtime.engine import Engine, Hypothesis
+from mobilenmt.runtime.engine import Engine
+from mobilenmt.runtime.hypothesis import Hypothesis
 from mobilenmt.runtime.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
 from tiny_models import make_checkpoint

@@ -325,7 +325,7 @@ def test_a_damaged_pack_gives_one_line(tiny_pack: Path, tmp_path: Path) -> None:
     for name, damage, word in (
         ("weights.bin", lambda data: data[:-1], "weights.bin"),
         ("translator.onnx", lambda data: data[:9] + bytes([data[9] ^ 1]) + data[10:], "SHA-256"),
-        ("pack.json", lambda data: data.replace(b'"2.0"', b'"3.0"'), "update mobilenmt"),
+        ("pack.json", lambda data: data.replace(b'"2.1"', b'"3.0"'), "update mobilenmt"),
         ("pack.json", lambda data: b"[" * 100_000, "pack.json"),
     ):
         shutil.rmtree(damaged, ignore_errors=True)

@@ -17,10 +17,12 @@ import pytest
 import trap
 from mobilenmt import InputError, Translator
 from mobilenmt.runtime import sessions
-from mobilenmt.runtime.engine import Engine, Hypothesis
+from mobilenmt.runtime.engine import Engine
+from mobilenmt.runtime.hypothesis import Hypothesis
+from mobilenmt.runtime.native import LIBRARY
+from mobilenmt.runtime.native.engine import NativeEngine
 from mobilenmt.runtime.ort import open_session
 from mobilenmt.runtime.pack import Pack
-from mobilenmt.runtime.tokenizer import Tokenizer
 from places import HELPERS, ROOT, SRC
 
 ODD = [
@@ -38,9 +40,18 @@ ODD = [
 ]
 
 
+NO_CORE = None if LIBRARY.is_file() else f"the C core was not compiled: {LIBRARY} is not there"
+NATIVE = pytest.param("native", marks=pytest.mark.skipif(NO_CORE is not None, reason=NO_CORE or ""))
+
+
+@pytest.fixture(scope="module", params=[NATIVE, "onnx"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def translator(tiny_pack: Path) -> Translator:
-    return Translator(tiny_pack)
+def translator(tiny_pack: Path, engine: str) -> Translator:
+    return Translator(tiny_pack, engine=engine)
 
 
 def python(code: str, pack: Path, **extra: str) -> subprocess.CompletedProcess[str]:
@@ -55,13 +66,14 @@ def test_text_without_words_comes_back(text: str, translator: Translator) -> Non
 
 
 def test_each_line_is_encoded_once(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode, encoded = Tokenizer.encode, []
+    tokenizer = type(translator._tokenizer)
+    encode, encoded = tokenizer.encode, []
 
-    def note(self: Tokenizer, text: str) -> list[int]:
+    def note(self: Any, text: str) -> list[int]:
         encoded.append(text)
         return encode(self, text)
 
-    monkeypatch.setattr(Tokenizer, "encode", note)
+    monkeypatch.setattr(tokenizer, "encode", note)
     for _ in translator.stream("the dog\n two cats"):
         pass
     translator.translate_batch(["the dog\n two cats"])
@@ -206,13 +218,15 @@ def trapped(code: str, pack: Path, home: Path) -> subprocess.CompletedProcess[st
     return done
 
 
-def test_no_socket_is_opened_and_nothing_is_written(tiny_pack: Path, tmp_path: Path) -> None:
-    code = """
+def test_no_socket_is_opened_and_nothing_is_written(tiny_pack: Path, tmp_path: Path, engine: str) -> None:
+    code = f"""
+import sys
 from mobilenmt import Translator
-with Translator(os.environ["PACK"], threads=2) as translator:
+with Translator(os.environ["PACK"], threads=2, engine={engine!r}) as translator:
     translator.translate_batch(["the dog", "two cats"], beam_size=3)
     list(translator.stream("the dog"))
-assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+assert ("onnxruntime" in sys.modules) == ({engine!r} == "onnx"), "the C core needs no ONNX Runtime"
+assert ("onnxruntime" not in sys.modules) or os.environ["ORT_DISABLE_TELEMETRY"] == "1"
 print("translated")
 """
     done = trapped(code, tiny_pack, tmp_path)
@@ -242,7 +256,7 @@ def test_the_trap_catches_what_python_does_not_see(code: str, tiny_pack: Path, t
 
 
 def test_an_earlier_import_with_telemetry_is_warned_about(tiny_pack: Path, tmp_path: Path) -> None:
-    code = "import os, onnxruntime\nfrom mobilenmt import Translator\nTranslator(os.environ['PACK'])"
+    code = "import os, onnxruntime\nfrom mobilenmt import Translator\nTranslator(os.environ['PACK'], engine='onnx')"
     assert "RuntimeWarning" in python(code, tiny_pack, HOME=str(tmp_path)).stderr
     quiet = python(code, tiny_pack, HOME=str(tmp_path), ORT_DISABLE_TELEMETRY="1")
     assert (quiet.returncode, quiet.stderr) == (0, "")
@@ -255,12 +269,13 @@ def fake_search(monkeypatch: pytest.MonkeyPatch, greedy: list[int], beam: list[i
     """Let the engine return these ids, whatever the source is."""
 
     def generate(
-        self: Engine, sources: Sequence[Sequence[int]], *, beam_size: int = 1, n_best: int = 1, **rest: Any
+        self: Any, sources: Sequence[Sequence[int]], *, beam_size: int = 1, n_best: int = 1, **rest: Any
     ) -> list[list[Hypothesis]]:
         ids = tuple(greedy if beam_size == 1 else beam)
         return [[Hypothesis(ids, -1.0, len(ids) + 1)] * n_best for _ in sources]
 
-    monkeypatch.setattr(Engine, "generate", generate)
+    for engine in (Engine, NativeEngine):
+        monkeypatch.setattr(engine, "generate", generate)
 
 
 LOOP = [9, 10, 11] * 8

@@ -433,6 +433,7 @@ def test_pack_bytes_are_estimated_for_every_width_and_precision(
         precision,
         shortlist=ShortlistSettings(common=20, per_token=6) if limited else None,
         tokenizer_bytes=pack.manifest.files["tokenizer.json"].bytes,
+        native_bytes=pack.manifest.files["native.bin"].bytes if precision == "int8" else None,
     )
     assert found == pytest.approx(pack.total_bytes, rel=close)
 

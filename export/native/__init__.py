@@ -1,0 +1,1 @@
+"""The file that the C core reads beside weights.bin: native.bin."""

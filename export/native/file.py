@@ -1,0 +1,283 @@
+"""native.bin: what the C core reads beside weights.bin, from a pack's manifest, graphs and tokenizers.
+
+The graphs say where each tensor lies in weights.bin, so the file is made of any int8 pack, old ones too. Its format is
+in ``docs/native-format.md``.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from mobilenmt.export.layers import stacked_name
+from mobilenmt.export.native.tokenizer import NONE, NotExpressible, tokenizer_table
+from mobilenmt.export.weights import WEIGHTS_FILE
+from mobilenmt.runtime.manifest import PackManifest
+from mobilenmt.runtime.pack import read_manifest
+
+NATIVE_FILE = "native.bin"
+_GRAPHS = ("encoder", "decoder", "greedy", "batch", "translator")
+_HEADER = 192
+_NO_BIAS = 2**64 - 1
+_COLUMNS_INT8, _ROWS_UINT8, _ROWS_INT8, _NORM, _TABLE, _FLAGS, _SHORT, _LONG = range(1, 9)
+_EARLY = {False: 0, True: 1, "never": 2}
+_ACTIVATIONS: dict[str, int] = {
+    name: number
+    for number, names in enumerate(
+        (
+            "relu", "gelu gelu_python", "gelu_accurate gelu_fast gelu_new gelu_pytorch_tanh gelu_python_tanh",
+            "gelu_10", "silu swish", "quick_gelu", "tanh", "sigmoid", "linear", "leaky_relu", "mish", "relu2", "relu6",
+            "laplace",
+        )
+    )
+    for name in names.split()
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Where a tensor lies in weights.bin."""
+
+    offset: int
+    shape: tuple[int, ...]
+
+
+class _Tensors:
+    """The tensors that a pack's graphs read from weights.bin, by their names in the exporter."""
+
+    def __init__(self, folder: Path, manifest: PackManifest) -> None:
+        self._found: dict[str, _Stored] = {}
+        self.model = manifest.model
+        self.factor = 1.0
+        for stem in _GRAPHS:
+            path = folder / f"{stem}.onnx"
+            if path.is_file():
+                self._collect(onnx.load(str(path), load_external_data=False).graph, "")
+
+    def _collect(self, graph: onnx.GraphProto, prefix: str) -> None:
+        for tensor in graph.initializer:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                where = {entry.key: entry.value for entry in tensor.external_data}
+                stored = _Stored(int(where.get("offset", 0)), tuple(tensor.dims))
+                self._found.setdefault(tensor.name.removeprefix(prefix), stored)
+            elif not tensor.dims and tensor.data_type == onnx.TensorProto.FLOAT:
+                # Without a shortlist the graph multiplies embeddings by the square root of their width, if at all.
+                value = float(onnx.numpy_helper.to_array(tensor))
+                if math.isclose(value, math.sqrt(self.model.d_model), rel_tol=1e-6):
+                    self.factor = value
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    self._collect(attribute.g, f"{attribute.g.name}.")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._found
+
+    def __getitem__(self, name: str) -> _Stored:
+        if name not in self._found:
+            raise NotExpressible(f"its graphs have no tensor {name}")
+        return self._found[name]
+
+    def first(self, *names: str) -> _Stored:
+        """The first of several names that is there."""
+        return self[next((name for name in names if name in self), names[-1])]
+
+
+def native_bytes(
+    folder: Path, manifest: PackManifest | None = None, *, report: Callable[[str], None] = lambda line: None
+) -> bytes | None:
+    """The content of native.bin for the pack in ``folder``.
+
+    Args:
+        folder: holds the graphs, weights.bin and the tokenizers.
+        manifest: what pack.json says or will say; by default it is read.
+        report: receives a line that says why there is none.
+
+    Returns:
+        None for a pack that runs on its graphs alone: fp32, or with something the format has no form for.
+    """
+    manifest = manifest or read_manifest(folder)
+    try:
+        if manifest.precision != "int8":
+            raise NotExpressible(f"its precision is {manifest.precision}")
+        return _file(folder, manifest)
+    except NotExpressible as reason:
+        report(f"no {NATIVE_FILE}: {reason}")
+        return None
+
+
+def _file(folder: Path, manifest: PackManifest) -> bytes:
+    model, tokens, generation = manifest.model, manifest.tokens, manifest.generation
+    tensors = _Tensors(folder, manifest)
+    size = (folder / WEIGHTS_FILE).stat().st_size
+    records = list(_records(tensors))
+    target = folder / "tokenizer.target.json"
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    parts = [
+        struct.pack(f"<{len(generation.bad_token_ids)}I", *generation.bad_token_ids),
+        b"".join(records),
+        tokenizer_table(text, tokens, model.source_vocab_size),
+    ]
+    if target.is_file():
+        table = tokenizer_table(target.read_text(encoding="utf-8"), tokens, model.source_vocab_size, encodes=False)
+        parts.append(table)
+    content, offsets = bytearray(_HEADER), []
+    for part in parts:
+        content += bytes(-len(content) % 64)
+        offsets.append(len(content))
+        content += part
+    if model.activation_function not in _ACTIVATIONS:
+        raise NotExpressible(f"its activation function is {model.activation_function}")
+
+    def optional(token: int | None) -> int:
+        return NONE if token is None else token
+
+    content[:128] = struct.pack(
+        "<8s2I7I I3I5I I f 2I2I2I2I Q",
+        b"MNMTCORE", 1, 2 * generation.renormalize_logits,
+        model.d_model, model.encoder_layers, model.decoder_layers, model.encoder_attention_heads,
+        model.decoder_attention_heads, model.encoder_ffn_dim, model.decoder_ffn_dim,
+        _ACTIVATIONS[model.activation_function],
+        model.source_vocab_size, model.target_vocab_size, model.max_positions,
+        tokens.start, tokens.eos, tokens.pad, optional(tokens.unk), optional(generation.forced_eos_token_id),
+        _EARLY[generation.early_stopping],
+        1.0 if _has_shortlist(tensors) else tensors.factor,  # with a shortlist the embeddings' scales have it in them
+        offsets[0], len(generation.bad_token_ids), offsets[1], len(records), offsets[2], len(parts[2]),
+        *((offsets[3], len(parts[3])) if target.is_file() else (0, 0)),
+        size,
+    )  # fmt: skip
+    return bytes(content)
+
+
+def _has_shortlist(tensors: _Tensors) -> bool:
+    return "shortlist.common" in tensors
+
+
+def _record(
+    kind: int = 0, rows: int = 0, columns: int = 0, stride: int = 0, values: int = 0, scale: int = 0,
+    bias: int = _NO_BIAS, step: int = 1,
+) -> bytes:  # fmt: skip
+    return struct.pack("<4I3Q2I", kind, rows, columns, stride, values, scale, bias, step, 0)
+
+
+def _records(tensors: _Tensors) -> Iterator[bytes]:
+    """All records, in the order of the format."""
+    model = tensors.model
+    yield _embedding(tensors, "source_embedding")
+    yield _embedding(tensors, "target_embedding", "source_embedding")
+    yield _output(tensors)
+    for name in ("encoder.positions", "decoder.positions", "positions.blocks"):
+        yield _table(tensors, name)
+    yield _table(tensors, "positions.rest.sin")
+    yield _table(tensors, "positions.rest.cos")
+    if _has_shortlist(tensors):
+        common, lexical = tensors["shortlist.common"], tensors["shortlist.lexical"]
+        kind = _SHORT if model.target_vocab_size <= 2**16 else _LONG
+        yield _record(_FLAGS, common.shape[0], 1, 1, common.offset)
+        yield _record(kind, lexical.shape[0], lexical.shape[1], lexical.shape[1], lexical.offset)
+    else:
+        yield from (_record(), _record())
+    yield from (_record(), _record())  # the last norms of pre-norm models, which the exporter refuses
+    for index in range(model.encoder_layers):
+        layer = f"model.encoder.layers.{index}"
+        yield _columns(tensors, _stacked(f"{layer}.self_attn", "qkv"))
+        yield _columns(tensors, f"{layer}.self_attn.out_proj")
+        yield _norm(tensors, f"{layer}.self_attn_layer_norm")
+        yield _columns(tensors, f"{layer}.fc1")
+        yield _columns(tensors, f"{layer}.fc2")
+        yield _norm(tensors, f"{layer}.final_layer_norm")
+    for index in range(model.decoder_layers):
+        layer = f"model.decoder.layers.{index}"
+        width = model.d_model
+        yield _rows(tensors, _stacked(f"{layer}.self_attn", "qkv"), width)
+        yield _rows(tensors, f"{layer}.self_attn.out_proj", width)
+        yield _norm(tensors, f"{layer}.self_attn_layer_norm")
+        yield _rows(tensors, f"{layer}.encoder_attn.q_proj", width)
+        yield _cross(tensors, index)
+        yield _rows(tensors, f"{layer}.encoder_attn.out_proj", width)
+        yield _norm(tensors, f"{layer}.encoder_attn_layer_norm")
+        yield _rows(tensors, f"{layer}.fc1", width)
+        yield _rows(tensors, f"{layer}.fc2", model.decoder_ffn_dim)
+        yield _norm(tensors, f"{layer}.final_layer_norm")
+
+
+def _stacked(attention: str, parts: str) -> str:
+    return stacked_name([f"{attention}.{part}_proj" for part in parts])
+
+
+def _embedding(tensors: _Tensors, *names: str) -> bytes:
+    """Tied tables are stored under the first one's name."""
+    width = tensors.model.d_model
+    if _has_shortlist(tensors):
+        values = tensors.first(*(f"{name}.int8" for name in names))
+        scale = tensors.first(*(f"{name}.scale.embedding" for name in names))
+        return _record(_ROWS_INT8, values.shape[0], width, width, values.offset, scale.offset)
+    values = tensors.first(*(f"{name}.int8.{form}" for name in names for form in ("table", "rows")))
+    scale = tensors.first(*(f"{name}.{form}" for name in names for form in ("scale.blocks", "scale")))
+    return _record(
+        _ROWS_UINT8, values.shape[0], width, math.prod(values.shape[1:]), values.offset, scale.offset,
+        step=math.prod(scale.shape[1:]),
+    )  # fmt: skip
+
+
+def _output(tensors: _Tensors) -> bytes:
+    model = tensors.model
+    tables = ("output_embedding", "target_embedding", "source_embedding")
+    if _has_shortlist(tensors):
+        name = next((table for table in tables if f"{table}.scale" in tensors), tables[0])
+        values, scale = tensors[f"{name}.int8"], tensors[f"{name}.scale"]
+        form = (_ROWS_INT8, values.shape[0], model.d_model, model.d_model)
+        bias, step = f"{name}.offset.0", 1  # translator.onnx shifts nothing: there it is the bias alone
+    else:
+        rows = model.target_vocab_size
+        name = next((table for table in tables if f"{table}.int8.rows.{rows}" in tensors), tables[0])
+        values, scale = tensors[f"{name}.int8.rows.{rows}"], tensors[f"{name}.scale.blocks.{rows}"]
+        form = (_ROWS_UINT8, rows, model.d_model, math.prod(values.shape[1:]))
+        bias, step = f"{name}.bias.{rows}", scale.shape[1]
+    found = tensors[bias].offset if bias in tensors else _NO_BIAS
+    return _record(*form, values.offset, scale.offset, found, step)
+
+
+def _table(tensors: _Tensors, name: str) -> bytes:
+    if name not in tensors:
+        return _record()
+    stored = tensors[name]
+    columns = stored.shape[-1]
+    return _record(_TABLE, math.prod(stored.shape[:-1]), columns, columns, stored.offset)
+
+
+def _columns(tensors: _Tensors, name: str) -> bytes:
+    values = tensors[f"{name}.int8"]
+    columns, rows = values.shape
+    scale, bias = tensors[f"{name}.scale"], tensors[f"{name}.bias"]
+    return _record(_COLUMNS_INT8, rows, columns, rows, values.offset, scale.offset, bias.offset)
+
+
+def _rows(tensors: _Tensors, name: str, columns: int) -> bytes:
+    values, scale = tensors[f"{name}.int8.rows"], tensors[f"{name}.scale.blocks"]
+    rows, blocks, size = values.shape
+    bias = tensors[f"{name}.bias"]
+    return _record(_ROWS_UINT8, rows, columns, blocks * size, values.offset, scale.offset, bias.offset, blocks)
+
+
+def _cross(tensors: _Tensors, layer: int) -> bytes:
+    """Keys and values of all layers are one matrix; this is the part of a layer."""
+    layers, width = tensors.model.decoder_layers, tensors.model.d_model
+    names = [f"model.decoder.layers.{index}.encoder_attn.{part}_proj" for index in range(layers) for part in "kv"]
+    name, first = stacked_name(names), 2 * width * layer
+    values, scale, bias = (tensors[f"{name}.{part}"] for part in ("int8", "scale", "bias"))
+    return _record(
+        _COLUMNS_INT8, 2 * width, width, values.shape[1], values.offset + first, scale.offset + 4 * first,
+        bias.offset + 4 * first,
+    )  # fmt: skip
+
+
+def _norm(tensors: _Tensors, name: str) -> bytes:
+    weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+    width = weight.shape[0]
+    return _record(_NORM, width, 1, 1, weight.offset, 0, bias.offset)

@@ -1,0 +1,137 @@
+/* A context, and the checks of what a caller asks for. */
+
+#include "error.h"
+#include "search/search.h"
+
+#define USUAL_LIMIT (1ull << 30)
+#define USUAL_ROWS 8 /* at a time in a step: more outgrow the cache of one core before they save anything */
+
+struct mn_context {
+    const mn_model *model;
+    uint64_t limit; /* of both memories together */
+    mn_scratch memory;
+    mn_text_memory text;
+};
+
+mn_status mn_context_new(const mn_model *model, uint64_t limit, mn_context **context, mn_error *error)
+{
+    if (!model || !context) return mn_fail(error, MN_ERROR_ARGUMENT, "no model, or no place for the context");
+    *context = calloc(1, sizeof **context);
+    if (!*context) return mn_fail(error, MN_ERROR_MEMORY, "no memory for a context");
+    **context = (mn_context){.model = model, .limit = limit ? limit : USUAL_LIMIT};
+    return MN_OK;
+}
+
+void mn_context_free(mn_context *context)
+{
+    if (!context) return;
+    free(context->memory.block);
+    mn_text_memory_free(&context->text);
+    free(context);
+}
+
+static mn_status check_tokens(const uint32_t *tokens, uint32_t count, uint32_t vocabulary, const char *what, mn_error *error)
+{
+    if (count && !tokens) return mn_fail(error, MN_ERROR_ARGUMENT, "%s: they are not there", what);
+    for (uint32_t i = 0; i < count; i++)
+        if (tokens[i] >= vocabulary)
+            return mn_fail(error, MN_ERROR_ARGUMENT, "%s: %u is outside the vocabulary of %u", what, tokens[i], vocabulary);
+    return MN_OK;
+}
+
+static mn_status check(const mn_model *m, const mn_request *r, mn_extent *extent, mn_error *error)
+{
+    const mn_config *c = &m->config;
+    const uint32_t widest = c->target_vocabulary / 2 < MN_MOST_BEAMS ? c->target_vocabulary / 2 : MN_MOST_BEAMS;
+    if (!r->beam_size || r->beam_size > widest)
+        return mn_fail(error, MN_ERROR_ARGUMENT, "beam_size must be from 1 to %u, not %u", widest, r->beam_size);
+    if (!r->n_best || r->n_best > r->beam_size)
+        return mn_fail(error, MN_ERROR_ARGUMENT, "n_best must be from 1 to beam_size (%u), not %u", r->beam_size, r->n_best);
+    if (!(r->length_penalty >= -100.0f && r->length_penalty <= 100.0f))
+        return mn_fail(error, MN_ERROR_ARGUMENT, "length_penalty must be from -100 to 100");
+    if (r->sentences && (!r->lengths || !r->max_lengths || !r->ids))
+        return mn_fail(error, MN_ERROR_ARGUMENT, "ids, lengths or max_lengths are not there");
+    if (r->sentences > UINT32_MAX / MN_MOST_BEAMS) return mn_fail(error, MN_ERROR_ARGUMENT, "too many sentences");
+    *extent = (mn_extent){1, 1, 0};
+    const uint32_t *ids = r->ids;
+    for (uint32_t i = 0; i < r->sentences; i++) {
+        const uint32_t length = r->lengths[i], limit = r->max_lengths[i];
+        if (!length || length > c->max_positions)
+            return mn_fail(error, MN_ERROR_ARGUMENT, "sentence %u has %u tokens; the model takes 1 to %u", i, length, c->max_positions);
+        if (limit < 2 || limit > c->max_positions)
+            return mn_fail(error, MN_ERROR_ARGUMENT, "max_length must be from 2 to the model's %u, not %u", c->max_positions, limit);
+        if (r->min_length > limit || r->prefix_length >= limit)
+            return mn_fail(error, MN_ERROR_ARGUMENT, "min_length or the prefix do not fit max_length %u", limit);
+        const mn_status status = check_tokens(ids, length, c->source_vocabulary, "source ids", error);
+        if (status != MN_OK) return status;
+        ids += length;
+        if (length > extent->positions) extent->positions = length;
+        if (limit - 1 > extent->steps) extent->steps = limit - 1;
+        extent->tokens = mn_plus(extent->tokens, mn_times(r->n_best, limit - 1));
+    }
+    const mn_status status = check_tokens(r->prefix, r->prefix_length, c->target_vocabulary, "prefix", error);
+    for (uint32_t i = 0; status == MN_OK && i < r->prefix_length; i++)
+        if (r->prefix[i] == c->eos) return mn_fail(error, MN_ERROR_ARGUMENT, "prefix: %u is the end token", c->eos);
+    return status != MN_OK ? status : check_tokens(r->forbidden, r->forbidden_count, c->target_vocabulary, "forbidden tokens", error);
+}
+
+mn_status mn_translate(mn_context *context, const mn_request *given, mn_result *result, mn_error *error)
+{
+    if (!context || !given || !result || given->size < sizeof given->size || result->size < sizeof *result)
+        return mn_fail(error, MN_ERROR_ARGUMENT, "no context, request or result, or one of an unknown size");
+    mn_request request = {0};
+    memcpy(&request, given, given->size < sizeof request ? given->size : sizeof request);
+    mn_extent extent;
+    const mn_status status = check(context->model, &request, &extent, error);
+    if (status != MN_OK) return status;
+    mn_search search = {.model = context->model, .request = &request, .beams = request.beam_size};
+    const uint32_t rows = request.rows ? request.rows : USUAL_ROWS;
+    search.slot_count = rows / request.beam_size ? rows / request.beam_size : 1;
+    if (search.slot_count > request.sentences) search.slot_count = request.sentences;
+    mn_arena arena = {NULL, 0};
+    mn_search_take(&arena, &extent, &search);
+    context->memory.limit = context->limit - context->text.bytes;
+    if (!mn_scratch_grow(&context->memory, arena.used))
+        return mn_fail(error, MN_ERROR_MEMORY, "%llu bytes are needed, %llu allowed", (unsigned long long)arena.used,
+                       (unsigned long long)context->memory.limit);
+    arena = (mn_arena){context->memory.data, 0};
+    mn_search_take(&arena, &extent, &search);
+    const mn_status done = mn_search_run(&search, error);
+    if (done != MN_OK) return done;
+    *result = (mn_result){sizeof *result, request.sentences * request.n_best, (const uint32_t *const *)search.ids,
+                          search.lengths, search.generated, search.scores, (const float *const *)search.token_scores,
+                          (const uint32_t *const *)search.alignments};
+    return MN_OK;
+}
+
+static mn_status no_tokenizer(mn_error *error)
+{
+    return mn_fail(error, MN_ERROR_PACK, "native.bin holds no tokenizer: the host's own has to be used");
+}
+
+mn_status mn_encode(mn_context *context, const char *text, size_t bytes, uint32_t *ids, size_t room, size_t *count,
+                    mn_error *error)
+{
+    if (!context || (!text && bytes) || (!ids && room) || !count)
+        return mn_fail(error, MN_ERROR_ARGUMENT, "no context, text or room");
+    if (!context->model->has_tokenizer) return no_tokenizer(error);
+    /* No model's text grows thirtyfold; what a damaged one makes of it may not take all memory. */
+    const uint64_t left = context->limit - context->memory.bytes, most = mn_plus(1 << 16, mn_times(1024, bytes));
+    context->text.limit = (size_t)(most < left ? most : left);
+    return mn_tokenizer_encode(context->model->tokenizers, text, bytes, ids, room, count, &context->text, error);
+}
+
+mn_status mn_decode(const mn_model *model, const uint32_t *ids, size_t length, char *text, size_t room, size_t *count,
+                    mn_error *error)
+{
+    if (!model || (!ids && length) || (!text && room) || !count)
+        return mn_fail(error, MN_ERROR_ARGUMENT, "no model, ids or room");
+    if (!model->has_tokenizer) return no_tokenizer(error);
+    return mn_tokenizer_decode(model->tokenizers + 1, ids, length, text, room, count, error);
+}
+
+mn_status mn_piece(const mn_model *model, uint32_t id, const char **piece, size_t *bytes)
+{
+    if (!model || !piece || !bytes || !model->has_tokenizer) return MN_ERROR_ARGUMENT;
+    return mn_tokenizer_piece(model->tokenizers + 1, id, piece, bytes);
+}

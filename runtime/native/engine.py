@@ -1,0 +1,183 @@
+"""The engine on the C core: the same interface as :class:`mobilenmt.runtime.engine.Engine`, without ONNX Runtime.
+
+What comes out, ids and scores, is the same bit for bit on every processor, alone or together with others, by one thread
+or several.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from ctypes import byref, c_uint32, sizeof
+
+from mobilenmt.runtime.hypothesis import Hypothesis, check_sources
+from mobilenmt.runtime.native.library import (
+    STOPPED,
+    Callback,
+    Error,
+    NativeModel,
+    Request,
+    Result,
+    fail,
+)
+from mobilenmt.runtime.pack import Pack
+
+_LOOK_UP = 0.05  # seconds between looks for Ctrl-C
+_AT_ONCE = 256  # sentences handed over in one call: their results are kept until it ends
+
+
+class NativeEngine:
+    """Searches with the C core. Safe to use from several threads at once.
+
+    Args:
+        pack: a pack with a native.bin.
+        threads: sentences worked on at once; 0 takes one a core.
+        kernels: a set of kernels, for tests; None for the best that runs here.
+
+    Raises:
+        EngineError: the C core is not there.
+        PackError: the pack's files are damaged.
+    """
+
+    def __init__(self, pack: Pack, threads: int = 1, kernels: str | None = None) -> None:
+        pack.file("native.bin")
+        self.model = NativeModel(pack.path, kernels)
+        self._info = pack.manifest.model
+        self._tokens = pack.manifest.tokens
+        self._defaults = pack.manifest.generation
+        self._threads = threads or os.cpu_count() or 1
+
+    @property
+    def max_length(self) -> int:
+        """Longest output the model has positions for, the start token counted."""
+        return self._info.max_positions
+
+    def generate(
+        self,
+        sources: Sequence[Sequence[int]],
+        *,
+        max_lengths: Sequence[int],
+        min_length: int = 0,
+        beam_size: int = 1,
+        n_best: int = 1,
+        length_penalty: float | None = None,
+        together: bool = False,
+    ) -> list[list[Hypothesis]]:
+        """Translate ids, ``n_best`` hypotheses each, best first.
+
+        The arguments are those of :meth:`mobilenmt.runtime.engine.Engine.generate`; ``together`` changes nothing,
+        since sentences go through the C core together in any case and come out as they would alone.
+
+        Raises:
+            InputError: an argument is out of range.
+            EngineError: memory is short.
+        """
+        check_sources(self._info, sources, max_lengths, min_length, beam_size, n_best)
+        penalty = self._defaults.length_penalty if length_penalty is None else length_penalty
+
+        def work(part: range) -> list[list[Hypothesis]]:
+            request = self._request([sources[i] for i in part], [max_lengths[i] for i in part])
+            request.min_length, request.beam_size, request.n_best = min_length, beam_size, n_best
+            request.length_penalty = penalty
+            request.callback_seconds = _LOOK_UP
+            return self._run(request, [max_lengths[i] for i in part], lambda token: None)
+
+        parts = _parts(len(sources), self._threads)
+        if self._threads < 2 or len(parts) < 2:
+            return [found for part in parts for found in work(part)]
+        from concurrent.futures import ThreadPoolExecutor  # not before: it costs 5 ms of the start
+
+        with ThreadPoolExecutor(min(self._threads, len(parts))) as pool:
+            return [found for results in pool.map(work, parts) for found in results]
+
+    def search_briefly(self) -> AbstractContextManager[None]:
+        """Nothing to do: a beam needs no other model."""
+        return nullcontext()
+
+    def steps(self, source: Sequence[int], *, max_length: int) -> Iterator[int]:
+        """Greedy search one token at a time, for streaming; yields ids until the end token (not yielded) or the limit.
+
+        The same ids as :meth:`generate` with one beam. A stream that is left early ends the search at the next token.
+        """
+        check_sources(self._info, [source], [max_length], 0, 1, 1)
+        found: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+        left = threading.Event()
+
+        def look(token: int) -> None:
+            if left.is_set():
+                raise _Left
+            found.put(token)
+
+        def work() -> None:
+            request = self._request([source], [max_length])
+            request.beam_size = request.n_best = 1
+            request.length_penalty = self._defaults.length_penalty
+            try:
+                self._run(request, [max_length], look)
+                found.put(None)
+            except BaseException as error:  # handed to the thread that reads the stream
+                found.put(error)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            while (item := found.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                if item == self._tokens.eos:
+                    break
+                yield item
+        finally:
+            left.set()
+            thread.join()
+
+    def _request(self, sources: Sequence[Sequence[int]], max_lengths: Sequence[int]) -> Request:
+        ids = [token for source in sources for token in (*source, self._tokens.eos)]
+        request = Request(sizeof(Request), len(sources))
+        request.ids = (c_uint32 * len(ids))(*ids)
+        request.lengths = (c_uint32 * len(sources))(*(len(source) + 1 for source in sources))
+        request.max_lengths = (c_uint32 * len(sources))(*max_lengths)
+        return request
+
+    def _run(self, request: Request, max_lengths: Sequence[int], look: Callable[[int], None]) -> list[list[Hypothesis]]:
+        """Translate; ``look`` sees tokens, as many as the request wants, and ends the call by raising."""
+        raised: list[BaseException] = []
+
+        def callback(user: object, sentence: int, token: int) -> int:
+            try:  # Python also runs the handlers of signals here: that is how Ctrl-C gets through
+                look(token)
+            except BaseException as error:
+                raised.append(error)
+            return len(raised)
+
+        request.callback = Callback(callback)
+        result, error = Result(sizeof(Result)), Error()
+        with self.model.context() as context:
+            status = self.model.library.mn_translate(context, byref(request), byref(result), byref(error))
+            if status == STOPPED:  # Ctrl-C may also fall between two lines of the callback, where nothing catches it
+                raise raised[0] if raised else KeyboardInterrupt
+            if status:
+                raise fail(error)
+            best = request.n_best
+            return [
+                [self._hypothesis(result, row * best + rank, limit) for rank in range(best)]
+                for row, limit in enumerate(max_lengths)
+            ]
+
+    def _hypothesis(self, result: Result, index: int, max_length: int) -> Hypothesis:
+        generated = result.generated[index]
+        flags = ("truncated",) if generated >= max_length - 1 else ()
+        return Hypothesis(tuple(result.ids[index][: result.lengths[index]]), result.scores[index], generated, flags)
+
+
+class _Left(Exception):
+    """Whoever read a stream has left it."""
+
+
+def _parts(count: int, threads: int) -> list[range]:
+    """Sentences in parts that lie together, a few for each thread."""
+    size = max(1, min(_AT_ONCE, -(-count // threads)))
+    return [range(start, min(count, start + size)) for start in range(0, count, size)]

@@ -1,0 +1,150 @@
+/* A pack's folder: its files are mapped, and the system reads what is used.
+
+   `map` returns what went wrong, or NULL. */
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* O_CLOEXEC and madvise, which -std=c11 hides */
+#endif
+
+#include "error.h"
+#include "model.h"
+
+#if defined(_WIN32)
+
+#include <windows.h>
+
+static const char *map(const char *path, void **data, size_t *bytes)
+{
+    wchar_t wide[1024];
+    if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, 1024))
+        return "its path is no UTF-8, or too long";
+    HANDLE file = CreateFileW(wide, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, OPEN_EXISTING, 0, NULL);
+    if (file == INVALID_HANDLE_VALUE) return "it cannot be opened";
+    LARGE_INTEGER size;
+    HANDLE mapping = NULL;
+    if (GetFileSizeEx(file, &size) && size.QuadPart > 0 && (uint64_t)size.QuadPart <= SIZE_MAX)
+        mapping = CreateFileMappingW(file, NULL, PAGE_READONLY, 0, 0, NULL);
+    CloseHandle(file);
+    if (!mapping) return "it cannot be mapped";
+    *data = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0);
+    CloseHandle(mapping);
+    *bytes = (size_t)size.QuadPart;
+    return *data ? NULL : "it cannot be mapped";
+}
+
+static void unmap(void *data, size_t bytes)
+{
+    (void)bytes;
+    if (data) UnmapViewOfFile(data);
+}
+
+static void give_back(const void *data, size_t bytes)
+{
+    (void)data;
+    (void)bytes;
+}
+
+#elif defined(__wasi__) /* no mmap there */
+
+static const char *map(const char *path, void **data, size_t *bytes)
+{
+    FILE *file = fopen(path, "rb");
+    if (!file) return "it cannot be opened";
+    const long size = fseek(file, 0, SEEK_END) ? -1 : ftell(file);
+    rewind(file);
+    *bytes = size > 0 ? (size_t)size : 0;
+    *data = *bytes ? malloc(*bytes) : NULL;
+    const int read = *data && fread(*data, 1, *bytes, file) == *bytes;
+    fclose(file);
+    return read ? NULL : "it cannot be read";
+}
+
+static void unmap(void *data, size_t bytes)
+{
+    (void)bytes;
+    free(data);
+}
+
+static void give_back(const void *data, size_t bytes)
+{
+    (void)data;
+    (void)bytes;
+}
+
+#else
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *map(const char *path, void **data, size_t *bytes)
+{
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return strerror(errno);
+    struct stat about;
+    if (fstat(file, &about) || !S_ISREG(about.st_mode) || about.st_size <= 0) {
+        close(file);
+        return "no file, or an empty one";
+    }
+    *bytes = (size_t)about.st_size;
+    void *at = mmap(NULL, *bytes, PROT_READ, MAP_PRIVATE, file, 0);
+    close(file);
+    if (at == MAP_FAILED) return strerror(errno);
+    *data = at;
+    return NULL;
+}
+
+static void unmap(void *data, size_t bytes)
+{
+    if (data) munmap(data, bytes);
+}
+
+/* The blocks stand: the pages they were made from need not stay. */
+static void give_back(const void *data, size_t bytes)
+{
+#if defined(MADV_DONTNEED)
+    madvise((void *)(uintptr_t)data, bytes, MADV_DONTNEED);
+#else
+    (void)data;
+    (void)bytes;
+#endif
+}
+
+#endif
+
+mn_status mn_open(const char *folder, const mn_open_options *options, mn_model **model, mn_error *error)
+{
+    static const char *const names[] = {"native.bin", "weights.bin"};
+    if (!folder || !model) return mn_fail(error, MN_ERROR_ARGUMENT, "no folder, or no place for the model");
+    *model = NULL;
+    void *data[2] = {NULL, NULL};
+    size_t bytes[2] = {0, 0};
+    mn_status status = MN_OK;
+    for (int i = 0; i < 2 && status == MN_OK; i++) {
+        char path[1024];
+        const int length = snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        const char *reason = length < 0 || (size_t)length >= sizeof path ? "its path is too long" : map(path, data + i, bytes + i);
+        if (reason) status = mn_fail(error, MN_ERROR_FILE, "%s: %s: %s", names[i], reason, folder); /* a long one is cut */
+    }
+    if (status == MN_OK) status = mn_open_memory(data[0], bytes[0], data[1], bytes[1], options, model, error);
+    for (int i = 0; i < 2; i++) {
+        if (status != MN_OK) {
+            unmap(data[i], bytes[i]);
+        } else {
+            (*model)->mapping[i] = data[i];
+            (*model)->mapped[i] = bytes[i];
+        }
+    }
+    if (status == MN_OK) give_back(data[1], bytes[1]);
+    return status;
+}
+
+void mn_close(mn_model *model)
+{
+    if (!model) return;
+    for (int i = 0; i < 2; i++) unmap(model->mapping[i], model->mapped[i]);
+    free(model->block);
+    free(model);
+}

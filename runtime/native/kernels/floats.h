@@ -1,0 +1,187 @@
+/* Sixteen floats at a time, in vectors as wide as the processor's: WIDTH is 16, 8 or 4. Included by body.h alone. */
+
+#define PARTS (MN_LANES / WIDTH)
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
+typedef float vf __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t vi __attribute__((vector_size(4 * WIDTH)));
+typedef struct f16 { vf part[PARTS]; } f16;
+typedef struct i16 { vi part[PARTS]; } i16; /* sixteen integers, or sixteen masks of 0 and -1 */
+
+#define EACH UNROLL for (int p = 0; p < PARTS; p++)
+
+INLINE f16 load(const float *x)
+{
+    f16 r;
+    EACH memcpy(&r.part[p], x + p * WIDTH, sizeof(vf));
+    return r;
+}
+
+INLINE void store(float *x, f16 a)
+{
+    EACH memcpy(x + p * WIDTH, &a.part[p], sizeof(vf));
+}
+
+INLINE i16 load_i(const int32_t *x)
+{
+    i16 r;
+    EACH memcpy(&r.part[p], x + p * WIDTH, sizeof(vi));
+    return r;
+}
+
+INLINE f16 all(float x)
+{
+    f16 r;
+#if WIDTH == 16 /* written out, or GCC puts in one element after the other */
+    const vf v = {x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+#elif WIDTH == 8
+    const vf v = {x, x, x, x, x, x, x, x};
+#else
+    const vf v = {x, x, x, x};
+#endif
+    EACH r.part[p] = v;
+    return r;
+}
+
+INLINE f16 add(f16 a, f16 b) { EACH a.part[p] = a.part[p] + b.part[p]; return a; }
+INLINE f16 sub(f16 a, f16 b) { EACH a.part[p] = a.part[p] - b.part[p]; return a; }
+INLINE f16 mul(f16 a, f16 b) { EACH a.part[p] = a.part[p] * b.part[p]; return a; }
+INLINE f16 quotient(f16 a, f16 b) { EACH a.part[p] = a.part[p] / b.part[p]; return a; }
+INLINE i16 greater(f16 a, f16 b) { i16 r; EACH r.part[p] = a.part[p] > b.part[p]; return r; }
+
+INLINE f16 pick(i16 mask, f16 yes, f16 no)
+{
+    EACH no.part[p] = (vf)((mask.part[p] & (vi)yes.part[p]) | (~mask.part[p] & (vi)no.part[p]));
+    return no;
+}
+
+INLINE f16 larger(f16 a, f16 b) { return pick(greater(a, b), a, b); }
+INLINE f16 smaller(f16 a, f16 b) { return pick(greater(b, a), a, b); }
+
+INLINE f16 magnitude(f16 a)
+{
+    EACH a.part[p] = (vf)((vi)a.part[p] & 0x7FFFFFFF);
+    return a;
+}
+
+/* The nearest integer, ties to even: adding 1.5 * 2^23 leaves no bits behind the point. Right up to 2^22. */
+#define ROUNDER 12582912.0f
+INLINE i16 nearest(f16 a)
+{
+    i16 r;
+    EACH r.part[p] = (vi)(a.part[p] + ROUNDER) - 0x4B400000;
+    return r;
+}
+
+/* Sixteen masks: lanes below n. */
+INLINE i16 below(size_t n)
+{
+    static const int32_t masks[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+    return load_i(masks + 16 - (n < 16 ? n : 16));
+}
+
+INLINE float total(f16 a)
+{
+    float x[MN_LANES];
+    store(x, a);
+    for (int half = 8; half; half /= 2)
+        for (int i = 0; i < half; i++) x[i] += x[i + half];
+    return x[0];
+}
+
+INLINE float greatest_of(f16 a)
+{
+    float x[MN_LANES];
+    store(x, a);
+    for (int half = 8; half; half /= 2)
+        for (int i = 0; i < half; i++) x[i] = x[i + half] > x[i] ? x[i + half] : x[i];
+    return x[0];
+}
+
+/* e^x to 2 units in the last place; 0 below -87.3. Cody-Waite reduction and the polynomial of Cephes' expf. */
+INLINE f16 exponential(f16 x)
+{
+    const i16 tiny = greater(all(-87.3f), x);
+    x = smaller(larger(x, all(-87.3f)), all(88.0f));
+    f16 n = all(0);
+    i16 k = nearest(mul(x, all(1.44269504f)));
+    EACH n.part[p] = (vf)(k.part[p] + 0x4B400000) - ROUNDER;
+    f16 r = sub(sub(x, mul(n, all(0.693359375f))), mul(n, all(-2.12194440e-4f)));
+    f16 y = all(1.9875691500e-4f);
+    y = add(mul(y, r), all(1.3981999507e-3f));
+    y = add(mul(y, r), all(8.3334519073e-3f));
+    y = add(mul(y, r), all(4.1665795894e-2f));
+    y = add(mul(y, r), all(1.6666665459e-1f));
+    y = add(mul(y, r), all(5.0000001201e-1f));
+    y = add(add(mul(mul(y, r), r), r), all(1.0f));
+    f16 power;
+    EACH power.part[p] = (vf)((k.part[p] + 127) << 23);
+    return pick(tiny, all(0), mul(y, power));
+}
+
+INLINE f16 sigmoid(f16 x) { return quotient(all(1), add(all(1), exponential(sub(all(0), x)))); }
+
+INLINE f16 tangent(f16 x) /* tanh */
+{
+    const f16 e = exponential(mul(smaller(larger(x, all(-20)), all(20)), all(2)));
+    return quotient(sub(e, all(1)), add(e, all(1)));
+}
+
+/* erf to 1.5e-7: Abramowitz and Stegun 7.1.26. */
+INLINE f16 error_function(f16 x)
+{
+    const f16 a = magnitude(x);
+    const f16 t = quotient(all(1), add(all(1), mul(a, all(0.3275911f))));
+    f16 y = all(1.061405429f);
+    y = add(mul(y, t), all(-1.453152027f));
+    y = add(mul(y, t), all(1.421413741f));
+    y = add(mul(y, t), all(-0.284496736f));
+    y = add(mul(y, t), all(0.254829592f));
+    y = sub(all(1), mul(mul(y, t), exponential(sub(all(0), mul(a, a)))));
+    return pick(greater(all(0), x), sub(all(0), y), y);
+}
+
+/* log x for positive finite x, to 1 unit in the last place or two: Cephes' logf. */
+static float logarithm(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    int32_t exponent = (int32_t)(bits >> 23) - 126;
+    bits = (bits & 0x7FFFFF) | 0x3F000000; /* from 0.5 to 1 */
+    memcpy(&x, &bits, 4);
+    if (x < 0.707106781f) {
+        exponent -= 1;
+        x = x + x - 1.0f;
+    } else {
+        x = x - 1.0f;
+    }
+    const float z = x * x;
+    float y = 7.0376836292e-2f;
+    y = y * x + -1.1514610310e-1f;
+    y = y * x + 1.1676998740e-1f;
+    y = y * x + -1.2420140846e-1f;
+    y = y * x + 1.4249322787e-1f;
+    y = y * x + -1.6668057665e-1f;
+    y = y * x + 2.0000714765e-1f;
+    y = y * x + -2.4999993993e-1f;
+    y = y * x + 3.3333331174e-1f;
+    y = y * x * z;
+    y = y + (float)exponent * -2.12194440e-4f;
+    y = y - 0.5f * z;
+    return x + y + (float)exponent * 0.693359375f;
+}
+
+/* log x lane by lane, for mish alone. */
+INLINE f16 logarithms(f16 a)
+{
+    float x[MN_LANES];
+    store(x, a);
+    for (int i = 0; i < MN_LANES; i++) x[i] = logarithm(x[i]);
+    return load(x);
+}

@@ -1,0 +1,89 @@
+/* What differs between processors: products of bytes, and the loops over floats around them.
+
+   Every set of kernels gives the same bits. Products of bytes are exact in 32 bits. Floats are summed in 16 lanes, lane
+   i taking elements i, i + 16, ...; then lanes i and i + 8 are added, i and i + 4, and so on. Nothing is contracted into
+   fused operations, and exp, erf and log are our own.
+
+   Lengths of float rows are multiples of 16, rows start at multiples of 64 bytes, and what pads a row is zero. */
+
+#ifndef MN_KERNELS_H
+#define MN_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define MN_LANES 16
+#define MN_ROUND_UP(n) (((n) + 15u) & ~(size_t)15)
+
+/* Weights of a linear layer in blocks of 16 outputs; in a block, four inputs of each output lie together:
+   weights[(block * inputs / 4 + input / 4) * 64 + output % 16 * 4 + input % 4]. */
+typedef struct mn_matrix {
+    const int8_t *weights;
+    const float *scale;  /* [outputs] */
+    const float *bias;   /* [outputs], or NULL */
+    const int32_t *sums; /* [outputs], the sum of each output's weights */
+    uint32_t outputs;    /* a multiple of 16 */
+    uint32_t inputs;     /* a multiple of 16 */
+    uint32_t wide;       /* some weight lies outside +-64: two products may not fit 16 bits */
+} mn_matrix;
+
+typedef enum mn_activation {
+    MN_RELU, MN_GELU, MN_GELU_TANH, MN_GELU_10, MN_SILU, MN_QUICK_GELU, MN_TANH, MN_SIGMOID, MN_LINEAR,
+    MN_LEAKY_RELU, MN_MISH, MN_RELU2, MN_RELU6, MN_LAPLACE, MN_ACTIVATIONS
+} mn_activation;
+
+/* Keys of a sentence for one head: blocks of 16 positions, [blocks][width][16]; values: rows `stride` floats apart. */
+typedef struct mn_memory {
+    const float *keys;
+    const float *values;
+    size_t stride;
+    uint32_t count; /* positions */
+} mn_memory;
+
+typedef struct mn_kernel_set {
+    const char *name;
+
+    /* Bytes of a row: x = (byte - zero) * scale, zero 128, or 0 for rows that have no negative value. The bytes are for
+       `multiply` of the same set only. */
+    void (*quantize)(const float *x, size_t n, int positive, uint8_t *bytes, float *scale);
+
+    /* y[r] = W x[r] + bias for rows of bytes, `inputs` apart; rows of y are `stride` floats apart. */
+    void (*multiply)(const mn_matrix *matrix, const uint8_t *bytes, const float *scales, int positive, size_t rows,
+                     float *y, size_t stride);
+
+    /* sums[o] of a matrix whose weights stand. */
+    void (*sum)(const mn_matrix *matrix, int32_t *sums);
+
+    /* x = LayerNorm(x + y) over the first n elements (y may be NULL): out = normalized * weight + bias. */
+    void (*norm)(const float *x, const float *y, const float *weight, const float *bias, size_t n, float *out);
+
+    void (*add)(const float *x, const float *y, size_t n, float *out);
+
+    void (*activate)(mn_activation kind, float *x, size_t n);
+
+    /* Queries `q_stride` floats apart attend to one head's memory; `width` is the head's, a multiple of 16. `scores` has
+       room for 4 rows of count rounded up to 16. It then holds the
+       probabilities of the last queries. */
+    void (*attend)(const float *q, size_t q_stride, size_t queries, const mn_memory *memory, size_t width, float factor,
+                   float *scores, float *out, size_t out_stride);
+
+    /* All heads of one query attend to rows of keys and values, each somewhere else. */
+    void (*attend_rows)(const float *q, const float *const *keys, const float *const *values, size_t count,
+                        size_t heads, size_t width, float factor, float *scores, float *out);
+
+    /* The greatest of n logits, and log(sum(exp(logits - greatest))); what pads the row must be -inf. */
+    float (*log_sum)(const float *logits, size_t n, float *greatest);
+
+    /* x = (x - greatest - log_sum) + add, in this order. */
+    void (*shift)(float *x, size_t n, float greatest, float log_sum, float add);
+
+    /* The first element from `from` on that is greater than `bound`; n if there is none. */
+    size_t (*next_above)(const float *x, size_t n, size_t from, float bound);
+} mn_kernel_set;
+
+/* Sets this library was built with, best first, and whether this processor has what one needs. */
+extern const mn_kernel_set *const mn_kernel_sets[];
+extern const size_t mn_kernel_set_count;
+int mn_kernel_set_runs(const mn_kernel_set *set);
+
+#endif

@@ -1,0 +1,68 @@
+/* 64-bit ARM with products of bytes (SDOT): Cortex-A55, A75, Apple A11 and later. */
+
+#include "kernels.h"
+
+#if defined(__aarch64__)
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
+#elif defined(__GNUC__)
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
+
+#include <arm_neon.h>
+#include <math.h>
+#include <string.h>
+
+#define SET neondot
+#define NAME "neondot"
+#define WIDTH 4
+#define SIGNED 1
+#define ROWS 2
+#define BLOCKS 2
+#define FEW 2
+#define SPLIT 1
+#define WIDENS 0
+
+#include "floats.h"
+
+typedef struct sums { int32x4_t quarter[4]; } sums;
+
+INLINE sums sums_zero(void)
+{
+    sums s;
+    UNROLL for (int i = 0; i < 4; i++) s.quarter[i] = vdupq_n_s32(0);
+    return s;
+}
+
+INLINE i16 sums_get(sums s)
+{
+    return (i16){{(vi)s.quarter[0], (vi)s.quarter[1], (vi)s.quarter[2], (vi)s.quarter[3]}};
+}
+
+INLINE sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
+{
+    (void)wide;
+    int32_t x;
+    memcpy(&x, four, 4);
+    const int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(x));
+    UNROLL for (int i = 0; i < 4; i++) s.quarter[i] = vdotq_s32(s.quarter[i], vld1q_s8(weights + 16 * i), a);
+    return s;
+}
+
+INLINE void put_bytes(uint8_t *to, i16 values)
+{
+    const int32x4_t *v = (const int32x4_t *)values.part;
+    const int16x8_t low = vcombine_s16(vmovn_s32(v[0]), vmovn_s32(v[1])), high = vcombine_s16(vmovn_s32(v[2]), vmovn_s32(v[3]));
+    vst1q_u8(to, vreinterpretq_u8_s8(vcombine_s8(vmovn_s16(low), vmovn_s16(high))));
+}
+
+#include "body.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+#else
+typedef int mn_not_for_this_processor;
+#endif

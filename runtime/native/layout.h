@@ -1,0 +1,17 @@
+/* Weights as the kernels want them, made from weights.bin when a model is opened. */
+
+#ifndef MN_LAYOUT_H
+#define MN_LAYOUT_H
+
+#include "model.h"
+
+#define MN_FIXED_TENSORS 12 /* records before those of the layers; see docs/native-format.md */
+
+typedef struct mn_tensors {
+    const uint8_t *records;
+    uint32_t count;
+} mn_tensors;
+
+mn_status mn_lay_out(mn_model *model, const mn_tensors *tensors, mn_error *error);
+
+#endif

@@ -1,0 +1,68 @@
+/* Sizes that cannot overflow, and memory handed out piece by piece from one buffer. */
+
+#ifndef MN_MEMORY_H
+#define MN_MEMORY_H
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MN_ALIGNMENT 64
+#define MN_NO_SIZE UINT64_MAX /* more than any machine has; stays so whatever is added */
+
+static inline uint64_t mn_times(uint64_t a, uint64_t b)
+{
+    if (a == MN_NO_SIZE || b == MN_NO_SIZE) return MN_NO_SIZE;
+    return a && b > (UINT64_MAX - 1) / a ? MN_NO_SIZE : a * b;
+}
+
+static inline uint64_t mn_plus(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - 1 - (b == MN_NO_SIZE ? b - 1 : b) || b == MN_NO_SIZE ? MN_NO_SIZE : a + b;
+}
+
+/* A buffer laid out twice by the same code: first with no memory, which only counts, then with it. */
+typedef struct mn_arena {
+    uint8_t *data; /* NULL while counting */
+    uint64_t used;
+} mn_arena;
+
+static inline void *mn_take(mn_arena *arena, uint64_t count, uint64_t size)
+{
+    const uint64_t start = arena->used;
+    const uint64_t bytes = mn_times(count, size);
+    arena->used = mn_plus(start, mn_plus(bytes, (MN_ALIGNMENT - bytes % MN_ALIGNMENT) % MN_ALIGNMENT));
+    return arena->data ? arena->data + start : NULL;
+}
+
+#define MN_TAKE(arena, type, count) ((type *)mn_take(arena, count, sizeof(type)))
+
+/* What malloc gives, moved up to a multiple of MN_ALIGNMENT; `*block` is for free(). NULL if there is no memory. */
+static inline uint8_t *mn_aligned(uint64_t bytes, void **block)
+{
+    *block = bytes > SIZE_MAX - MN_ALIGNMENT ? NULL : malloc((size_t)bytes + MN_ALIGNMENT);
+    if (!*block) return NULL;
+    return (uint8_t *)(((uintptr_t)*block + MN_ALIGNMENT - 1) / MN_ALIGNMENT * MN_ALIGNMENT);
+}
+
+/* A buffer that grows, up to a limit. Its content is lost when it does. */
+typedef struct mn_scratch {
+    void *block;
+    uint8_t *data;
+    uint64_t bytes, limit;
+} mn_scratch;
+
+/* 0 if there is not so much memory, or the limit lies below. */
+static inline int mn_scratch_grow(mn_scratch *scratch, uint64_t bytes)
+{
+    if (bytes <= scratch->bytes) return 1;
+    if (bytes > scratch->limit) return 0;
+    free(scratch->block);
+    scratch->bytes = 0;
+    scratch->data = mn_aligned(bytes, &scratch->block);
+    if (!scratch->data) return 0;
+    scratch->bytes = bytes;
+    return 1;
+}
+
+#endif

@@ -1,0 +1,111 @@
+/* A model as it is after opening: the configuration, and where each layer's weights are. Nothing here is ever written
+   to again. */
+
+#ifndef MN_MODEL_H
+#define MN_MODEL_H
+
+#include "kernels/kernels.h"
+#include "memory.h"
+#include "mobilenmt.h"
+#include "tokenizer.h"
+
+#define MN_NONE UINT32_MAX
+
+typedef enum mn_early_stopping { MN_EARLY_FALSE, MN_EARLY_TRUE, MN_EARLY_NEVER } mn_early_stopping;
+
+typedef struct mn_config {
+    uint32_t d_model, encoder_layers, decoder_layers, encoder_heads, decoder_heads, encoder_ffn, decoder_ffn;
+    uint32_t activation;
+    uint32_t source_vocabulary, target_vocabulary, max_positions;
+    uint32_t start, eos, pad, unk, forced_eos; /* unk and forced_eos may be MN_NONE */
+    uint32_t early_stopping;
+    float embedding_factor;
+    int pre_norm, renormalize;
+} mn_config;
+
+typedef struct mn_norm {
+    const float *weight, *bias; /* [width]; NULL if there is none */
+} mn_norm;
+
+/* Embeddings: rows of bytes in the file, or, where the same bytes are the output layer's, its blocks. */
+typedef struct mn_table {
+    const mn_matrix *matrix; /* NULL: `rows` */
+    const uint8_t *rows;
+    size_t stride;
+    uint8_t flip; /* 0x80 where the zero point is 128 */
+    const uint8_t *scale;
+    size_t scale_stride; /* bytes */
+} mn_table;
+
+/* Positions: a table of floats, or the two tables of sinusoids from which rows are put together. */
+typedef struct mn_positions {
+    const uint8_t *table;                /* fp32 [max_positions, d_model], or NULL */
+    const uint8_t *blocks, *sines, *cosines;
+} mn_positions;
+
+typedef struct mn_encoder_layer {
+    mn_matrix qkv, out, fc1, fc2;
+    mn_norm attention_norm, last_norm;
+} mn_encoder_layer;
+
+typedef struct mn_decoder_layer {
+    mn_matrix qkv, out, cross_q, cross_kv, cross_out, fc1, fc2;
+    mn_norm attention_norm, cross_norm, last_norm;
+} mn_decoder_layer;
+
+typedef struct mn_shortlist {
+    const uint8_t *common;  /* [target vocabulary], 1 for tokens that are always candidates; NULL: no shortlist */
+    const uint8_t *lexical; /* [source vocabulary, width], uint16 or int32 */
+    uint32_t width, bytes;
+    uint32_t always; /* how many of `common` are 1 */
+} mn_shortlist;
+
+typedef struct mn_span {
+    const uint8_t *data;
+    uint64_t bytes;
+} mn_span;
+
+struct mn_model {
+    const mn_kernel_set *kernels;
+    mn_config config;
+    mn_span native, weights;
+    mn_tokenizer tokenizers[2]; /* source, target */
+    int has_tokenizer;
+    size_t width;                        /* d_model rounded up to 16: floats of a row */
+    size_t encoder_head, decoder_head;   /* a head's width rounded up to 16 */
+    size_t encoder_inner, decoder_inner; /* heads times that: floats of a row of queries */
+    size_t encoder_hidden, decoder_hidden;
+    mn_table source, target;
+    mn_table output_rows; /* with a shortlist: where candidates are taken from */
+    mn_matrix output;     /* without one */
+    const uint8_t *output_bias; /* fp32 [target vocabulary] in the file, or NULL */
+    mn_positions encoder_positions, decoder_positions;
+    mn_shortlist shortlist;
+    const uint8_t *bad; /* u32 [bad_count] */
+    uint32_t bad_count;
+    mn_norm encoder_norm, decoder_norm;
+    mn_encoder_layer *encoder;
+    mn_decoder_layer *decoder;
+    void *block; /* all that was allocated for the layers */
+    uint64_t bytes;
+    void *mapping[2]; /* files that mn_open mapped, and their sizes */
+    size_t mapped[2];
+};
+
+/* Little-endian values anywhere in a file. */
+static inline uint32_t mn_u32(const uint8_t *at)
+{
+    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
+static inline uint64_t mn_u64(const uint8_t *at) { return mn_u32(at) | (uint64_t)mn_u32(at + 4) << 32; }
+
+static inline float mn_f32(const uint8_t *at)
+{
+    const uint32_t bits = mn_u32(at);
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+#endif

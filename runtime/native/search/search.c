@@ -1,0 +1,255 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* clock_gettime, which -std=c11 hides: the other clock jumps when it is set */
+#endif
+
+#include "search/search.h"
+
+#include <math.h>
+#include <time.h>
+
+#include "error.h"
+
+static double now(void)
+{
+    struct timespec time;
+#if defined(CLOCK_MONOTONIC)
+    clock_gettime(CLOCK_MONOTONIC, &time);
+#else
+    timespec_get(&time, TIME_UTC);
+#endif
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+static void take_slot(const mn_search *search, mn_arena *arena, const mn_extent *extent, mn_slot *slot)
+{
+    const mn_model *m = search->model;
+    const uint64_t beams = search->beams, steps = extent->steps, entries = mn_times(steps, beams);
+    const int aligned = search->request->alignment != 0;
+    mn_slot s = {.sentence = MN_NONE, .beams = search->beams};
+    mn_cross_take(m, arena, extent->positions, &s.cross);
+    mn_candidates_take(m, arena, extent->positions, &s.candidates);
+    s.banned = MN_TAKE(arena, uint32_t, (uint64_t)m->bad_count + search->request->forbidden_count);
+    s.cache = MN_TAKE(arena, float, mn_times(mn_times(m->config.decoder_layers, entries), 2 * m->decoder_inner));
+    s.attention = aligned ? MN_TAKE(arena, float, mn_times(beams, MN_ROUND_UP(extent->positions))) : NULL;
+    s.history.tokens = MN_TAKE(arena, uint32_t, entries);
+    s.history.running = MN_TAKE(arena, float, entries);
+    s.history.looked = aligned ? MN_TAKE(arena, uint32_t, entries) : NULL;
+    if (search->beams > 1) {
+        s.history.parents = MN_TAKE(arena, uint16_t, entries);
+        s.history.best_tokens = MN_TAKE(arena, uint32_t, mn_times(2, entries));
+        s.history.best_parents = MN_TAKE(arena, uint16_t, mn_times(2, entries));
+        s.history.best_scores = MN_TAKE(arena, float, mn_times(2, entries));
+        s.running = MN_TAKE(arena, float, beams);
+        s.ended = MN_TAKE(arena, float, beams);
+        s.ancestors = MN_TAKE(arena, uint16_t, mn_times(2, entries));
+    }
+    if (arena->data) *slot = s;
+}
+
+void mn_search_take(mn_arena *arena, const mn_extent *extent, mn_search *search)
+{
+    const mn_request *request = search->request;
+    const uint64_t rows = mn_times(search->slot_count, search->beams), count = mn_times(request->sentences, request->n_best);
+    mn_work_take(search->model, arena, rows > extent->positions ? rows : extent->positions,
+                 extent->steps > extent->positions ? extent->steps : extent->positions, &search->work);
+    search->slots = MN_TAKE(arena, mn_slot, search->slot_count);
+    search->rows = MN_TAKE(arena, mn_row, rows);
+    search->stride = (size_t)mn_most_candidates(search->model, extent->positions);
+    search->logits = MN_TAKE(arena, float, mn_times(rows, search->stride));
+    search->path = request->no_repeat_ngram ? MN_TAKE(arena, uint32_t, extent->steps) : NULL;
+    for (uint32_t i = 0; i < search->slot_count; i++)
+        take_slot(search, arena, extent, arena->data ? search->slots + i : NULL);
+    search->ids = MN_TAKE(arena, uint32_t *, count);
+    search->token_scores = MN_TAKE(arena, float *, count);
+    search->alignments = request->alignment ? MN_TAKE(arena, uint32_t *, count) : NULL;
+    search->lengths = MN_TAKE(arena, uint32_t, count);
+    search->generated = MN_TAKE(arena, uint32_t, count);
+    search->scores = MN_TAKE(arena, float, count);
+    uint32_t *ids = MN_TAKE(arena, uint32_t, extent->tokens);
+    float *scores = MN_TAKE(arena, float, extent->tokens);
+    uint32_t *looked = request->alignment ? MN_TAKE(arena, uint32_t, extent->tokens) : NULL;
+    if (!arena->data) return;
+    size_t place = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        search->ids[i] = ids + place;
+        search->token_scores[i] = scores + place;
+        if (looked) search->alignments[i] = looked + place;
+        place += request->max_lengths[i / request->n_best] - 1;
+    }
+}
+
+static void ban_token(mn_slot *slot, uint32_t token)
+{
+    const uint32_t candidate = mn_candidate_of(&slot->candidates, token);
+    if (candidate != MN_NONE) slot->banned[slot->banned_count++] = candidate;
+}
+
+static void start(mn_search *search, mn_slot *slot, uint32_t sentence, const uint32_t *ids)
+{
+    const mn_model *m = search->model;
+    const mn_request *request = search->request;
+    slot->sentence = sentence;
+    slot->source_length = request->lengths[sentence];
+    slot->limit = request->max_lengths[sentence] - 1;
+    slot->to_make = m->config.forced_eos == MN_NONE ? slot->limit : slot->limit - 1;
+    slot->step = 0;
+    slot->ancestors_now = 0;
+    mn_candidates_choose(m, ids, slot->source_length, &slot->candidates);
+    slot->banned_count = 0;
+    for (uint32_t i = 0; i < m->bad_count; i++) ban_token(slot, mn_u32(m->bad + 4ull * i));
+    for (uint32_t i = 0; i < request->forbidden_count; i++) ban_token(slot, request->forbidden[i]);
+    mn_encode_source(m, &search->work, ids, slot->source_length, &slot->cross);
+    if (search->beams > 1)
+        for (uint32_t k = 0; k < slot->beams; k++) {
+            slot->running[k] = k ? MN_DEAD : 0.0f;
+            slot->ended[k] = MN_DEAD;
+        }
+}
+
+static void finish(mn_search *search, mn_slot *slot)
+{
+    if (search->beams == 1)
+        mn_greedy_finish(search, slot);
+    else
+        mn_beam_finish(search, slot);
+    slot->sentence = MN_NONE;
+}
+
+static uint32_t add_rows(mn_search *search, mn_slot *slot, uint32_t first)
+{
+    for (uint32_t k = 0; k < slot->beams; k++) {
+        mn_row *row = search->rows + first + k;
+        const uint32_t last = slot->step ? slot->history.tokens[(size_t)(slot->step - 1) * slot->beams + k] : 0;
+        *row = (mn_row){
+            .token = slot->step ? last : search->model->config.start,
+            .position = slot->step,
+            .cross = &slot->cross,
+            .cache = slot->cache,
+            .steps = slot->limit,
+            .beams = slot->beams,
+            .beam = k,
+            .ancestors = slot->ancestors ? slot->ancestors + (slot->ancestors_now * slot->beams + k) * (size_t)slot->limit : NULL,
+            .attention = slot->attention ? slot->attention + k * MN_ROUND_UP(slot->source_length) : NULL,
+        };
+    }
+    return first + slot->beams;
+}
+
+static void remember_looks(mn_slot *slot)
+{
+    const size_t padded = MN_ROUND_UP(slot->source_length);
+    for (uint32_t k = 0; k < slot->beams; k++) {
+        const float *looked = slot->attention + k * padded;
+        uint32_t best = 0;
+        for (uint32_t i = 1; i < slot->source_length; i++)
+            if (looked[i] > looked[best]) best = i;
+        slot->history.looked[(size_t)slot->step * slot->beams + k] = best;
+    }
+}
+
+static void pad_logits(const mn_slot *slot, float *logits)
+{
+    for (size_t i = slot->candidates.count; i < MN_ROUND_UP(slot->candidates.count); i++) logits[i] = -INFINITY;
+}
+
+static int is_time_to_call(mn_search *search)
+{
+    const mn_request *request = search->request;
+    if (!request->callback) return 0;
+    if (!(request->callback_seconds > 0.0)) return 1;
+    const double time = now();
+    if (time < search->called + request->callback_seconds) return 0;
+    search->called = time;
+    return 1;
+}
+
+/* One step of every slot that is at work. */
+static mn_status step_all(mn_search *search, mn_error *error)
+{
+    const mn_model *m = search->model;
+    const mn_request *request = search->request;
+    const uint32_t beams = search->beams;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < search->slot_count; i++)
+        if (search->slots[i].sentence != MN_NONE) count = add_rows(search, search->slots + i, count);
+    mn_decode_step(m, &search->work, search->rows, count);
+    const int shared = !m->shortlist.common; /* all rows choose from the same candidates */
+    if (shared) mn_logits(m, &search->work, &m->output, 0, count, search->logits, search->stride);
+    const int called = is_time_to_call(search);
+    uint32_t first = 0;
+    for (uint32_t i = 0; i < search->slot_count; i++) {
+        mn_slot *slot = search->slots + i;
+        if (slot->sentence == MN_NONE) continue;
+        float *logits = search->logits + first * search->stride;
+        if (!shared) mn_logits(m, &search->work, &slot->candidates.matrix, first, beams, logits, search->stride);
+        for (uint32_t k = 0; k < beams; k++) pad_logits(slot, logits + k * search->stride);
+        if (slot->attention) remember_looks(slot);
+        const uint32_t sentence = slot->sentence;
+        const int done = beams == 1 ? mn_greedy_step(search, slot, logits) : mn_beam_step(search, slot, logits);
+        const uint32_t token = slot->history.tokens[(size_t)(slot->step - 1) * beams];
+        if (done) finish(search, slot);
+        if (called && request->callback(request->user, sentence, token)) return mn_fail(error, MN_ERROR_STOPPED, "stopped");
+        first += beams;
+    }
+    return MN_OK;
+}
+
+mn_status mn_search_run(mn_search *search, mn_error *error)
+{
+    const mn_request *request = search->request;
+    const uint32_t *ids = request->ids;
+    const double until = request->seconds > 0.0 ? now() + request->seconds : 0.0;
+    uint32_t next = 0;
+    search->called = request->callback ? now() : 0.0;
+    for (;;) {
+        uint32_t busy = 0;
+        for (uint32_t i = 0; i < search->slot_count; i++) {
+            mn_slot *slot = search->slots + i;
+            while (slot->sentence == MN_NONE && next < request->sentences) {
+                start(search, slot, next, ids);
+                ids += request->lengths[next++];
+                if (!slot->to_make) finish(search, slot); /* nothing but the forced token */
+                if (until > 0.0 && now() > until) return mn_fail(error, MN_ERROR_DEADLINE, "the time is over");
+            }
+            busy += slot->sentence != MN_NONE;
+        }
+        if (!busy) return MN_OK;
+        if (until > 0.0 && now() > until) return mn_fail(error, MN_ERROR_DEADLINE, "the time is over");
+        const mn_status status = step_all(search, error);
+        if (status != MN_OK) return status;
+    }
+}
+
+void mn_path(const mn_slot *slot, uint32_t k, uint32_t count, uint32_t *out)
+{
+    for (uint32_t step = count; step-- > 0;) {
+        const size_t at = (size_t)step * slot->beams + k;
+        *out++ = slot->history.tokens[at];
+        if (slot->history.parents) k = slot->history.parents[at];
+    }
+}
+
+/* No n-gram twice: what followed an earlier occurrence of the last n - 1 tokens may not come next. */
+static void ban_repeats(const mn_search *search, const mn_slot *slot, uint32_t k, float *scores)
+{
+    const uint32_t n = search->request->no_repeat_ngram, made = slot->step - 1; /* this step was counted already */
+    uint32_t *path = search->path;
+    if (!n || made < n) return;
+    mn_path(slot, k, made, path); /* the latest first */
+    for (uint32_t i = 0; i + n - 1 < made; i++) {
+        uint32_t same = 0;
+        while (same < n - 1 && path[i + 1 + same] == path[same]) same++;
+        const uint32_t candidate = same == n - 1 ? mn_candidate_of(&slot->candidates, path[i]) : MN_NONE;
+        if (candidate != MN_NONE) scores[candidate] = -INFINITY;
+    }
+}
+
+void mn_ban(const mn_search *search, const mn_slot *slot, uint32_t k, float *scores)
+{
+    for (uint32_t i = 0; i < slot->banned_count; i++) scores[slot->banned[i]] = -INFINITY;
+    if (slot->step < search->request->min_length) { /* so many tokens there are, the start token counted */
+        const uint32_t end = mn_candidate_of(&slot->candidates, search->model->config.eos);
+        if (end != MN_NONE) scores[end] = -INFINITY;
+    }
+    ban_repeats(search, slot, k, scores);
+}

@@ -1,0 +1,88 @@
+/* The search for what comes out: sentences take slots, each slot has as many rows in a step as the beam is wide, and a
+   slot whose sentence is done takes the next one. */
+
+#ifndef MN_SEARCH_H
+#define MN_SEARCH_H
+
+#include "search/candidates.h"
+#include "layers.h"
+
+#define MN_MOST_BEAMS 64
+#define MN_DEAD -1.0e9f /* the score transformers gives to a hypothesis that may not be chosen */
+
+/* What a search went through; step s, hypothesis k is number s * beams + k. */
+typedef struct mn_history {
+    uint32_t *tokens;       /* [steps][beams], those that went on */
+    uint16_t *parents;      /* [steps][beams] */
+    float *running;         /* [steps][beams], their scores after the step */
+    uint32_t *looked;       /* [steps][beams], the source position row k looked at in this step */
+    uint32_t *best_tokens;  /* [steps][2 * beams], the best continuations, ended ones too */
+    uint16_t *best_parents; /* likewise */
+    float *best_scores;     /* likewise */
+} mn_history;
+
+typedef struct mn_slot {
+    uint32_t sentence; /* MN_NONE: free */
+    uint32_t source_length;
+    uint32_t limit;    /* tokens to generate at most */
+    uint32_t to_make;  /* steps at most: one less where the last token is forced */
+    uint32_t step;
+    uint32_t beams;
+    mn_cross cross;
+    mn_candidates candidates;
+    uint32_t *banned; /* candidates that are never chosen */
+    uint32_t banned_count;
+    float *cache;
+    float *attention; /* [beams][positions rounded up to 16], or NULL */
+    mn_history history;
+    float *running, *ended;   /* [beams] */
+    uint16_t *ancestors;      /* [2][beams][steps] */
+    uint32_t ancestors_now;   /* which of the two */
+} mn_slot;
+
+/* All of one call. */
+typedef struct mn_search {
+    const mn_model *model;
+    const mn_request *request;
+    mn_work work;
+    mn_slot *slots;
+    uint32_t slot_count, beams;
+    mn_row *rows;
+    float *logits;      /* [rows][stride] */
+    size_t stride;
+    double called; /* when the callback was called last */
+    uint32_t *path; /* [steps], for the rule about n-grams */
+    /* results, number s * n_best + h */
+    uint32_t **ids, **alignments;
+    float **token_scores;
+    uint32_t *lengths, *generated;
+    float *scores;
+} mn_search;
+
+/* What is possible for this request at most. */
+typedef struct mn_extent {
+    uint64_t positions; /* of the longest source */
+    uint64_t steps;     /* of the longest output */
+    uint64_t tokens;    /* outputs altogether */
+} mn_extent;
+
+void mn_search_take(mn_arena *arena, const mn_extent *extent, mn_search *search);
+
+mn_status mn_search_run(mn_search *search, mn_error *error);
+
+/* How each kind of search ends a step and a sentence: `logits` are those of the slot's rows. 1 if the slot is done. */
+int mn_greedy_step(mn_search *search, mn_slot *slot, float *logits);
+void mn_greedy_finish(mn_search *search, mn_slot *slot);
+int mn_beam_step(mn_search *search, mn_slot *slot, float *logits);
+void mn_beam_finish(mn_search *search, mn_slot *slot);
+
+/* Shared by both: mark what may not come next for hypothesis k, whose scores these are. */
+void mn_ban(const mn_search *search, const mn_slot *slot, uint32_t k, float *scores);
+
+/* The tokens of hypothesis k after `count` steps, latest first, into `out`. */
+void mn_path(const mn_slot *slot, uint32_t k, uint32_t count, uint32_t *out);
+
+/* base^exponent for base >= 1, the same on every processor. */
+float mn_power(uint32_t base, float exponent);
+
+#endif

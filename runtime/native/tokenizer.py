@@ -1,0 +1,51 @@
+"""The pack's tokenizer on the C core: text to ids and back, without the tokenizers package."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import byref, c_size_t, c_uint32
+
+from mobilenmt.runtime.native.library import Error, NativeModel, fail
+from mobilenmt.runtime.tokenizer import clean_line
+
+
+class NativeTokenizer:
+    """The same as :class:`mobilenmt.runtime.tokenizer.Tokenizer`, id for id. Any number of threads may share it."""
+
+    def __init__(self, model: NativeModel) -> None:
+        self._model = model
+        self._library = model.library
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without the closing eos; cleaned first, tabs and line ends count as spaces."""
+        data = clean_line(text).encode()
+        count, error, room = c_size_t(), Error(), len(data) + 16
+        with self._model.context() as context:
+            while True:
+                ids = (c_uint32 * room)()
+                if self._library.mn_encode(context, data, len(data), ids, room, byref(count), byref(error)):
+                    raise fail(error)
+                if count.value <= room:
+                    return ids[: count.value]
+                room = count.value
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`. Special ids and ids outside the vocabulary are skipped; byte pieces become characters."""
+        array, count, error, room = (c_uint32 * len(ids))(*ids), c_size_t(), Error(), 16 * len(ids) + 16
+        while True:
+            text = ctypes.create_string_buffer(room)
+            if self._library.mn_decode(self._model.handle, array, len(ids), text, room, byref(count), byref(error)):
+                raise fail(error)
+            if count.value <= room:
+                return text.raw[: count.value].decode()
+            room = count.value
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The pieces of `ids` as a person may read them: one for each id, special ones too, ``▁`` for a space."""
+        return [self._piece(i) or "\ufffd" for i in ids]
+
+    def _piece(self, i: int) -> str:
+        piece, size = ctypes.c_void_p(), c_size_t()
+        self._library.mn_piece(self._model.handle, i, byref(piece), byref(size))
+        return ctypes.string_at(piece.value, size.value).decode() if piece.value and size.value else ""

@@ -1,0 +1,122 @@
+"""Which engine runs a pack: the C core where there is one, else ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from mobilenmt.runtime.background import Background
+from mobilenmt.runtime.errors import EngineError, InputError
+from mobilenmt.runtime.hypothesis import Hypothesis
+from mobilenmt.runtime.ort import SessionConfig
+from mobilenmt.runtime.pack import Pack
+
+ENGINES = ("auto", "native", "onnx")
+
+
+class Search(Protocol):
+    """Ids in, ids and scores out."""
+
+    @property
+    def max_length(self) -> int:
+        """Longest output the model has positions for, the start token counted."""
+        ...
+
+    def generate(
+        self,
+        sources: Sequence[Sequence[int]],
+        *,
+        max_lengths: Sequence[int],
+        min_length: int = 0,
+        beam_size: int = 1,
+        n_best: int = 1,
+        length_penalty: float | None = None,
+        together: bool = False,
+    ) -> list[list[Hypothesis]]:
+        """``n_best`` hypotheses of each source, best first."""
+        ...
+
+    def search_briefly(self) -> AbstractContextManager[None]:
+        """A block in which a search with beams takes little memory."""
+        ...
+
+    def steps(self, source: Sequence[int], *, max_length: int) -> Iterator[int]:
+        """Greedy search one token at a time."""
+        ...
+
+
+class Text(Protocol):
+    """Text to ids, and back."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without the end token."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids."""
+        ...
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The pieces of ids as a person may read them."""
+        ...
+
+
+def why_not_native(pack: Pack, config: SessionConfig) -> str | None:
+    """Why the C core cannot run this pack here; None if it can."""
+    if config.providers:
+        return "execution providers are ONNX Runtime's"
+    if "native.bin" not in pack.manifest.files:
+        return "the pack has no native.bin: an fp32 pack, one of format 2.0, or one with a tokenizer the C core lacks"
+    from mobilenmt.runtime.native.library import load_library
+
+    try:
+        load_library()
+    except EngineError as error:
+        return str(error)
+    return None
+
+
+def open_engine(pack: Pack, engine: str, config: SessionConfig) -> tuple[str, Search, Text]:
+    """The name of the engine, and what it consists of.
+
+    Raises:
+        InputError: there is no such engine, or ``native`` cannot run this pack here.
+        EngineError: a library is missing, or refuses the pack.
+        PackError: the pack's files are damaged.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    reason = None if engine == "onnx" else why_not_native(pack, config)
+    if engine == "native" and reason is not None:
+        raise InputError(f"{pack.path}: the native engine cannot run this pack: {reason}")
+    if engine == "onnx" or reason is not None:
+        return ("onnx", *_open_onnx(pack, config))
+    from mobilenmt.runtime.native.engine import NativeEngine
+    from mobilenmt.runtime.native.tokenizer import NativeTokenizer
+
+    native = NativeEngine(pack, config.threads)
+    if not native.model.info.tokenizer:
+        return "native", native, _open_tokenizer(pack)
+    return "native", native, NativeTokenizer(native.model)
+
+
+def _open_onnx(pack: Pack, config: SessionConfig) -> tuple[Search, Text]:
+    from mobilenmt.runtime.engine import Engine
+
+    # The session is made in native code, so it opens while Python reads the tokenizer: a tenth of the cold start.
+    opening = Background(lambda: Engine(pack, config))
+    tokenizer = _open_tokenizer(pack)
+    return opening.result(), tokenizer
+
+
+def _open_tokenizer(pack: Pack) -> Text:
+    from mobilenmt.runtime.tokenizer import Tokenizer
+
+    target = "tokenizer.target.json"
+    return Tokenizer(
+        pack.file("tokenizer.json"),
+        pack.manifest.tokens,
+        pack.manifest.model.source_vocab_size,
+        pack.file(target) if target in pack.manifest.files else None,
+    )

@@ -1,0 +1,56 @@
+"""Compiles the C core. All else about the distribution stands in pyproject.toml.
+
+The core is a plain shared library that Python opens by ctypes, so one wheel serves every Python of a platform. Where
+there is no compiler, or one that does not know vector types (MSVC), the installation goes on without it: packs then run
+on ONNX Runtime, and ``mobilenmt info`` says so.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+NAME = "mobilenmt.runtime.native._native"
+SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+SOURCES = sorted(path.as_posix() for path in Path("runtime/native").rglob("*.c"))
+HEADERS = sorted(path.as_posix() for path in Path("runtime/native").rglob("*.h"))
+
+
+class BuildLibrary(build_ext):
+    """An extension module without Python in it."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """The library's name, the same for every Python."""
+        *folders, name = fullname.split(".")  # setuptools asks with the package in front, and without
+        return str(Path(*folders, name + SUFFIX))
+
+    def get_export_symbols(self, ext: Extension) -> list[str]:
+        """No init function: the header says what is exported."""
+        return list(ext.export_symbols)
+
+
+class Wheel(bdist_wheel):
+    """For a platform, and any Python 3."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """``py3-none-<platform>``."""
+        return "py3", "none", super().get_tag()[2]
+
+
+# -ffp-contract=off: fused operations round once instead of twice, and not every processor has them.
+CORE = Extension(
+    NAME,
+    SOURCES,
+    include_dirs=["runtime/native"],
+    depends=HEADERS,
+    define_macros=[("_GNU_SOURCE", "1"), ("NDEBUG", "1")],
+    extra_compile_args=["-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-Wno-psabi"],
+    extra_link_args=[] if sys.platform in {"win32", "darwin"} else ["-s"],
+    optional=True,
+)
+
+setup(ext_modules=[CORE], cmdclass={"build_ext": BuildLibrary, "bdist_wheel": Wheel})

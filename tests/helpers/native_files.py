@@ -1,0 +1,153 @@
+"""Writes native.bin and weights.bin by the words of docs/native-format.md alone: tiny models, some never exported."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+NONE = 0xFFFFFFFF
+NO_BIAS = 2**64 - 1
+COLUMNS, UINT8_ROWS, INT8_ROWS, NORM, FLOATS, FLAGS, UINT16, INT32 = range(1, 9)
+
+
+@dataclass
+class Made:
+    """A model with random weights; ``records`` has the places of its tensors."""
+
+    width: int = 8
+    layers: tuple[int, int] = (1, 1)
+    heads: tuple[int, int] = (2, 2)
+    hidden: tuple[int, int] = (8, 12)
+    activation: int = 0
+    source: int = 14
+    target: int = 14
+    positions: int = 20
+    bad: tuple[int, ...] = ()
+    forced_eos: int = NONE
+    early: int = 0
+    pre_norm: bool = False
+    renormalize: bool = False
+    output_bias: bool = False
+    rows_kind: int = UINT8_ROWS
+    trained_positions: bool = False
+    lexical: int = 0
+    """UINT16 or INT32 for a shortlist of that kind."""
+    tokenizer: bytes = b""
+    start: int = 1
+    factor: float = 1.0
+    seed: int = 0
+    spread: float = 0.12
+    """Scale of the embeddings: the greater, the clearer the choices."""
+    weights: bytearray = field(default_factory=bytearray)
+    records: list[bytes] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._random = np.random.default_rng(self.seed)
+
+    def _put(self, values: npt.NDArray[np.generic]) -> int:
+        self.weights += bytes(-len(self.weights) % 4)
+        self.weights += values.tobytes()
+        return len(self.weights) - values.nbytes
+
+    def _record(self, *values: int) -> None:
+        self.records.append(struct.pack("<4I3Q2I", *values, 0))
+
+    def _absent(self) -> None:
+        self._record(0, 0, 0, 0, 0, 0, NO_BIAS, 0)
+
+    def _floats(self, *shape: int, scale: float = 1.0, around: float = 0.0) -> npt.NDArray[np.float32]:
+        return (around + scale * self._random.standard_normal(shape)).astype("<f4")
+
+    def matrix(self, kind: int, rows: int, columns: int, *, bias: bool = True, scale: float = 0.01) -> None:
+        """A matrix with a stride and a step between scales that are more than they need to be."""
+        most = 128 if kind == COLUMNS else 65
+        values = self._random.integers(-most, most, (rows, columns))
+        if kind == COLUMNS:
+            values = values.T
+        stored = np.zeros((values.shape[0], values.shape[1] + 3), np.int8)
+        stored[:, : values.shape[1]] = values
+        if kind == UINT8_ROWS:
+            stored = (stored.view(np.uint8) ^ 0x80).view(np.int8)
+        scales = np.repeat((scale * (0.5 + self._random.random(rows))).astype("<f4"), 2)
+        self._record(
+            kind, rows, columns, stored.shape[1], self._put(stored), self._put(scales),
+            self._put(self._floats(rows, scale=0.2)) if bias else NO_BIAS, 2,
+        )  # fmt: skip
+
+    def table(self, kind: int, values: npt.NDArray[np.generic]) -> None:
+        rows, columns = values.shape
+        self._record(kind, rows, columns, columns, self._put(values), 0, NO_BIAS, 1)
+
+    def norm(self) -> None:
+        weight = self._put(self._floats(self.width, scale=0.2, around=1.0))
+        self._record(NORM, self.width, 1, 1, weight, 0, self._put(self._floats(self.width, scale=0.2)), 1)
+
+    def files(self) -> tuple[bytes, bytes]:
+        """The contents of native.bin and weights.bin."""
+        width, random = self.width, self._random
+        for rows in (self.source, self.target):
+            self.matrix(self.rows_kind, rows, width, bias=False, scale=self.spread / 8)
+        self.matrix(self.rows_kind, self.target, width, bias=self.output_bias, scale=self.spread)
+        if self.trained_positions:
+            for _ in range(2):
+                self.table(FLOATS, self._floats(self.positions, width))
+            for _ in range(3):
+                self._absent()
+        else:
+            for _ in range(2):
+                self._absent()
+            half = (width + 1) // 2
+            speed = 10000.0 ** (-2.0 * np.arange(half) / width)
+            blocks = 16 * np.arange((self.positions + 15) // 16)[:, None] * speed
+            rest = np.arange(16)[:, None] * speed
+            self.table(FLOATS, np.concatenate([np.sin(blocks), np.cos(blocks)], axis=1).astype("<f4"))
+            self.table(FLOATS, np.sin(rest).astype("<f4"))
+            self.table(FLOATS, np.cos(rest).astype("<f4"))
+        if self.lexical:
+            self.table(FLAGS, (random.random((self.target, 1)) < 0.3).astype(np.uint8))
+            kind = "<u2" if self.lexical == UINT16 else "<i4"
+            self.table(self.lexical, random.integers(0, self.target, (self.source, 3)).astype(kind))
+        else:
+            self._absent()
+            self._absent()
+        for _ in range(2):
+            self.norm() if self.pre_norm else self._absent()
+        for _ in range(self.layers[0]):
+            self.matrix(COLUMNS, 3 * width, width)
+            self.matrix(COLUMNS, width, width)
+            self.norm()
+            self.matrix(COLUMNS, self.hidden[0], width)
+            self.matrix(COLUMNS, width, self.hidden[0])
+            self.norm()
+        for _ in range(self.layers[1]):
+            self.matrix(UINT8_ROWS, 3 * width, width)
+            self.matrix(INT8_ROWS, width, width)
+            self.norm()
+            self.matrix(UINT8_ROWS, width, width)
+            self.matrix(COLUMNS, 2 * width, width)
+            self.matrix(UINT8_ROWS, width, width)
+            self.norm()
+            self.matrix(UINT8_ROWS, self.hidden[1], width)
+            self.matrix(UINT8_ROWS, width, self.hidden[1])
+            self.norm()
+        return self._native(), bytes(self.weights)
+
+    def _native(self) -> bytes:
+        content = bytearray(192)
+        places = []
+        for part in (struct.pack(f"<{len(self.bad)}I", *self.bad), b"".join(self.records), self.tokenizer):
+            content += bytes(-len(content) % 64)
+            places.append(len(content))
+            content += part
+        content[:128] = struct.pack(
+            "<8s2I7I I3I5I I f 2I2I2I2I Q",
+            b"MNMTCORE", 1, self.pre_norm | self.renormalize << 1,
+            self.width, *self.layers, *self.heads, *self.hidden, self.activation,
+            self.source, self.target, self.positions, self.start, 0, self.start, NONE, self.forced_eos, self.early,
+            self.factor, places[0], len(self.bad), places[1], len(self.records),
+            places[2] if self.tokenizer else 0, len(self.tokenizer), 0, 0, len(self.weights),
+        )  # fmt: skip
+        return bytes(content)

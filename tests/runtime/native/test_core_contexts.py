@@ -1,0 +1,206 @@
+"""The C core gives the same bits by every kernel set, in any company, and a context outlives what stops a call."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from native import NativeError
+from native_core import ARGUMENT, DEADLINE, FILE, MEMORY, PACK, STOPPED, Core, Model, Output
+from native_files import INT8_ROWS, UINT16, Made
+
+REQUESTS: list[dict[str, Any]] = [
+    {"alignment": 1},
+    {"beam_size": 4, "n_best": 3, "length_penalty": 0.7, "alignment": 1},
+    {"beam_size": 2, "no_repeat_ngram": 2, "min_length": 6, "length_penalty": -1.3},
+]
+MODELS: list[dict[str, Any]] = [
+    {"width": 48, "heads": (3, 2), "hidden": (80, 100), "layers": (2, 2), "target": 301, "output_bias": True},
+    {"width": 21, "heads": (3, 1), "hidden": (37, 20), "target": 90, "lexical": UINT16, "rows_kind": INT8_ROWS},
+    {"width": 20, "heads": (4, 4), "activation": 1, "pre_norm": True, "trained_positions": True},
+]
+
+
+def sources(model: Model, count: int = 13) -> list[list[int]]:
+    """Of lengths from 1 to 40, the end token last."""
+    random = np.random.default_rng(1)
+    most = model.info.source_vocabulary
+    return [[*random.integers(1, most, random.integers(0, 40)).tolist(), 0] for _ in range(count)]
+
+
+def made(core: Core, index: int, kernels: str | None = None, **changes: Any) -> Model:
+    values = {"source": 40, "positions": 50, "spread": 0.02, **MODELS[index], **changes}
+    return core.open_memory(*Made(**values).files(), kernels)
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=str)
+@pytest.mark.parametrize("index", range(len(MODELS)))
+def test_bits_do_not_depend_on_kernels_or_company(core: Core, index: int, request_: dict[str, Any]) -> None:
+    """Every kernel set, one sentence at a time, any number of rows, another order."""
+    model = made(core, index)
+    ids = sources(model)
+    limits = [3 + 3 * i % 40 for i in range(len(ids))]
+    request_ = request_ | {"min_length": 3 if "min_length" in request_ else 0}
+    wanted = model.translate(ids, max_length=limits, **request_)
+    assert len({output.ids for output in wanted}) > 5
+    assert "scalar" in core.kernels
+    for name in core.kernels:
+        other = made(core, index, name)
+        assert other.info.kernels.decode() == name
+        assert other.translate(ids, max_length=limits, **request_) == wanted, name
+    with model.context() as context:
+        for rows in (1, 2, 3, 5, 8, 100, 2**32 - 1):
+            assert context.translate(ids, max_length=limits, rows=rows, **request_) == wanted, rows
+        single = [
+            output
+            for source, limit in zip(ids, limits, strict=True)
+            for output in context.translate([source], max_length=limit, **request_)
+        ]
+    assert single == wanted
+    n = request_.get("n_best", 1)
+    back = model.translate(ids[::-1], max_length=limits[::-1], **request_)
+    groups = [back[i : i + n] for i in range(0, len(back), n)]
+    assert [output for group in groups[::-1] for output in group] == wanted
+
+
+def test_extreme_weights_and_values(core: Core) -> None:
+    """Weights of -128 and 127 in every place: 16-bit sums of products must not saturate."""
+    makers = [Made(width=width, hidden=(64, 64), heads=(2, 2), positions=50) for width in (32, 48)]
+    for maker in makers:
+        maker._random = Extremes()  # type: ignore[assignment]
+        files = maker.files()
+        wanted = core.open_memory(*files, "scalar").translate([[3, 4, 5, 0], [0]])
+        assert any(math.isfinite(output.score) for output in wanted)
+        for name in core.kernels:
+            assert core.open_memory(*files, name).translate([[3, 4, 5, 0], [0]]) == wanted
+
+
+class Extremes:
+    """In place of a random generator: integers are the least and the greatest in turn."""
+
+    def __init__(self) -> None:
+        self._random = np.random.default_rng(0)
+
+    def integers(self, low: int, high: int, shape: Any) -> Any:
+        return np.where(self._random.random(shape) < 0.5, low, high - 1)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._random, name)
+
+
+def test_threads_with_a_context_each(core: Core) -> None:
+    model = made(core, 0)
+    ids = sources(model)
+    wanted = model.translate(ids, beam_size=2, max_length=30)
+    found: dict[int, list[list[Output]]] = {}
+
+    def work(number: int) -> None:
+        with model.context() as context:
+            found[number] = [context.translate(ids, beam_size=2, max_length=30, rows=number + 1) for _ in range(5)]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[number] for number in range(4)] == [[wanted] * 5] * 4
+
+
+def test_the_callback_sees_every_token(core: Core) -> None:
+    model = made(core, 0)
+    ids = sources(model)
+    seen: dict[int, list[int]] = {i: [] for i in range(len(ids))}
+
+    def call(sentence: int, token: int) -> int:
+        seen[sentence].append(token)
+        return 0
+
+    outputs = model.translate(ids, max_length=12, callback=call)
+    for i, output in enumerate(outputs):
+        assert len(seen[i]) == output.generated
+        assert tuple(seen[i][: len(output.ids)]) == output.ids
+    seen = {i: [] for i in range(len(ids))}
+    assert model.translate(ids, max_length=12, callback=call, callback_seconds=3600.0) == outputs
+    assert not any(seen.values())
+    steps = []
+    model.translate(ids[:1], max_length=12, beam_size=3, callback=lambda *call: steps.append(call) or 0)
+    assert len(steps) > 2
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_context_works_after_what_stopped_it(core: Core, beams: int) -> None:
+    model = made(core, 0)
+    ids = sources(model)
+    request: dict[str, Any] = {"max_length": 40, "beam_size": beams, "n_best": beams, "alignment": 1}
+    wanted = model.translate(ids, **request)
+    with model.context() as context:
+        for last in (1, 4, 20):
+            left = iter(range(last))
+            with pytest.raises(NativeError) as caught:
+                context.translate(ids, callback=lambda *_, left=left: next(left, None) is None, **request)
+            assert caught.value.status == STOPPED
+            assert context.translate(ids, **request) == wanted
+        start = time.monotonic()
+        with pytest.raises(NativeError) as caught:
+            context.translate(ids * 2000, seconds=0.05, **request)
+        assert caught.value.status == DEADLINE
+        assert time.monotonic() - start < 5
+        assert context.translate(ids, seconds=600.0, **request) == wanted
+
+
+def test_a_context_keeps_to_its_limit(core: Core) -> None:
+    model = made(core, 0, tokenizer=b"")
+    ids = sources(model)
+    with model.context(300_000) as context:
+        wanted = context.translate(ids[:1], max_length=5)
+        for _ in range(2):
+            with pytest.raises(NativeError, match="300000 allowed") as caught:
+                context.translate(ids, max_length=50, beam_size=16, n_best=16)
+            assert caught.value.status == MEMORY
+            assert context.translate(ids[:1], max_length=5) == wanted
+        with pytest.raises(NativeError):
+            context.translate(ids[:1] * 1_000_000, max_length=5)
+
+
+def test_text_counts_towards_the_limit(core: Core, tiny_pack: Path) -> None:
+    model = core.open(tiny_pack)
+    with model.context(200_000) as context:
+        assert context.encode(b"the house")
+        with pytest.raises(NativeError) as caught:
+            context.encode(b"the house " * 10_000)
+        assert caught.value.status == MEMORY
+        ids = context.encode(b"the house")
+        assert context.translate([[*ids, 0]], max_length=8)
+    model.close()
+
+
+def test_what_cannot_be_opened_says_why(core: Core, tiny_pack: Path, tmp_path: Path) -> None:
+    native, weights = Made().files()
+
+    def refused(status: int, word: str, *arguments: Any, by: Any = core.open_memory) -> None:
+        with pytest.raises(NativeError, match=word) as caught:
+            by(*arguments)
+        assert caught.value.status == status
+
+    refused(PACK, "not a file of this kind", b"", weights)
+    refused(PACK, "not a file of this kind", b"X" + native[1:], weights)
+    refused(PACK, "version 2; this library reads 1", native[:8] + b"\2" + native[9:], weights)
+    refused(PACK, "native.bin was written for", native, weights + b"\0")
+    refused(PACK, "outside the file", native[:-1], weights)
+    refused(ARGUMENT, "no kernels called abacus", native, weights, "abacus")
+    refused(FILE, "native.bin", tmp_path, by=core.open)
+    refused(FILE, "native.bin", tmp_path / ("x" * 200), by=core.open)
+    refused(FILE, "too long", tmp_path / ("x" * 2000), by=core.open)
+    (tmp_path / "native.bin").write_bytes(native)
+    refused(FILE, "weights.bin", tmp_path, by=core.open)
+    (tmp_path / "weights.bin").mkdir()
+    refused(FILE, "weights.bin", tmp_path, by=core.open)
+    (tmp_path / "weights.bin").rmdir()
+    (tmp_path / "weights.bin").write_bytes(weights)
+    core.open(tmp_path).close()
