@@ -319,6 +319,8 @@ def test_hook_gives_pyinstaller_the_packs(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, hooks.__name__, hooks)
     (place,) = hook_folders()
     found = runpy.run_path(str(Path(place) / "hook-mobilenmt.py"))
+    core = [(str(LIBRARY), "mobilenmt/runtime/native")] if LIBRARY.is_file() else []
+    assert found["binaries"] == core
     datas = set(found["datas"])
     assert {(str(folder / name), folder.name) for name in ("pack.json", *CONTENT)} < datas
     assert {(str(inner / name), str(Path("pack_inside", "pack"))) for name in ("pack.json", *CONTENT)} < datas

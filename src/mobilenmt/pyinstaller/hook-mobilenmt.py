@@ -1,4 +1,4 @@
-"""PyInstaller's hook for mobilenmt: every installed pack goes along, with what its entry point is found by."""
+"""PyInstaller's hook for mobilenmt: the C core goes along, and every installed pack with what it is found by."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from PyInstaller.utils.hooks import collect_submodules, copy_metadata
 
 from mobilenmt.runtime.locate import GROUP, pack_in
+from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.pack import read_manifest
 
 hiddenimports = collect_submodules("mobilenmt.runtime")  # loaded at their first use
+binaries = [(str(LIBRARY), "mobilenmt/runtime/native")] if LIBRARY.is_file() else []  # opened by its path
 datas: list[tuple[str, str]] = []
 for entry in entry_points(group=GROUP):
     pack = pack_in(entry.name, entry.value)
