@@ -76,6 +76,8 @@ def remove(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
+    if path.is_symlink():
+        return  # what it points to is not ours, and may be a program that runs
     folder = path.is_dir()
     if folder and os.name != "posix":
         return  # only POSIX can open a folder

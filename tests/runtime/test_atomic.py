@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,12 @@ def test_a_second_interrupt_while_a_folder_is_removed_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         atomic.remove(make(tmp_path / "folder", "x"))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_link_points_to_is_left_alone(tmp_path: Path) -> None:
+    """A folder may hold a link to a program that runs, which cannot be opened for writing."""
+    with atomic_path(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (temporary / "python").symlink_to(sys.executable)
+        (temporary / "nothing").symlink_to(tmp_path / "nothing")
+    assert (tmp_path / "folder" / "python").is_symlink() and (tmp_path / "folder" / "nothing").is_symlink()
