@@ -194,7 +194,7 @@ static void add_shortlist(maker *make, mn_shortlist *shortlist)
 {
     const mn_config *c = &make->model->config;
     const record common = read(make, COMMON), lexical = read(make, LEXICAL);
-    if (make->status != MN_OK || common.kind == ABSENT) return;
+    if (make->status != MN_OK || common.kind == ABSENT || make->arena.data) return; /* the first pass read it all */
     const uint32_t size = lexical.kind == UINT16 ? 2 : 4;
     if (lexical.kind != UINT16 && lexical.kind != INT32) {
         fail(make, LEXICAL, "no shortlist");

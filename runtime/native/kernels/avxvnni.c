@@ -25,15 +25,7 @@
 #define WIDENS 0
 
 #include "floats.h"
-
-typedef struct sums { __m256i half[2]; } sums;
-
-INLINE sums sums_zero(void) { return (sums){{_mm256_setzero_si256(), _mm256_setzero_si256()}}; }
-
-INLINE i16 sums_get(sums s)
-{
-    return (i16){{(vi)s.half[0], (vi)s.half[1]}};
-}
+#include "sums256.h"
 
 INLINE sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
 {
@@ -44,14 +36,6 @@ INLINE sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
     UNROLL for (int h = 0; h < 2; h++)
         s.half[h] = _mm256_dpbusd_avx_epi32(s.half[h], a, _mm256_loadu_si256((const __m256i *)(weights + 32 * h)));
     return s;
-}
-
-INLINE void put_bytes(uint8_t *to, i16 values)
-{
-    const __m256i words = _mm256_packs_epi32((__m256i)values.part[0], (__m256i)values.part[1]);
-    const __m256i ordered = _mm256_permute4x64_epi64(words, 0xD8);
-    const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
-    _mm_storeu_si128((__m128i *)to, bytes);
 }
 
 #include "body.h"

@@ -19,20 +19,7 @@
 #define WIDENS 0
 
 #include "floats.h"
-
-typedef struct sums { int32x4_t quarter[4]; } sums;
-
-INLINE sums sums_zero(void)
-{
-    sums s;
-    UNROLL for (int i = 0; i < 4; i++) s.quarter[i] = vdupq_n_s32(0);
-    return s;
-}
-
-INLINE i16 sums_get(sums s)
-{
-    return (i16){{(vi)s.quarter[0], (vi)s.quarter[1], (vi)s.quarter[2], (vi)s.quarter[3]}};
-}
+#include "sumsneon.h"
 
 /* Two products fit 16 bits: 2 * 128 * 127; they are added to 32 bits pair by pair. */
 INLINE sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
@@ -48,13 +35,6 @@ INLINE sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
         s.quarter[i] = vaddq_s32(s.quarter[i], vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
     }
     return s;
-}
-
-INLINE void put_bytes(uint8_t *to, i16 values)
-{
-    const int32x4_t *v = (const int32x4_t *)values.part;
-    const int16x8_t low = vcombine_s16(vmovn_s32(v[0]), vmovn_s32(v[1])), high = vcombine_s16(vmovn_s32(v[2]), vmovn_s32(v[3]));
-    vst1q_u8(to, vreinterpretq_u8_s8(vcombine_s8(vmovn_s16(low), vmovn_s16(high))));
 }
 
 #include "body.h"
