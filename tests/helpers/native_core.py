@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from ctypes import POINTER, byref, c_char_p, c_double, c_float, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import byref, c_char_p, c_float, c_size_t, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -14,80 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mobilenmt.runtime.native.library import Callback, Error, Info, OpenOptions, Request, Result
 from native import NATIVE, NativeError, compile_c
 
 SOURCES = tuple(sorted(NATIVE.rglob("*.c")))
 FLAGS = ("-O2", "-ffp-contract=off", "-fvisibility=hidden")
 OK, ARGUMENT, PACK, MEMORY, STOPPED, DEADLINE, FILE = range(7)
 
-Callback = ctypes.CFUNCTYPE(c_int, c_void_p, c_uint32, c_uint32)
-
 
 def build(out: Path) -> Path:
     """Compile the whole library."""
     return compile_c(out, *SOURCES, flags=(*FLAGS, "-shared", "-fPIC"))
-
-
-class _Error(ctypes.Structure):
-    _fields_ = (("status", c_int), ("message", ctypes.c_char * 252))
-
-
-class _Options(ctypes.Structure):
-    _fields_ = (("size", c_uint32), ("kernels", c_char_p))
-
-
-class Info(ctypes.Structure):
-    """``mn_info``."""
-
-    _fields_ = (
-        *(
-            (name, c_uint32)
-            for name in (
-                "size", "d_model", "encoder_layers", "decoder_layers", "source_vocabulary", "target_vocabulary",
-                "max_positions", "start", "eos", "pad", "tokenizer",
-            )
-        ),
-        ("kernels", c_char_p),
-        ("bytes", c_uint64),
-    )  # fmt: skip
-
-
-class _Request(ctypes.Structure):
-    _fields_ = (
-        ("size", c_uint32),
-        ("sentences", c_uint32),
-        ("ids", POINTER(c_uint32)),
-        ("lengths", POINTER(c_uint32)),
-        ("max_lengths", POINTER(c_uint32)),
-        ("min_length", c_uint32),
-        ("beam_size", c_uint32),
-        ("n_best", c_uint32),
-        ("length_penalty", c_float),
-        ("prefix", POINTER(c_uint32)),
-        ("prefix_length", c_uint32),
-        ("forbidden", POINTER(c_uint32)),
-        ("forbidden_count", c_uint32),
-        ("no_repeat_ngram", c_uint32),
-        ("rows", c_uint32),
-        ("alignment", c_uint32),
-        ("callback", Callback),
-        ("user", c_void_p),
-        ("callback_seconds", c_double),
-        ("seconds", c_double),
-    )
-
-
-class _Result(ctypes.Structure):
-    _fields_ = (
-        ("size", c_uint32),
-        ("count", c_uint32),
-        ("ids", POINTER(POINTER(c_uint32))),
-        ("lengths", POINTER(c_uint32)),
-        ("generated", POINTER(c_uint32)),
-        ("scores", POINTER(c_float)),
-        ("token_scores", POINTER(POINTER(c_float))),
-        ("alignments", POINTER(POINTER(c_uint32))),
-    )
 
 
 @dataclass(frozen=True)
@@ -119,7 +56,7 @@ class Core:
     def __init__(self, path: Path) -> None:
         self.library = ctypes.CDLL(str(path))
         self.library.mn_kernels.restype = c_char_p
-        self.error = _Error()
+        self.error = Error()
 
     @property
     def kernels(self) -> list[str]:
@@ -135,13 +72,13 @@ class Core:
 
     def open(self, folder: Path, kernels: str | None = None) -> Model:
         """``mn_open``."""
-        handle, options = c_void_p(), _Options(ctypes.sizeof(_Options), kernels.encode() if kernels else None)
+        handle, options = c_void_p(), OpenOptions(ctypes.sizeof(OpenOptions), kernels.encode() if kernels else None)
         self.check(self.library.mn_open(str(folder).encode(), byref(options), byref(handle), byref(self.error)))
         return Model(self, handle)
 
     def open_memory(self, native: bytes, weights: bytes, kernels: str | None = None) -> Model:
         """``mn_open_memory``."""
-        handle, options = c_void_p(), _Options(ctypes.sizeof(_Options), kernels.encode() if kernels else None)
+        handle, options = c_void_p(), OpenOptions(ctypes.sizeof(OpenOptions), kernels.encode() if kernels else None)
         self.check(
             self.library.mn_open_memory(
                 native,
@@ -171,7 +108,7 @@ class Model:
     @contextmanager
     def context(self, limit: int = 0) -> Iterator[Context]:
         """A context, freed at the end."""
-        handle, error = c_void_p(), _Error()
+        handle, error = c_void_p(), Error()
         library = self.core.library
         assert library.mn_context_new(self.handle, c_uint64(limit), byref(handle), byref(error)) == OK
         try:
@@ -211,15 +148,15 @@ class Context:
         Raises:
             NativeError: whatever it says.
         """
-        error, result = _Error(), _Result(ctypes.sizeof(_Result))
+        error, result = Error(), Result(ctypes.sizeof(Result))
         limits = [max_length] * len(sources) if isinstance(max_length, int) else max_length
 
         def call(_: Any, sentence: int, token: int) -> int:
             assert callback is not None
             return callback(sentence, token)
 
-        request = _Request(
-            size=ctypes.sizeof(_Request), sentences=len(sources), ids=_array([i for ids in sources for i in ids]),
+        request = Request(
+            size=ctypes.sizeof(Request), sentences=len(sources), ids=_array([i for ids in sources for i in ids]),
             lengths=_array([len(ids) for ids in sources]), max_lengths=_array(limits), beam_size=beam_size,
             n_best=n_best, prefix=_array(prefix), prefix_length=len(prefix), forbidden=_array(forbidden),
             forbidden_count=len(forbidden), callback=Callback(call if callback else 0), **others,
@@ -243,7 +180,7 @@ class Context:
 
     def encode(self, text: bytes, room: int = 256) -> list[int]:
         """``mn_encode``."""
-        ids, count, error = (c_uint32 * room)(), c_size_t(), _Error()
+        ids, count, error = (c_uint32 * room)(), c_size_t(), Error()
         status = self._library.mn_encode(
             self._handle, text, c_size_t(len(text)), ids, c_size_t(room), byref(count), byref(error)
         )
