@@ -25,7 +25,7 @@ mn_status mn_context_new(const mn_model *model, uint64_t limit, mn_context **con
 void mn_context_free(mn_context *context)
 {
     if (!context) return;
-    free(context->memory.block);
+    mn_pages_free(context->memory.data, context->memory.bytes);
     mn_text_memory_free(&context->text);
     free(context);
 }

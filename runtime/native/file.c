@@ -145,6 +145,6 @@ void mn_close(mn_model *model)
 {
     if (!model) return;
     for (int i = 0; i < 2; i++) unmap(model->mapping[i], model->mapped[i]);
-    free(model->block);
+    mn_pages_free(model->block, model->bytes);
     free(model);
 }

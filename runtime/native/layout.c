@@ -303,7 +303,7 @@ mn_status mn_lay_out(mn_model *m, const mn_tensors *tensors, mn_error *error)
     const uint64_t most = mn_plus(1 << 20, mn_times(16, mn_plus(m->weights.bytes, m->native.bytes)));
     if (make.arena.used > most) return mn_fail(error, MN_ERROR_PACK, "native.bin: its layers need far more memory than it has");
     m->bytes = make.arena.used;
-    uint8_t *data = mn_aligned(make.arena.used, &m->block);
+    uint8_t *data = m->block = mn_pages_take(make.arena.used);
     if (!data) return mn_fail(error, MN_ERROR_MEMORY, "no memory for %llu bytes of weights", (unsigned long long)m->bytes);
     make.arena = (mn_arena){data, 0};
     lay_out(&make);

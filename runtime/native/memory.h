@@ -37,17 +37,14 @@ static inline void *mn_take(mn_arena *arena, uint64_t count, uint64_t size)
 
 #define MN_TAKE(arena, type, count) ((type *)mn_take(arena, count, sizeof(type)))
 
-/* What malloc gives, moved up to a multiple of MN_ALIGNMENT; `*block` is for free(). NULL if there is no memory. */
-static inline uint8_t *mn_aligned(uint64_t bytes, void **block)
-{
-    *block = bytes > SIZE_MAX - MN_ALIGNMENT ? NULL : malloc((size_t)bytes + MN_ALIGNMENT);
-    if (!*block) return NULL;
-    return (uint8_t *)(((uintptr_t)*block + MN_ALIGNMENT - 1) / MN_ALIGNMENT * MN_ALIGNMENT);
-}
+/* So many bytes, at a multiple of MN_ALIGNMENT; NULL if the system has no more. */
+uint8_t *mn_pages_take(uint64_t bytes);
+
+/* The same number of bytes as were taken; NULL is fine. */
+void mn_pages_free(uint8_t *data, uint64_t bytes);
 
 /* A buffer that grows, up to a limit. Its content is lost when it does. */
 typedef struct mn_scratch {
-    void *block;
     uint8_t *data;
     uint64_t bytes, limit;
 } mn_scratch;
@@ -57,9 +54,9 @@ static inline int mn_scratch_grow(mn_scratch *scratch, uint64_t bytes)
 {
     if (bytes <= scratch->bytes) return 1;
     if (bytes > scratch->limit) return 0;
-    free(scratch->block);
+    mn_pages_free(scratch->data, scratch->bytes);
     scratch->bytes = 0;
-    scratch->data = mn_aligned(bytes, &scratch->block);
+    scratch->data = mn_pages_take(bytes);
     if (!scratch->data) return 0;
     scratch->bytes = bytes;
     return 1;

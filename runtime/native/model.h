@@ -86,7 +86,7 @@ struct mn_model {
     mn_norm encoder_norm, decoder_norm;
     mn_encoder_layer *encoder;
     mn_decoder_layer *decoder;
-    void *block; /* all that was allocated for the layers */
+    uint8_t *block; /* all that was allocated for the layers */
     uint64_t bytes;
     void *mapping[2]; /* files that mn_open mapped, and their sizes */
     size_t mapped[2];
