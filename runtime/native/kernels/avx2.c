@@ -23,6 +23,8 @@
 #define FEW 1
 #define SPLIT 4
 #define WIDENS 1
+#define LARGER(a, b) ((vf)_mm256_max_ps((__m256)(a), (__m256)(b)))
+#define SMALLER(a, b) ((vf)_mm256_min_ps((__m256)(a), (__m256)(b)))
 
 #include "floats.h"
 #include "sums256.h"

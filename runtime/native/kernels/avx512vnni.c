@@ -23,6 +23,8 @@
 #define FEW 1
 #define SPLIT 4
 #define WIDENS 0
+#define LARGER(a, b) ((vf)_mm512_max_ps((__m512)(a), (__m512)(b)))
+#define SMALLER(a, b) ((vf)_mm512_min_ps((__m512)(a), (__m512)(b)))
 
 #include "floats.h"
 
@@ -36,12 +38,23 @@ INLINE i16 sums_get(sums s)
     return (i16){{(vi)s}};
 }
 
+/* GCC copies the sums from register to register around the intrinsic, a fifth of the time of a translation. */
+INLINE sums products(sums s, __m512i bytes, __m512i weights)
+{
+#if defined(__clang__)
+    return _mm512_dpbusd_epi32(s, bytes, weights);
+#else
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(s) : "v"(bytes), "vm"(weights));
+    return s;
+#endif
+}
+
 INLINE sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
 {
     (void)wide;
     int32_t x;
     memcpy(&x, four, 4);
-    return _mm512_dpbusd_epi32(s, _mm512_set1_epi32(x), _mm512_loadu_si512(weights));
+    return products(s, _mm512_set1_epi32(x), _mm512_loadu_si512(weights));
 }
 
 INLINE void put_bytes(uint8_t *to, i16 values)

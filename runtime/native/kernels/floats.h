@@ -61,8 +61,14 @@ INLINE f16 pick(i16 mask, f16 yes, f16 no)
     return no;
 }
 
+/* a > b ? a : b and b > a ? a : b, NaNs and zeros of two signs likewise: what x86 has instructions for. */
+#if defined(LARGER)
+INLINE f16 larger(f16 a, f16 b) { EACH a.part[p] = LARGER(a.part[p], b.part[p]); return a; }
+INLINE f16 smaller(f16 a, f16 b) { EACH a.part[p] = SMALLER(a.part[p], b.part[p]); return a; }
+#else
 INLINE f16 larger(f16 a, f16 b) { return pick(greater(a, b), a, b); }
 INLINE f16 smaller(f16 a, f16 b) { return pick(greater(b, a), a, b); }
+#endif
 
 INLINE f16 magnitude(f16 a)
 {
@@ -86,22 +92,31 @@ INLINE i16 below(size_t n)
     return load_i(masks + 16 - (n < 16 ? n : 16));
 }
 
+/* Lanes i and i + 8, then i and i + 4, and so on, in vectors of four: loops over one array are slow with GCC. */
+typedef float v4 __attribute__((vector_size(16)));
+
 INLINE float total(f16 a)
 {
-    float x[MN_LANES];
-    store(x, a);
-    for (int half = 8; half; half /= 2)
-        for (int i = 0; i < half; i++) x[i] += x[i + half];
-    return x[0];
+    v4 x[4];
+    memcpy(x, &a, sizeof x);
+    const v4 sum = (x[0] + x[2]) + (x[1] + x[3]);
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
+INLINE v4 larger_of(v4 a, v4 b)
+{
+    typedef int32_t i4 __attribute__((vector_size(16)));
+    const i4 mask = a > b;
+    return (v4)((mask & (i4)a) | (~mask & (i4)b));
 }
 
 INLINE float greatest_of(f16 a)
 {
-    float x[MN_LANES];
-    store(x, a);
-    for (int half = 8; half; half /= 2)
-        for (int i = 0; i < half; i++) x[i] = x[i + half] > x[i] ? x[i + half] : x[i];
-    return x[0];
+    v4 x[4];
+    memcpy(x, &a, sizeof x);
+    const v4 most = larger_of(larger_of(x[3], x[1]), larger_of(x[2], x[0]));
+    const float even = most[2] > most[0] ? most[2] : most[0], odd = most[3] > most[1] ? most[3] : most[1];
+    return odd > even ? odd : even;
 }
 
 /* e^x to 2 units in the last place; 0 below -87.3. Cody-Waite reduction and the polynomial of Cephes' expf. */
