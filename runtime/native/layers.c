@@ -15,7 +15,7 @@ void mn_work_take(const mn_model *m, mn_arena *arena, uint64_t rows, uint64_t po
     work->wide = MN_TAKE(arena, float, mn_times(rows, wide));
     work->inner = MN_TAKE(arena, float, mn_times(rows, inner));
     work->keys = MN_TAKE(arena, float, mn_times(padded, m->encoder_head));
-    work->scores = MN_TAKE(arena, float, mn_times(4, padded));
+    work->scores = MN_TAKE(arena, float, mn_times(most(4, m->config.decoder_heads), padded));
     work->bytes = MN_TAKE(arena, uint8_t, mn_times(rows, most(wide, most(inner, m->width))));
     work->scales = MN_TAKE(arena, float, rows);
     work->key_rows = MN_TAKE(arena, const float *, positions);
@@ -137,7 +137,7 @@ static void encoder_attention(const mn_model *m, mn_work *work, const mn_encoder
     for (uint32_t head = 0; head < m->config.encoder_heads; head++) {
         const float *q = work->wide + head * width;
         pack_keys(q + inner, stride, count, width, work->keys);
-        const mn_memory memory = {work->keys, q + 2 * inner, stride, count};
+        const mn_memory memory = {work->keys, q + 2 * inner, stride, count, 0, 0};
         m->kernels->attend(q, stride, count, &memory, width, factor, work->scores, work->inner + head * width, inner);
     }
     linear(m, work, &layer->out, work->inner, inner, count, 0, work->branch);
@@ -204,10 +204,17 @@ static void cross_attention(const mn_model *m, mn_work *work, uint32_t index, co
         float *looked = last ? rows[r].attention : NULL;
         for (some = 1; !looked && r + some < count && rows[r + some].cross == cross;) some++; /* a beam looks together */
         if (looked) memset(looked, 0, padded * sizeof(float));
+        const float *keys = cross->keys + index * cross->key_size;
+        const float *values = cross->values + (size_t)index * cross->count * inner;
+        if (!looked && some < 4) { /* too few rows: take the heads together */
+            const mn_memory memory = {keys, values, inner, cross->count, width * padded, width};
+            for (uint32_t i = r; i < r + some; i++)
+                m->kernels->attend(work->wide + i * stride, width, m->config.decoder_heads, &memory, width, factor,
+                                   work->scores, work->inner + i * inner, width);
+            continue;
+        }
         for (uint32_t head = 0; head < m->config.decoder_heads; head++) {
-            const mn_memory memory = {cross->keys + index * cross->key_size + head * width * padded,
-                                      cross->values + (size_t)index * cross->count * inner + head * width, inner,
-                                      cross->count};
+            const mn_memory memory = {keys + head * width * padded, values + head * width, inner, cross->count, 0, 0};
             m->kernels->attend(work->wide + r * stride + head * width, stride, some, &memory, width, factor,
                                work->scores, work->inner + r * inner + head * width, inner);
             if (looked) m->kernels->add(looked, work->scores, padded, looked);

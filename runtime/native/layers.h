@@ -13,7 +13,7 @@ typedef struct mn_work {
     float *wide;   /* [rows][most of 3 * inner, hidden] */
     float *inner;  /* [rows][inner] */
     float *keys;   /* the encoder's keys of one head */
-    float *scores; /* [4][positions rounded up to 16] */
+    float *scores; /* [most of 4, decoder heads][positions rounded up to 16] */
     uint8_t *bytes;
     float *scales; /* [rows] */
     const float **key_rows, **value_rows;

@@ -1,5 +1,5 @@
 /* One set of kernels. The file that includes this has defined: WIDTH, the floats in a vector; SIGNED, 1 if its products
-   take signed activations; ROWS and BLOCKS, how many rows and blocks of 16 outputs are summed at once; SET, the name;
+   take signed activations; MOST_SUMS, how many vectors of sums the registers hold; ROWS and BLOCKS, how many rows and blocks of 16 outputs are summed at once; SET, the name;
    sums, sixteen 32-bit sums, with sums_zero, sums_get; and
 
        sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
@@ -202,67 +202,96 @@ static void softmax(float *scores, size_t count)
     for (size_t i = 0; i < padded; i += MN_LANES) store(scores + i, mul(load(scores + i), factor));
 }
 
-INLINE void score_tile(const int queries, const int blocks, const float *q, size_t q_stride, const float *keys,
-                       size_t width, float factor, float *scores, size_t scores_stride)
+/* Where the queries that are worked on together have their keys, values and results. */
+typedef struct looks {
+    const mn_memory *memory;
+    const float *q;
+    const float *const *rows; /* of values, each somewhere else; NULL: memory->values */
+    float *scores, *out;
+    size_t start; /* in such a row */
+    size_t q_stride, width, padded, out_stride;
+} looks;
+
+/* Scores of some queries for some blocks of 16 positions from block `first` on. */
+INLINE void score_tile(const int queries, const int blocks, const size_t key_step, const looks *l, size_t first, float factor)
 {
-    f16 s[4][4];
-    UNROLL for (int i = 0; i < queries; i++) UNROLL for (int b = 0; b < blocks; b++) s[i][b] = all(0);
-    for (size_t d = 0; d < width; d++) {
-        UNROLL for (int b = 0; b < blocks; b++) {
-            const f16 k = load(keys + ((size_t)b * width + d) * MN_LANES);
-            UNROLL for (int i = 0; i < queries; i++) s[i][b] = add(s[i][b], mul(all(q[(size_t)i * q_stride + d]), k));
+    const float *keys = l->memory->keys + first * l->width * MN_LANES, *q = l->q;
+    f16 s[16];
+    UNROLL for (int j = 0; j < queries * blocks; j++) s[j] = all(0);
+    for (size_t d = 0; d < l->width; d++) {
+        UNROLL for (int j = 0; j < queries * blocks; j++) {
+            const size_t i = (size_t)(j % queries), b = (size_t)(j / queries);
+            s[j] = add(s[j], mul(all(q[i * l->q_stride + d]), load(keys + i * key_step + (b * l->width + d) * MN_LANES)));
         }
     }
-    UNROLL for (int i = 0; i < queries; i++)
-        UNROLL for (int b = 0; b < blocks; b++)
-            store(scores + (size_t)i * scores_stride + (size_t)b * MN_LANES, mul(s[i][b], all(factor)));
+    UNROLL for (int j = 0; j < queries * blocks; j++)
+        store(l->scores + (size_t)(j % queries) * l->padded + (first + (size_t)(j / queries)) * MN_LANES, mul(s[j], all(factor)));
 }
 
-/* out = the sum of the values' rows, each times its score. The rows lie `stride` apart;
-   or where `rows` says, and then `stride` further. */
-INLINE void weigh(const float *scores, const float *values, size_t stride, const float *const *rows, size_t count,
-                  size_t width, float *out)
+/* out = the sum of the values' rows, each times its score, for some queries: `parts` times 16 floats from d on. */
+INLINE void weigh_tile(const int queries, const int parts, const size_t value_step, const looks *l, size_t count, size_t d)
+{
+    const float *values = l->memory->values, *scores = l->scores;
+    const size_t stride = l->memory->stride, padded = l->padded;
+    f16 sum[16];
+    UNROLL for (int j = 0; j < queries * parts; j++) sum[j] = all(0);
+    for (size_t t = 0; t < count; t++) {
+        const float *row = (l->rows ? l->rows[t] + l->start : values + t * stride) + d;
+        UNROLL for (int j = 0; j < queries * parts; j++) {
+            const size_t i = (size_t)(j / parts), part = (size_t)(j % parts);
+            sum[j] = add(sum[j], mul(all(scores[i * padded + t]), load(row + i * value_step + part * MN_LANES)));
+        }
+    }
+    UNROLL for (int j = 0; j < queries * parts; j++)
+        store(l->out + (size_t)(j / parts) * l->out_stride + d + (size_t)(j % parts) * MN_LANES, sum[j]);
+}
+
+INLINE void weigh(const int queries, const size_t value_step, const looks *l, size_t count)
 {
     size_t d = 0;
-#define WEIGH(parts)                                                                                             \
-    for (; d + (parts) * MN_LANES <= width; d += (parts) * MN_LANES) {                                           \
-        f16 sum[parts];                                                                                          \
-        UNROLL for (int j = 0; j < (parts); j++) sum[j] = all(0);                                                \
-        for (size_t i = 0; i < count; i++) {                                                                     \
-            const f16 weight = all(scores[i]);                                                                   \
-            const float *row = (rows ? rows[i] + stride : values + i * stride) + d;                                       \
-            UNROLL for (int j = 0; j < (parts); j++)                                                             \
-                sum[j] = add(sum[j], mul(weight, load(row + (size_t)j * MN_LANES)));                             \
-        }                                                                                                        \
-        UNROLL for (int j = 0; j < (parts); j++) store(out + d + (size_t)j * MN_LANES, sum[j]);                  \
-    }
-    WEIGH(4) WEIGH(3) WEIGH(2) WEIGH(1)
+#define WEIGH(parts)                                                          \
+    for (; d + (parts) * MN_LANES <= l->width; d += (parts) * MN_LANES)       \
+        weigh_tile(queries, parts, value_step, l, count, d);
+    if (queries * 4 * PARTS <= MOST_SUMS) WEIGH(4)
+    if (queries * 3 * PARTS <= MOST_SUMS) WEIGH(3)
+    if (queries * 2 * PARTS <= MOST_SUMS) WEIGH(2)
+    WEIGH(1)
 #undef WEIGH
+}
+
+/* Scores, probabilities and results of some queries. */
+INLINE void look(const int queries, const size_t key_step, const size_t value_step, const looks *l, float factor)
+{
+    const size_t blocks = l->padded / MN_LANES;
+    size_t b = 0;
+#define SCORE(some)                                                                       \
+    for (; b + (some) <= blocks; b += (some)) score_tile(queries, some, key_step, l, b, factor);
+    if (queries * 4 * PARTS <= MOST_SUMS / 2) SCORE(4)
+    if (queries * 2 * PARTS <= MOST_SUMS) SCORE(2)
+    SCORE(1)
+#undef SCORE
+    for (int i = 0; i < queries; i++) softmax(l->scores + (size_t)i * l->padded, l->memory->count);
+    weigh(queries, value_step, l, l->memory->count);
 }
 
 static void attend(const float *q, size_t q_stride, size_t queries, const mn_memory *memory, size_t width, float factor,
                    float *scores, float *out, size_t out_stride)
 {
-    const size_t padded = MN_ROUND_UP(memory->count), blocks = padded / MN_LANES, block = width * MN_LANES;
-    size_t i = 0;
-    while (i < queries) {
+    looks l = {memory, q, NULL, scores, out, 0, q_stride, width, MN_ROUND_UP(memory->count), out_stride};
+    mn_memory own = *memory;
+    l.memory = &own;
+    for (size_t i = 0; i < queries;) {
         const size_t some = queries - i >= 4 ? 4 : 1;
-        const float *query = q + i * q_stride;
-        size_t b = 0;
-        if (some == 4)
-            for (; b < blocks; b++)
-                score_tile(4, 1, query, q_stride, memory->keys + b * block, width, factor, scores + b * MN_LANES, padded);
-        for (; b + 4 <= blocks; b += 4)
-            score_tile(1, 4, query, q_stride, memory->keys + b * block, width, factor, scores + b * MN_LANES, padded);
-        for (; b + 2 <= blocks; b += 2)
-            score_tile(1, 2, query, q_stride, memory->keys + b * block, width, factor, scores + b * MN_LANES, padded);
-        for (; b < blocks; b++)
-            score_tile(1, 1, query, q_stride, memory->keys + b * block, width, factor, scores + b * MN_LANES, padded);
-        for (size_t j = 0; j < some; j++) {
-            softmax(scores + j * padded, memory->count);
-            weigh(scores + j * padded, memory->values, memory->stride, NULL, memory->count, width,
-                  out + (i + j) * out_stride);
-        }
+        l.q = q + i * q_stride;
+        l.out = out + i * out_stride;
+        own.keys = memory->keys + i * memory->key_step;
+        own.values = memory->values + i * memory->value_step;
+        if (some == 1)
+            look(1, 0, 0, &l, factor);
+        else if (memory->key_step)
+            look(4, memory->key_step, memory->value_step, &l, factor);
+        else
+            look(4, 0, 0, &l, factor);
         i += some;
     }
 }
@@ -270,14 +299,36 @@ static void attend(const float *q, size_t q_stride, size_t queries, const mn_mem
 static void attend_rows(const float *q, const float *const *keys, const float *const *values, size_t count,
                         size_t heads, size_t width, float factor, float *scores, float *out)
 {
-    for (size_t start = 0; start < heads * width; start += width) {
-        for (size_t i = 0; i < count; i++) {
+    const size_t padded = MN_ROUND_UP(count);
+    for (size_t head = 0; head < heads; head++) {
+        const size_t start = head * width;
+        float *s = scores + head * padded;
+        size_t i = 0;
+        for (; i + 4 <= count; i += 4) {
+            f16 sum[4] = {all(0), all(0), all(0), all(0)};
+            for (size_t d = start; d < start + width; d += MN_LANES) {
+                const f16 x = load(q + d);
+                UNROLL for (int j = 0; j < 4; j++) sum[j] = add(sum[j], mul(x, load(keys[i + (size_t)j] + d)));
+            }
+            const v4 four = totals(sum) * factor;
+            memcpy(s + i, &four, sizeof four);
+        }
+        for (; i < count; i++) {
             f16 sum = all(0);
             for (size_t d = start; d < start + width; d += MN_LANES) sum = add(sum, mul(load(q + d), load(keys[i] + d)));
-            scores[i] = total(sum) * factor;
+            s[i] = total(sum) * factor;
         }
-        softmax(scores, count);
-        weigh(scores, NULL, start, values, count, width, out + start);
+        softmax(s, count);
+    }
+    for (size_t head = 0; head < heads;) {
+        const size_t some = heads - head >= 4 ? 4 : 1, start = head * width;
+        const mn_memory memory = {NULL, NULL, 0, (uint32_t)count, 0, 0};
+        const looks l = {&memory, NULL, values, scores + head * padded, out + start, start, 0, width, padded, width};
+        if (some == 4)
+            weigh(4, width, &l, count);
+        else
+            weigh(1, width, &l, count);
+        head += some;
     }
 }
 

@@ -94,27 +94,56 @@ INLINE i16 below(size_t n)
 
 /* Lanes i and i + 8, then i and i + 4, and so on, in vectors of four: loops over one array are slow with GCC. */
 typedef float v4 __attribute__((vector_size(16)));
+typedef int32_t i4 __attribute__((vector_size(16)));
+
+/* Lanes 4 i to 4 i + 3. */
+INLINE v4 quarter(const float *x, int i)
+{
+    v4 r;
+    memcpy(&r, x + 4 * i, sizeof r);
+    return r;
+}
+
+INLINE v4 quarters(f16 a)
+{
+    float x[MN_LANES];
+    store(x, a);
+    return (quarter(x, 0) + quarter(x, 2)) + (quarter(x, 1) + quarter(x, 3));
+}
 
 INLINE float total(f16 a)
 {
-    v4 x[4];
-    memcpy(x, &a, sizeof x);
-    const v4 sum = (x[0] + x[2]) + (x[1] + x[3]);
+    const v4 sum = quarters(a);
     return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (i4){i, j, k, l})
+#endif
+
+/* Four times `total`, side by side. */
+INLINE v4 totals(const f16 *a)
+{
+    v4 sum[4];
+    UNROLL for (int j = 0; j < 4; j++) sum[j] = quarters(a[j]);
+    const v4 first = SHUFFLE(sum[0], sum[1], 0, 4, 1, 5) + SHUFFLE(sum[0], sum[1], 2, 6, 3, 7);
+    const v4 second = SHUFFLE(sum[2], sum[3], 0, 4, 1, 5) + SHUFFLE(sum[2], sum[3], 2, 6, 3, 7);
+    return SHUFFLE(first, second, 0, 1, 4, 5) + SHUFFLE(first, second, 2, 3, 6, 7);
 }
 
 INLINE v4 larger_of(v4 a, v4 b)
 {
-    typedef int32_t i4 __attribute__((vector_size(16)));
     const i4 mask = a > b;
     return (v4)((mask & (i4)a) | (~mask & (i4)b));
 }
 
 INLINE float greatest_of(f16 a)
 {
-    v4 x[4];
-    memcpy(x, &a, sizeof x);
-    const v4 most = larger_of(larger_of(x[3], x[1]), larger_of(x[2], x[0]));
+    float x[MN_LANES];
+    store(x, a);
+    const v4 most = larger_of(larger_of(quarter(x, 3), quarter(x, 1)), larger_of(quarter(x, 2), quarter(x, 0)));
     const float even = most[2] > most[0] ? most[2] : most[0], odd = most[3] > most[1] ? most[3] : most[1];
     return odd > even ? odd : even;
 }

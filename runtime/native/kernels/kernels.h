@@ -38,6 +38,7 @@ typedef struct mn_memory {
     const float *values;
     size_t stride;
     uint32_t count; /* positions */
+    size_t key_step, value_step; /* from the keys and values of one query to those of the next: 0 where all look at the same */
 } mn_memory;
 
 typedef struct mn_kernel_set {
@@ -61,13 +62,14 @@ typedef struct mn_kernel_set {
 
     void (*activate)(mn_activation kind, float *x, size_t n);
 
-    /* Queries `q_stride` floats apart attend to one head's memory; `width` is the head's, a multiple of 16. `scores` has
-       room for 4 rows of count rounded up to 16. It then holds the
-       probabilities of the last queries. */
+    /* Queries `q_stride` floats apart attend to one head's memory, or each to its own head's; `width` is the head's, a
+       multiple of 16. `scores` has room for 4 rows of count rounded up to 16. It then holds the probabilities of the
+       last queries. */
     void (*attend)(const float *q, size_t q_stride, size_t queries, const mn_memory *memory, size_t width, float factor,
                    float *scores, float *out, size_t out_stride);
 
-    /* All heads of one query attend to rows of keys and values, each somewhere else. */
+    /* All heads of one query attend to rows of keys and values, each somewhere else. `scores` has room for as many rows
+       of count rounded up to 16. */
     void (*attend_rows)(const float *q, const float *const *keys, const float *const *values, size_t count,
                         size_t heads, size_t width, float factor, float *scores, float *out);
 

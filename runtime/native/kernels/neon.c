@@ -11,6 +11,7 @@
 #define SET neon
 #define NAME "neon"
 #define WIDTH 4
+#define MOST_SUMS 16
 #define SIGNED 1
 #define ROWS 2
 #define BLOCKS 2

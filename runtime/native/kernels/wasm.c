@@ -11,6 +11,7 @@
 #define SET wasm
 #define NAME "wasm"
 #define WIDTH 4
+#define MOST_SUMS 8
 #define SIGNED 1
 #define ROWS 2
 #define BLOCKS 1
