@@ -102,9 +102,13 @@ static inline uint64_t mn_u64(const uint8_t *at) { return mn_u32(at) | (uint64_t
 
 static inline float mn_f32(const uint8_t *at)
 {
-    const uint32_t bits = mn_u32(at);
     float value;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    memcpy(&value, at, 4); /* which compilers do several at once */
+#else
+    const uint32_t bits = mn_u32(at);
     memcpy(&value, &bits, 4);
+#endif
     return value;
 }
 

@@ -42,18 +42,27 @@ INLINE void tile(const int rows, const int blocks, const int wide, const mn_matr
             s[j] = dot(s[j], weights + (b * inputs + i + 4 * c) * MN_LANES, bytes + r * inputs + i + 4 * c, wide);
         }
     }
+    f16 scale[BLOCKS], bias[BLOCKS]; /* before anything is stored, which might change them for all the compiler knows */
+    i16 shifted[BLOCKS];
+    UNROLL for (int b = 0; b < blocks; b++) {
+        const size_t output = (block + (size_t)b) * MN_LANES;
+        scale[b] = load(matrix->scale + output);
+        bias[b] = matrix->bias ? load(matrix->bias + output) : all(-0.0f); /* x - 0 is x, of either sign */
+        shifted[b] = load_i(matrix->sums + output);
+        EACH shifted[b].part[p] *= shift;
+    }
     UNROLL for (int j = 0; j < rows * blocks; j++) {
         const size_t r = (size_t)(j % rows), output = (block + (size_t)(j / rows)) * MN_LANES;
-        i16 sum = load_i(matrix->sums + output), total = sums_get(s[j]);
+        i16 total = sums_get(s[j]);
         UNROLL for (int c = 1; c < chains; c++) {
             const i16 other = sums_get(s[c * blocks + j]);
             EACH total.part[p] += other.part[p];
         }
         f16 value;
-        EACH total.part[p] += sum.part[p] * shift;
+        EACH total.part[p] += shifted[j / rows].part[p];
         EACH value.part[p] = __builtin_convertvector(total.part[p], vf);
-        value = mul(value, mul(load(matrix->scale + output), all(scales[r])));
-        store(y + r * stride + output, matrix->bias ? add(value, load(matrix->bias + output)) : value);
+        value = mul(value, mul(scale[j / rows], all(scales[r])));
+        store(y + r * stride + output, add(value, bias[j / rows]));
     }
 }
 

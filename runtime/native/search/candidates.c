@@ -41,6 +41,31 @@ static void collect(const mn_model *m, const uint32_t *ids, uint32_t count, mn_c
     }
 }
 
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (u4){i, j, k, l})
+#endif
+
+typedef uint32_t u4 __attribute__((vector_size(16)));
+
+/* Sixteen bytes of four rows, four by four, side by side in a block. What it returns is zero at the highest bit of all
+   bytes if no weight lies outside -64 to 63. */
+static inline uint32_t turn_four(const uint8_t *const *rows, size_t at, uint32_t flip, int8_t *to)
+{
+    u4 x[4], wide = {0, 0, 0, 0};
+    for (int o = 0; o < 4; o++) {
+        memcpy(x + o, rows[o] + at, 16);
+        x[o] ^= flip;
+        wide |= x[o] ^ x[o] << 1;
+    }
+    const u4 a = SHUFFLE(x[0], x[1], 0, 4, 1, 5), b = SHUFFLE(x[2], x[3], 0, 4, 1, 5);
+    const u4 c = SHUFFLE(x[0], x[1], 2, 6, 3, 7), d = SHUFFLE(x[2], x[3], 2, 6, 3, 7);
+    const u4 turned[4] = {SHUFFLE(a, b, 0, 1, 4, 5), SHUFFLE(a, b, 2, 3, 6, 7), SHUFFLE(c, d, 0, 1, 4, 5), SHUFFLE(c, d, 2, 3, 6, 7)};
+    for (int i = 0; i < 4; i++) memcpy(to + 64 * i, turned + i, 16);
+    return wide[0] | wide[1] | wide[2] | wide[3];
+}
+
 /* Sixteen rows of bytes to a block; those from `count` on stay zero. 1 if some weight lies outside -64 to 63, which is
    where the highest two bits differ. */
 static uint32_t copy_rows(const mn_model *m, const uint32_t *tokens, size_t count, int8_t *block)
@@ -52,16 +77,21 @@ static uint32_t copy_rows(const mn_model *m, const uint32_t *tokens, size_t coun
     uint32_t wide = 0;
     for (size_t o = 0; o < count; o++) rows[o] = table->rows + tokens[o] * table->stride;
     if (count < MN_LANES || whole < m->width) memset(block, 0, m->width * MN_LANES);
-    for (size_t i = 0; i < whole; i += 4) {
+    size_t i = 0;
+    if (count == MN_LANES)
+        for (; i + 16 <= whole; i += 16)
+            for (size_t o = 0; o < MN_LANES; o += 4) wide |= turn_four(rows + o, i, flip, block + i * MN_LANES + o * 4);
+    for (; i < whole; i += 4) {
         for (size_t o = 0; o < count; o++) {
             uint32_t four;
             memcpy(&four, rows[o] + i, 4);
             four ^= flip;
-            wide |= (four ^ four << 1) & 0x80808080u;
+            wide |= four ^ four << 1;
             memcpy(block + i * MN_LANES + o * 4, &four, 4);
         }
     }
-    for (size_t i = whole; i < m->config.d_model; i++)
+    wide &= 0x80808080u;
+    for (i = whole; i < m->config.d_model; i++)
         for (size_t o = 0; o < count; o++) block[whole * MN_LANES + o * 4 + i % 4] = (int8_t)(rows[o][i] ^ table->flip);
     return wide || whole < m->config.d_model;
 }
