@@ -200,6 +200,16 @@ def write_manifest(folder: Path, manifest: PackManifest) -> PackManifest:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         entries[path.name] = FileEntry(path.stat().st_size, digest)
     complete = manifest.with_files(entries)
+    save_manifest(folder, complete)
+    return complete
+
+
+def save_manifest(folder: Path, complete: PackManifest) -> None:
+    """Write a pack.json as it is; it appears complete or not at all.
+
+    Raises:
+        ExportError: it would not be readable again.
+    """
     try:
         text = json.dumps(complete.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         content = text.encode("utf-8")
@@ -209,7 +219,6 @@ def write_manifest(folder: Path, manifest: PackManifest) -> PackManifest:
         raise ExportError(f"the manifest of {folder} cannot be written: {error}") from None
     with atomic_path(folder / MANIFEST_NAME, hidden=True) as temporary:
         temporary.write_bytes(content)
-    return complete
 
 
 def _write_zip(folder: Path, target: Path) -> None:

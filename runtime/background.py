@@ -1,11 +1,12 @@
-"""One call in a thread of its own, whose result is awaited later."""
+"""Work in threads: one call whose result is awaited later, or the same for several parts at once."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+P = TypeVar("P")
 T = TypeVar("T")
 
 
@@ -34,3 +35,14 @@ class Background(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._results[0]
+
+
+def for_each(work: Callable[[P], T], parts: Sequence[P], threads: int) -> list[T]:
+    """The result of ``work`` for each part, in order, on so many threads at most; raises what the first of them did."""
+    threads = min(threads, len(parts))
+    if threads < 2:
+        return [work(part) for part in parts]
+    from concurrent.futures import ThreadPoolExecutor  # not before: it costs 5 ms of the start
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, parts))

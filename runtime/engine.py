@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from mobilenmt.runtime.background import for_each
 from mobilenmt.runtime.batching import MOST_SENTENCES, groups, usual_limit
-from mobilenmt.runtime.hypothesis import Hypothesis, check_sources
+from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions, check_request
 from mobilenmt.runtime.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.sessions import Sessions, run_session
@@ -35,6 +36,7 @@ class Engine:
         self._tokens = pack.manifest.tokens
         self._defaults = pack.manifest.generation
         self._sessions = Sessions(pack, self._config)
+        self._threads = self._config.threads or os.cpu_count() or 1
 
     @property
     def max_length(self) -> int:
@@ -42,43 +44,29 @@ class Engine:
         return self._model.max_positions
 
     def generate(
-        self,
-        sources: Sequence[Sequence[int]],
-        *,
-        max_lengths: Sequence[int],
-        min_length: int = 0,
-        beam_size: int = 1,
-        n_best: int = 1,
-        length_penalty: float | None = None,
-        together: bool = False,
+        self, sources: Sequence[Sequence[int]], max_lengths: Sequence[int], options: SearchOptions = GREEDY
     ) -> list[list[Hypothesis]]:
-        """Translate ids, ``n_best`` hypotheses each, best first; as many sentences at once as the engine has threads.
+        """Translate ids, ``options.n_best`` hypotheses each, best first; as many sentences at once as there are
+        threads.
 
         Args:
             sources: ids of each sentence, the end token not included; at most max_positions - 1 of them.
             max_lengths: limit for each sentence, start and end token counted, from 2 to max_positions.
-            min_length: no end token before this many tokens, the start token counted.
-            beam_size: 1 for greedy search.
-            n_best: hypotheses returned, at most ``beam_size``.
-            length_penalty: exponent of the length in the score; None for the pack's own.
-            together: put sentences through the graph together, some at a time, which is faster for many. In an
-                INT8 pack they share the scale of their activations, so that a sentence may come out otherwise than
-                alone.
+            options: how to search.
 
         Raises:
             InputError: an argument is out of range.
             EngineError: ONNX Runtime failed.
         """
-        check_sources(self._model, sources, max_lengths, min_length, beam_size, n_best)
-        penalty = self._defaults.length_penalty if length_penalty is None else length_penalty
+        check_request(self._model, sources, max_lengths, options)
         results: list[list[Hypothesis]] = [[] for _ in sources]
         # A beam is a batch already; and a pack of format 1 has no graph that gains by more sentences.
-        size = MOST_SENTENCES if together and beam_size == 1 and self._sessions.has_batch else 1
+        size = MOST_SENTENCES if options.together and options.beam_size == 1 and self._sessions.has_batch else 1
         pending = list(range(len(sources)))
         limits = list(max_lengths)
         if size > 1:  # what ends in time is done, and a few runaways do not hold up their batch
             limits = [
-                max(min_length, min(limit, usual_limit(len(source))))
+                max(options.min_length, min(limit, usual_limit(len(source))))
                 for source, limit in zip(sources, limits, strict=True)
             ]
         while pending:
@@ -89,9 +77,9 @@ class Engine:
 
             def work(group: Sequence[int], limits: Sequence[int] = limits) -> list[list[Hypothesis]]:
                 chosen = [sources[index] for index in group]
-                return self._run(chosen, [limits[index] for index in group], min_length, beam_size, n_best, penalty)
+                return self._run(chosen, [limits[index] for index in group], options)
 
-            for group, found in zip(batches, self._each(work, batches), strict=True):
+            for group, found in zip(batches, for_each(work, batches, self._threads), strict=True):
                 for index, hypotheses in zip(group, found, strict=True):
                     results[index] = hypotheses
             pending = [index for index in pending if limits[index] < max_lengths[index] and results[index][0].at_limit]
@@ -109,7 +97,7 @@ class Engine:
         """
         import numpy as np
 
-        check_sources(self._model, [source], [max_length], 0, 1, 1)
+        check_request(self._model, [source], [max_length], GREEDY)
         encoder, decoder = self._sessions.stepper()
         ids, lengths = self._pad([source])
         names = [output.name for output in encoder.get_outputs() if output.name != "encoder_state"]
@@ -141,52 +129,35 @@ class Engine:
                 return
             yield token
 
-    def _each(
-        self, work: Callable[[Sequence[int]], list[list[Hypothesis]]], groups: Sequence[Sequence[int]]
-    ) -> list[list[list[Hypothesis]]]:
-        """The work for each group, on the engine's threads."""
-        threads = min(self._config.threads or os.cpu_count() or 1, len(groups))
-        if threads < 2:
-            return [work(group) for group in groups]
-        from concurrent.futures import ThreadPoolExecutor  # not before: it costs 5 ms of the start
-
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(work, groups))
-
     def _run(
-        self,
-        sources: Sequence[Sequence[int]],
-        max_lengths: Sequence[int],
-        min_length: int,
-        beam_size: int,
-        n_best: int,
-        penalty: float,
+        self, sources: Sequence[Sequence[int]], max_lengths: Sequence[int], options: SearchOptions
     ) -> list[list[Hypothesis]]:
         import numpy as np
 
         ids, lengths = self._pad(sources)
+        penalty = self._defaults.length_penalty if options.length_penalty is None else options.length_penalty
         feed = {
             "input_ids": ids,
             "max_length": np.array(max_lengths, np.int64),
-            "min_length": np.array([min_length], np.int64),
+            "min_length": np.array([options.min_length], np.int64),
             "length_penalty": np.array([penalty], np.float32),
         }
-        options = None
-        if beam_size == 1 and self._sessions.has_greedy and len(sources) == 1:
+        how = None
+        if options.beam_size == 1 and self._sessions.has_greedy and len(sources) == 1:
             session = self._sessions.greedy()
-        elif beam_size == 1 and self._sessions.has_greedy:
-            session, options = self._sessions.batch()
+        elif options.beam_size == 1 and self._sessions.has_greedy:
+            session, how = self._sessions.batch()
             feed["lengths"] = lengths
         else:
-            session, options = self._sessions.translator()
-            feed["beam_size"] = np.array([beam_size], np.int64)
+            session, how = self._sessions.translator()
+            feed["beam_size"] = np.array([options.beam_size], np.int64)
             if not self._sessions.has_greedy:
                 feed["lengths"] = lengths
-        sequences, scores = run_session(session, ["sequences", "scores"], feed, options)
+        sequences, scores = run_session(session, ["sequences", "scores"], feed, how)
         return [
             [
                 self._hypothesis(sequences[row, beam].tolist(), float(scores[row, beam]), max_lengths[row])
-                for beam in range(n_best)
+                for beam in range(options.n_best)
             ]
             for row in range(len(sources))
         ]

@@ -1,4 +1,4 @@
-"""What every engine takes and gives: limits of a search, and its outputs."""
+"""What every engine takes and gives: how to search, and what was found."""
 
 from __future__ import annotations
 
@@ -29,31 +29,63 @@ class Hypothesis:
         return "truncated" in self.flags
 
 
-def check_search(model: ModelInfo, beam_size: int, n_best: int, max_length: int | None, min_length: int) -> None:
-    """Check the numbers of a search, ``max_length`` None where there is no limit but the model's.
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search, for all sentences of a call; checked when made, and by :func:`check_request` against a model.
 
     Raises:
-        InputError: one is out of range.
+        InputError: a value makes no sense with any model.
     """
-    widest = min(MAX_BEAMS, model.target_vocab_size // 2)
-    if not 1 <= beam_size <= widest:
-        raise InputError(f"beam_size must be from 1 to {widest}, not {beam_size}")
-    if not 1 <= n_best <= beam_size:
-        raise InputError(f"n_best must be from 1 to beam_size ({beam_size}), not {n_best}")
+
+    beam_size: int = 1
+    """Hypotheses kept at each step, at most 64; 1 for greedy search."""
+    n_best: int = 1
+    """Hypotheses returned, at most ``beam_size``."""
+    min_length: int = 0
+    """No end token before this many tokens, the start token counted."""
+    length_penalty: float | None = None
+    """Exponent of the length in the score; None for the pack's own."""
+    together: bool = False
+    """Put sentences through a graph together, some at a time, which is faster for many. In an INT8 pack they then share
+    the scale of their activations, so that a sentence may come out otherwise than alone. The C core always works on
+    several, and each comes out as it would alone."""
+
+    def __post_init__(self) -> None:
+        _check("beam_size", self.beam_size, 1, MAX_BEAMS)
+        if not 1 <= self.n_best <= self.beam_size:
+            raise InputError(f"n_best must be from 1 to beam_size ({self.beam_size}), not {self.n_best}")
+        _check("min_length", self.min_length, 0)
+        penalty = self.length_penalty
+        if penalty is not None and not -100 <= penalty <= 100:
+            raise InputError(f"length_penalty must be from -100 to 100, not {penalty}")
+
+
+def _check(name: str, value: int, least: int, most: int | None = None) -> None:
+    if type(value) is not int or value < least or (most is not None and value > most):
+        limits = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name} must be an integer, {limits}, not {value!r}")
+
+
+GREEDY = SearchOptions()
+"""The pack's own settings but for the beam."""
+
+
+def check_search(model: ModelInfo, options: SearchOptions, max_length: int | None) -> None:
+    """Check a search against a model, ``max_length`` None where there is no limit but the model's.
+
+    Raises:
+        InputError: something is out of its range.
+    """
+    _check("beam_size", options.beam_size, 1, min(MAX_BEAMS, model.target_vocab_size // 2))
     limit = model.max_positions if max_length is None else max_length
     if not 2 <= limit <= model.max_positions:
         raise InputError(f"max_length must be from 2 to the model's {model.max_positions}, not {limit}")
-    if not 0 <= min_length <= limit:
-        raise InputError(f"min_length must be from 0 to max_length ({limit}), not {min_length}")
+    if options.min_length > limit:
+        raise InputError(f"min_length must be from 0 to max_length ({limit}), not {options.min_length}")
 
 
-def check_sources(
-    model: ModelInfo,
-    sources: Sequence[Sequence[int]],
-    max_lengths: Sequence[int],
-    min_length: int,
-    beam_size: int,
-    n_best: int,
+def check_request(
+    model: ModelInfo, sources: Sequence[Sequence[int]], max_lengths: Sequence[int], options: SearchOptions
 ) -> None:
     """Check all that a search is given.
 
@@ -63,7 +95,7 @@ def check_sources(
     if len(max_lengths) != len(sources):
         raise InputError(f"{len(sources)} sources need as many length limits, not {len(max_lengths)}")
     for limit in {None, *max_lengths}:
-        check_search(model, beam_size, n_best, limit, min_length)
+        check_search(model, options, limit)
     for source in sources:
         if len(source) >= model.max_positions:
             raise InputError(

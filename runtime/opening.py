@@ -8,7 +8,7 @@ from typing import Protocol
 
 from mobilenmt.runtime.background import Background
 from mobilenmt.runtime.errors import EngineError, InputError
-from mobilenmt.runtime.hypothesis import Hypothesis
+from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions
 from mobilenmt.runtime.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
 
@@ -24,17 +24,9 @@ class Search(Protocol):
         ...
 
     def generate(
-        self,
-        sources: Sequence[Sequence[int]],
-        *,
-        max_lengths: Sequence[int],
-        min_length: int = 0,
-        beam_size: int = 1,
-        n_best: int = 1,
-        length_penalty: float | None = None,
-        together: bool = False,
+        self, sources: Sequence[Sequence[int]], max_lengths: Sequence[int], options: SearchOptions = GREEDY
     ) -> list[list[Hypothesis]]:
-        """``n_best`` hypotheses of each source, best first."""
+        """``options.n_best`` hypotheses of each source, best first."""
         ...
 
     def search_briefly(self) -> AbstractContextManager[None]:

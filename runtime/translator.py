@@ -10,7 +10,7 @@ from typing import Any
 
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
-from mobilenmt.runtime.hypothesis import Hypothesis, check_search
+from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, check_search
 from mobilenmt.runtime.opening import open_engine
 from mobilenmt.runtime.ort import SessionConfig, release_memory
 from mobilenmt.runtime.pack import Pack
@@ -121,14 +121,16 @@ class Translator:
         Raises:
             InputError: an argument is of a wrong type or out of range.
         """
-        beams = self._check(texts, beam_size, max_length, min_length, n_best)
+        options = self._check(texts, beam_size, max_length, min_length, n_best, together)
         plans = [self._segments(text) for text in texts]
         words = [(piece.text, piece.ids) for plan in plans for piece in plan if piece.ids is not None]
-        outputs = self._search([ids for _, ids in words], beams, max_length, min_length, n_best, together)
+        outputs = self._search([ids for _, ids in words], max_length, options)
         if max_length is None:
-            outputs = self._retry.run(
-                words, outputs, n_best, lambda bad, beams: self._search(bad, beams, None, min_length, beams)
-            )
+
+            def again(bad: Sequence[Sequence[int]], beams: int) -> list[list[Hypothesis]]:
+                return self._search(bad, None, replace(options, beam_size=beams, n_best=beams))
+
+            outputs = self._retry.run(words, outputs, n_best, again)
         queue = iter(outputs)
         return [
             self._assemble(plan, [next(queue) for piece in plan if piece.ids is not None], n_best) for plan in plans
@@ -139,7 +141,7 @@ class Translator:
 
         A loop is cut where it shows, since what was yielded cannot be translated again.
         """
-        self._check([text], 1, None, 0, 1)
+        self._check([text], 1, None, 0, 1, False)
         done = ""
         last: str | None = None
         for piece in self._segments(text):
@@ -180,22 +182,12 @@ class Translator:
     def _search(
         self,
         sources: Sequence[Sequence[int]],
-        beams: int,
         max_length: int | None,
-        min_length: int,
-        n_best: int,
-        together: bool = False,
+        options: SearchOptions,
     ) -> list[list[Hypothesis]]:
         limits = [self._limit(source) if max_length is None else max_length for source in sources]
-        limits = [max(limit, min_length, 2) for limit in limits]
-        found = self._engine.generate(
-            sources,
-            max_lengths=limits,
-            min_length=min_length,
-            beam_size=beams,
-            n_best=n_best,
-            together=together,
-        )
+        limits = [max(limit, options.min_length, 2) for limit in limits]
+        found = self._engine.generate(sources, limits, options)
         self._since_release += len(sources)
         if self._since_release >= _RELEASE_EVERY and not self._arena:
             self._since_release = 0  # a race of threads at worst releases twice
@@ -226,9 +218,15 @@ class Translator:
         return Translation("".join(parts), score, tuple(tokens), (), tuple(dict.fromkeys(flags)))
 
     def _check(
-        self, texts: Sequence[str], beam_size: int | None, max_length: int | None, min_length: int, n_best: int
-    ) -> int:
-        """The beam size to use; InputError for anything that cannot be meant."""
+        self,
+        texts: Sequence[str],
+        beam_size: int | None,
+        max_length: int | None,
+        min_length: int,
+        n_best: int,
+        together: bool,
+    ) -> SearchOptions:
+        """How to search; InputError for anything that cannot be meant."""
         if isinstance(texts, str | bytes):
             raise InputError("texts must be a sequence of strings; for one string use translate()")
         for index, text in enumerate(texts):
@@ -243,5 +241,6 @@ class Translator:
             if (value is None and not optional) or (value is not None and type(value) is not int):
                 raise InputError(f"{name} must be an integer, not {value!r}")
         beams = max(self.pack.manifest.generation.num_beams, n_best) if beam_size is None else beam_size
-        check_search(self.pack.manifest.model, beams, n_best, max_length, min_length)
-        return beams
+        options = SearchOptions(beams, n_best, min_length, together=together)
+        check_search(self.pack.manifest.model, options, max_length)
+        return options

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from benchmarks.engines.base import Engine, Ids
-from mobilenmt.runtime.hypothesis import Hypothesis
+from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.opening import open_engine
 from mobilenmt.runtime.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
@@ -24,9 +24,8 @@ class Onnx(Engine):
 
     def run(self, prepared: list[Ids], beam_size: int, min_length: int, max_length: int) -> list[list[Hypothesis]]:
         limits = [max_length + 1] * len(prepared)  # the start token is counted there
-        return self.search.generate(
-            prepared, max_lengths=limits, min_length=min_length + 1, beam_size=beam_size, together=True
-        )
+        options = SearchOptions(beam_size, min_length=min_length + 1, together=True)
+        return self.search.generate(prepared, limits, options)
 
     def outputs(self, result: list[list[Hypothesis]]) -> list[tuple[Ids, int]]:
         return [(list(found[0].ids), found[0].generated) for found in result]

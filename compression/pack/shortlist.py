@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mobilenmt.compression.core.errors import CorpusError, VocabularyError
 from mobilenmt.compression.core.streams import READ_ERRORS, open_bytes
 from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.hypothesis import SearchOptions
 
 if TYPE_CHECKING:
     from mobilenmt.export.shortlist import Shortlist
@@ -233,7 +234,7 @@ def _translations(
         for start in range(0, len(order), _BATCH):
             group = order[start : start + _BATCH]
             limits = [min(2 * len(sources[index]) + 10, engine.max_length) for index in group]
-            results = engine.generate([sources[index] for index in group], max_lengths=limits, together=True)
+            results = engine.generate([sources[index] for index in group], limits, SearchOptions(together=True))
             for index, (best,) in zip(group, results, strict=True):
                 found[index] = best.ids
             bar.update(len(group))

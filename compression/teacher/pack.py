@@ -11,7 +11,7 @@ from mobilenmt.compression.teacher.spec import Candidate, TeacherSpec
 from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.errors import MobileNMTError
 from mobilenmt.runtime.guard import is_degenerate
-from mobilenmt.runtime.hypothesis import MAX_BEAMS, Hypothesis
+from mobilenmt.runtime.hypothesis import MAX_BEAMS, Hypothesis, SearchOptions
 from mobilenmt.runtime.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.tokenizer import Tokenizer
@@ -67,11 +67,8 @@ class PackTeacher:
         wanted = settings.n_best if settings.search in ("n_best", "nearest") else 1
         found = self._engine.generate(
             [ids[index] for index in fitting],
-            max_lengths=limits,
-            beam_size=settings.beams,
-            n_best=wanted,
-            length_penalty=settings.length_penalty,
-            together=True,
+            limits,
+            SearchOptions(settings.beams, wanted, length_penalty=settings.length_penalty, together=True),
         )
         for index, hypotheses in zip(fitting, found, strict=True):
             results[index] = [self._candidate(ids[index], hypothesis) for hypothesis in hypotheses]

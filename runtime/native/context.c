@@ -77,8 +77,8 @@ static mn_status check(const mn_model *m, const mn_request *r, mn_extent *extent
 
 mn_status mn_translate(mn_context *context, const mn_request *given, mn_result *result, mn_error *error)
 {
-    if (!context || !given || !result || given->size < sizeof given->size || result->size < sizeof *result)
-        return mn_fail(error, MN_ERROR_ARGUMENT, "no context, request or result, or one of an unknown size");
+    if (!context || !given || !result || given->size < sizeof given->size || result->size < sizeof result->size)
+        return mn_fail(error, MN_ERROR_ARGUMENT, "no context, request or result, or one without its size");
     mn_request request = {0};
     memcpy(&request, given, given->size < sizeof request ? given->size : sizeof request);
     mn_extent extent;
@@ -98,9 +98,10 @@ mn_status mn_translate(mn_context *context, const mn_request *given, mn_result *
     mn_search_take(&arena, &extent, &search);
     const mn_status done = mn_search_run(&search, error);
     if (done != MN_OK) return done;
-    *result = (mn_result){sizeof *result, request.sentences * request.n_best, (const uint32_t *const *)search.ids,
-                          search.lengths, search.generated, search.scores, (const float *const *)search.token_scores,
-                          (const uint32_t *const *)search.alignments};
+    const mn_result found = {sizeof found, request.sentences * request.n_best, (const uint32_t *const *)search.ids,
+                             search.lengths, search.generated, search.scores, (const float *const *)search.token_scores,
+                             (const uint32_t *const *)search.alignments};
+    mn_give(result, &found, sizeof found);
     return MN_OK;
 }
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from ctypes import byref, c_uint32, sizeof
 
-from mobilenmt.runtime.hypothesis import Hypothesis, check_sources
+from mobilenmt.runtime.background import for_each
+from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions, check_request
 from mobilenmt.runtime.native.library import (
     STOPPED,
     Callback,
@@ -56,42 +57,26 @@ class NativeEngine:
         return self._info.max_positions
 
     def generate(
-        self,
-        sources: Sequence[Sequence[int]],
-        *,
-        max_lengths: Sequence[int],
-        min_length: int = 0,
-        beam_size: int = 1,
-        n_best: int = 1,
-        length_penalty: float | None = None,
-        together: bool = False,
+        self, sources: Sequence[Sequence[int]], max_lengths: Sequence[int], options: SearchOptions = GREEDY
     ) -> list[list[Hypothesis]]:
-        """Translate ids, ``n_best`` hypotheses each, best first.
+        """Translate ids, ``options.n_best`` hypotheses each, best first.
 
-        The arguments are those of :meth:`mobilenmt.runtime.engine.Engine.generate`; ``together`` changes nothing,
-        since sentences go through the C core together in any case and come out as they would alone.
+        The arguments are those of :meth:`mobilenmt.runtime.engine.Engine.generate`.
 
         Raises:
             InputError: an argument is out of range.
             EngineError: memory is short.
         """
-        check_sources(self._info, sources, max_lengths, min_length, beam_size, n_best)
-        penalty = self._defaults.length_penalty if length_penalty is None else length_penalty
+        check_request(self._info, sources, max_lengths, options)
 
         def work(part: range) -> list[list[Hypothesis]]:
-            request = self._request([sources[i] for i in part], [max_lengths[i] for i in part])
-            request.min_length, request.beam_size, request.n_best = min_length, beam_size, n_best
-            request.length_penalty = penalty
+            limits = [max_lengths[i] for i in part]
+            request = self._request([sources[i] for i in part], limits, options)
             request.callback_seconds = _LOOK_UP
-            return self._run(request, [max_lengths[i] for i in part], lambda token: None)
+            return self._run(request, limits, lambda token: None)
 
-        parts = _parts(len(sources), self._threads)
-        if self._threads < 2 or len(parts) < 2:
-            return [found for part in parts for found in work(part)]
-        from concurrent.futures import ThreadPoolExecutor  # not before: it costs 5 ms of the start
-
-        with ThreadPoolExecutor(min(self._threads, len(parts))) as pool:
-            return [found for results in pool.map(work, parts) for found in results]
+        parts = for_each(work, _parts(len(sources), self._threads), self._threads)
+        return [found for part in parts for found in part]
 
     def search_briefly(self) -> AbstractContextManager[None]:
         """Nothing to do: a beam needs no other model."""
@@ -102,7 +87,7 @@ class NativeEngine:
 
         The same ids as :meth:`generate` with one beam. A stream that is left early ends the search at the next token.
         """
-        check_sources(self._info, [source], [max_length], 0, 1, 1)
+        check_request(self._info, [source], [max_length], GREEDY)
         found: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
         left = threading.Event()
 
@@ -112,9 +97,7 @@ class NativeEngine:
             found.put(token)
 
         def work() -> None:
-            request = self._request([source], [max_length])
-            request.beam_size = request.n_best = 1
-            request.length_penalty = self._defaults.length_penalty
+            request = self._request([source], [max_length], GREEDY)
             try:
                 self._run(request, [max_length], look)
                 found.put(None)
@@ -134,12 +117,15 @@ class NativeEngine:
             left.set()
             thread.join()
 
-    def _request(self, sources: Sequence[Sequence[int]], max_lengths: Sequence[int]) -> Request:
+    def _request(self, sources: Sequence[Sequence[int]], max_lengths: Sequence[int], options: SearchOptions) -> Request:
         ids = [token for source in sources for token in (*source, self._tokens.eos)]
         request = Request(sizeof(Request), len(sources))
         request.ids = (c_uint32 * len(ids))(*ids)
         request.lengths = (c_uint32 * len(sources))(*(len(source) + 1 for source in sources))
         request.max_lengths = (c_uint32 * len(sources))(*max_lengths)
+        request.min_length, request.beam_size, request.n_best = options.min_length, options.beam_size, options.n_best
+        penalty = self._defaults.length_penalty if options.length_penalty is None else options.length_penalty
+        request.length_penalty = penalty
         return request
 
     def _run(self, request: Request, max_lengths: Sequence[int], look: Callable[[int], None]) -> list[list[Hypothesis]]:

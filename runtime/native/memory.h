@@ -21,6 +21,16 @@ static inline uint64_t mn_plus(uint64_t a, uint64_t b)
     return a > UINT64_MAX - 1 - (b == MN_NO_SIZE ? b - 1 : b) || b == MN_NO_SIZE ? MN_NO_SIZE : a + b;
 }
 
+/* Fill a structure of the caller, which says its size in its first field: an older caller has less of it, and what lies
+   beyond what is known here is left alone. */
+static inline void mn_give(void *to, const void *from, size_t bytes)
+{
+    uint32_t size;
+    memcpy(&size, to, sizeof size);
+    if (size > sizeof size)
+        memcpy((uint8_t *)to + sizeof size, (const uint8_t *)from + sizeof size, (size < bytes ? size : bytes) - sizeof size);
+}
+
 /* A buffer laid out twice by the same code: first with no memory, which only counts, then with it. */
 typedef struct mn_arena {
     uint8_t *data; /* NULL while counting */

@@ -67,7 +67,7 @@ MN_API mn_status mn_open(const char *folder, const mn_open_options *options, mn_
 MN_API void mn_close(mn_model *model);
 
 typedef struct mn_info {
-    uint32_t size; /* sizeof(mn_info), set by the caller */
+    uint32_t size; /* sizeof(mn_info), set by the caller; what lies beyond is left alone */
     uint32_t d_model, encoder_layers, decoder_layers;
     uint32_t source_vocabulary, target_vocabulary, max_positions;
     uint32_t start, eos, pad;
@@ -100,7 +100,7 @@ typedef struct mn_request {
     uint32_t prefix_length;
     const uint32_t *forbidden; /* tokens that are never generated, beside those of the pack */
     uint32_t forbidden_count;
-    uint32_t no_repeat_ngram; /* no n-gram of this many tokens comes twice; 0 for no such rule */
+    uint32_t no_repeat_ngram; /* no n-gram of this many tokens comes twice, start token counted; 0 for no such rule */
     uint32_t rows;            /* most rows at a time in a step; 0 for what suits the processor */
     uint32_t alignment;       /* 1: fill `alignments` */
     mn_callback callback;     /* or NULL */
@@ -111,7 +111,7 @@ typedef struct mn_request {
 
 /* What came out: hypothesis h of sentence s is number s * n_best + h. Owned by the context until its next call. */
 typedef struct mn_result {
-    uint32_t size; /* sizeof(mn_result), set by the caller */
+    uint32_t size; /* sizeof(mn_result), set by the caller; what lies beyond is left alone */
     uint32_t count;
     const uint32_t *const *ids;        /* [count], without start token and without end token */
     const uint32_t *lengths;           /* [count] */

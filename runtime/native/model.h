@@ -9,8 +9,6 @@
 #include "mobilenmt.h"
 #include "tokenizer.h"
 
-#define MN_NONE UINT32_MAX
-
 typedef enum mn_early_stopping { MN_EARLY_FALSE, MN_EARLY_TRUE, MN_EARLY_NEVER } mn_early_stopping;
 
 typedef struct mn_config {

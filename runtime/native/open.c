@@ -125,9 +125,10 @@ uint32_t mn_abi_version(void) { return MN_ABI_VERSION; }
 
 mn_status mn_model_info(const mn_model *m, mn_info *info)
 {
-    if (!m || !info || info->size < sizeof *info) return MN_ERROR_ARGUMENT;
+    if (!m || !info || info->size < sizeof info->size) return MN_ERROR_ARGUMENT;
     const mn_config *c = &m->config;
-    *info = (mn_info){sizeof *info, c->d_model, c->encoder_layers, c->decoder_layers, c->source_vocabulary,
+    const mn_info found = {sizeof found, c->d_model, c->encoder_layers, c->decoder_layers, c->source_vocabulary,
                       c->target_vocabulary, c->max_positions, c->start, c->eos, c->pad, (uint32_t)m->has_tokenizer, m->kernels->name, m->bytes};
+    mn_give(info, &found, sizeof found);
     return MN_OK;
 }

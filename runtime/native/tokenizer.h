@@ -11,6 +11,8 @@
 
 #include "mobilenmt.h"
 
+#define MN_NONE UINT32_MAX /* no id, no node */
+
 /* Memory that only grows, owned by a context. All zero but the limit at the beginning. */
 typedef struct mn_text_memory {
     uint8_t *data;

@@ -142,6 +142,21 @@ def export(
     return 0
 
 
+def upgrade(pack: str) -> int:
+    """Give an INT8 pack made by an earlier version its native.bin, so that the C core can run it.
+
+    The pack changes in its place: native.bin and pack.json are written, everything else stays.
+
+    Args:
+        pack: name or path of the pack, a folder or a zip
+    """
+    _need_onnx("upgrade")
+    from mobilenmt.export.native.upgrade import upgrade as run_upgrade
+
+    run_upgrade(pack, report=lambda line: print(_printable(line)))
+    return 0
+
+
 def info(pack: str, json: bool = False) -> int:
     """Show what a pack is: languages, dimensions, bytes, licence, scores.
 
@@ -211,7 +226,7 @@ class CommandTable(Mapping[str, Callable[..., int]]):
 
 
 COMMANDS = CommandTable(
-    {"translate": translate, "info": info, "verify": verify, "export": export},
+    {"translate": translate, "info": info, "verify": verify, "export": export, "upgrade": upgrade},
     ("compress", "teacher", "evaluate", "shortlist"),
 )
 
@@ -277,6 +292,13 @@ def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
         facts.append(("score", f"{name}: {shown}"))
     facts += [("note", note) for note in _listed(card.get("notes"))]
     return facts
+
+
+def _need_onnx(name: str) -> None:
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise ExportError(f"{name} reads the graphs of a pack ({error}): install the package 'onnx'") from None
 
 
 def _listed(value: object) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import MarianMTModel
 from mobilenmt.export.layers import ACTIVATIONS
 from mobilenmt.export.verify import StepRunner
 from mobilenmt.runtime.engine import Engine
-from mobilenmt.runtime.hypothesis import Hypothesis
+from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
 from tiny_models import make_checkpoint
@@ -98,9 +99,9 @@ def compare_search(checkpoint: Path, pack: Path, beams: int, max_length: int = 2
     sources = random_sources(model.config.vocab_size, seed=beams)
     engine = Engine(Pack.open(pack))
     limits = [max_length] * len(sources)
-    options = {"max_lengths": limits, "min_length": min_length, "beam_size": beams, "n_best": beams}
-    found = engine.generate(sources, **options)
-    together = engine.generate(sources, **options, together=True)
+    options = SearchOptions(beams, beams, min_length)
+    found = engine.generate(sources, limits, options)
+    together = engine.generate(sources, limits, replace(options, together=True))
     penalty = model.generation_config.length_penalty
     for source, hypotheses, others in zip(sources, found, together, strict=True):
         out = model.generate(
@@ -212,7 +213,7 @@ def test_sentences_put_together_are_of_like_number_and_no_more_than_a_cache_hold
     monkeypatch.setattr(Engine, "_run", run)
     engine = Engine(Pack.open(tiny_pack))
     sources = [[9] * length for length in lengths]
-    engine.generate(sources, max_lengths=[12] * len(sources), together=True)
+    engine.generate(sources, [12] * len(sources), SearchOptions(together=True))
     assert sorted(sizes) == wanted
 
 
@@ -222,10 +223,10 @@ def _batched_and_alone(
     engine = Engine(Pack.open(pack), SessionConfig(threads=threads))
     sources = [source for seed in range(8) for source in random_sources(300, seed)]
     limits = [10 + index % 13 for index in range(len(sources))]
-    found = engine.generate(sources, max_lengths=limits, beam_size=beams, together=together)
+    found = engine.generate(sources, limits, SearchOptions(beam_size=beams, together=together))
     pairs = []
     for source, limit, (batched,) in zip(sources, limits, found, strict=True):
-        ((alone,),) = engine.generate([source], max_lengths=[limit], beam_size=beams)
+        ((alone,),) = engine.generate([source], [limit], SearchOptions(beam_size=beams))
         pairs.append((batched, alone))
     return pairs
 
@@ -259,7 +260,7 @@ def test_the_shortest_limits_give_torchs_outputs(
 def test_streamed_ids_are_the_greedy_ids(tiny_pack: Path) -> None:
     engine = Engine(Pack.open(tiny_pack))
     for source in random_sources(300):
-        ((whole,),) = engine.generate([source], max_lengths=[20])
+        ((whole,),) = engine.generate([source], [20])
         assert list(engine.steps(source, max_length=20)) == list(whole.ids)
 
 
@@ -285,7 +286,7 @@ def test_greedy_words_equal_ctranslate2(tiny_checkpoint: Path, tiny_fp32_pack: P
     manifest = pack.manifest
     tokenizer = Tokenizer(pack.file("tokenizer.json"), manifest.tokens, manifest.model.source_vocab_size)
     sources = random_sources(300)
-    found = Engine(pack).generate(sources, max_lengths=[20] * len(sources))
+    found = Engine(pack).generate(sources, [20] * len(sources))
     for source, (ours,) in zip(sources, found, strict=True):
         pieces = [*tokenizer.pieces(source), "</s>"]
         theirs = peer.translate_batch([pieces], beam_size=1, max_decoding_length=18)[0].hypotheses[0]

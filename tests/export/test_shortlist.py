@@ -19,6 +19,7 @@ from mobilenmt.export.shortlist import FILE_NAME, Shortlist
 from mobilenmt.export.weights import WEIGHTS_FILE, WeightStore
 from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.errors import CheckpointError
+from mobilenmt.runtime.hypothesis import SearchOptions
 from mobilenmt.runtime.ort import SessionConfig, open_session
 from tiny_models import make_checkpoint
 
@@ -86,7 +87,7 @@ def test_fp32_translates_as_torch_limited_to_the_candidates(beams: int, bias: bo
             max_length=15,
             logits_processor=LogitsProcessorList([Only(allowed)]),
         )[0].tolist()[1:]
-        ((found,),) = engine.generate([source], max_lengths=[15], beam_size=beams)
+        ((found,),) = engine.generate([source], [15], SearchOptions(beam_size=beams))
         assert list(found.ids) == wanted[: wanted.index(0)]
 
 
@@ -95,10 +96,10 @@ def test_every_way_to_run_a_pack_keeps_to_the_candidates(tiny_checkpoint: Path, 
     engine = Engine(export(tiny_checkpoint, tmp_path / "pack", name="en-de", shortlist=limited))
     source = [30, 31, 32, 33]
     allowed = set(limited.candidates(np.array([*source, 0])).tolist())
-    ((greedy,),) = engine.generate([source], max_lengths=[20])
+    ((greedy,),) = engine.generate([source], [20])
     assert set(greedy.ids) <= allowed
     assert list(greedy.ids) == list(engine.steps(source, max_length=20))
-    for (found,) in engine.generate([source] * 5, max_lengths=[20] * 5, beam_size=3):
+    for (found,) in engine.generate([source] * 5, [20] * 5, SearchOptions(beam_size=3)):
         assert set(found.ids) <= allowed
 
 
@@ -107,9 +108,8 @@ def test_a_minimum_length_keeps_the_end_away_from_a_shortlist(tiny_checkpoint: P
     packs = [export(tiny_checkpoint, tmp_path / "limited", precision="fp32", name="en-de", shortlist=everything)]
     packs.append(export(tiny_checkpoint, tmp_path / "full", precision="fp32", name="en-de"))
     for beams in (1, 3):
-        limited, full = (
-            Engine(pack).generate([[40, 41]], max_lengths=[12], min_length=9, beam_size=beams)[0][0] for pack in packs
-        )
+        options = SearchOptions(beams, min_length=9)
+        limited, full = (Engine(pack).generate([[40, 41]], [12], options)[0][0] for pack in packs)
         assert limited.ids == full.ids and limited.generated >= 8
         assert limited.score == pytest.approx(full.score, abs=0.02)  # beams: the pad token's share of the softmax
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mobilenmt.runtime.native.library import Error
 from places import ROOT
 
 NATIVE = ROOT / "runtime" / "native"
@@ -37,10 +38,6 @@ class _Scratch(ctypes.Structure):
     _fields_ = (("data", ctypes.c_void_p), ("bytes", ctypes.c_size_t), ("limit", ctypes.c_size_t))
 
 
-class _Error(ctypes.Structure):
-    _fields_ = (("status", ctypes.c_int), ("message", ctypes.c_char * 252))
-
-
 class NativeError(Exception):
     """What the C core says, with its status."""
 
@@ -57,7 +54,7 @@ class NativeTokenizer:
         self._table = ctypes.create_string_buffer(table, len(table))
         self._tokenizer = ctypes.create_string_buffer(1024)  # more than sizeof(mn_tokenizer)
         self._scratch = _Scratch(None, 0, limit)
-        self._error = _Error()
+        self._error = Error()
         self._call("open", self._table, ctypes.c_size_t(len(table)))
 
     def _call(self, name: str, *arguments: Any) -> None:

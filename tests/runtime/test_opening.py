@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mobilenmt import InputError, PackError, Translator
+from mobilenmt.runtime.hypothesis import SearchOptions
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.native import library as native_library
 from mobilenmt.runtime.native.engine import NativeEngine
@@ -124,11 +125,11 @@ def test_threads_and_company_change_nothing(tiny_pack: Path) -> None:
     pack = Pack.open(tiny_pack)
     sources = [[5 + (i * j) % 20 for j in range(1, 3 + i % 7)] for i in range(40)]
     limits = [20] * len(sources)
-    alone = [NativeEngine(pack).generate([source], max_lengths=[20], beam_size=3, n_best=2)[0] for source in sources]
+    alone = [NativeEngine(pack).generate([source], [20], SearchOptions(beam_size=3, n_best=2))[0] for source in sources]
     for threads in (1, 2, 5):
-        found = NativeEngine(pack, threads=threads).generate(sources, max_lengths=limits, beam_size=3, n_best=2)
+        found = NativeEngine(pack, threads=threads).generate(sources, limits, SearchOptions(beam_size=3, n_best=2))
         assert found == alone
-    kernels = NativeEngine(pack, kernels="scalar").generate(sources, max_lengths=limits, beam_size=3, n_best=2)
+    kernels = NativeEngine(pack, kernels="scalar").generate(sources, limits, SearchOptions(beam_size=3, n_best=2))
     assert kernels == alone
 
 

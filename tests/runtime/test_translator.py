@@ -18,7 +18,7 @@ import trap
 from mobilenmt import InputError, Translator
 from mobilenmt.runtime import sessions
 from mobilenmt.runtime.engine import Engine
-from mobilenmt.runtime.hypothesis import Hypothesis
+from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.native.engine import NativeEngine
 from mobilenmt.runtime.ort import open_session
@@ -268,11 +268,9 @@ def test_an_earlier_import_with_telemetry_is_warned_about(tiny_pack: Path, tmp_p
 def fake_search(monkeypatch: pytest.MonkeyPatch, greedy: list[int], beam: list[int]) -> None:
     """Let the engine return these ids, whatever the source is."""
 
-    def generate(
-        self: Any, sources: Sequence[Sequence[int]], *, beam_size: int = 1, n_best: int = 1, **rest: Any
-    ) -> list[list[Hypothesis]]:
-        ids = tuple(greedy if beam_size == 1 else beam)
-        return [[Hypothesis(ids, -1.0, len(ids) + 1)] * n_best for _ in sources]
+    def generate(self: Any, sources: Sequence[Sequence[int]], _: Any, options: SearchOptions) -> list[list[Hypothesis]]:
+        ids = tuple(greedy if options.beam_size == 1 else beam)
+        return [[Hypothesis(ids, -1.0, len(ids) + 1)] * options.n_best for _ in sources]
 
     for engine in (Engine, NativeEngine):
         monkeypatch.setattr(engine, "generate", generate)
@@ -314,16 +312,16 @@ def test_a_retry_holds_one_graph_at_a_time_and_leaves_the_greedy_one(
     monkeypatch.setattr(sessions, "open_session", open_and_note)
     engine = Engine(Pack.open(tiny_pack))
     source, limits = [[9, 10, 11, 12]], [12]
-    greedy = engine.generate(source, max_lengths=limits)
+    greedy = engine.generate(source, limits)
     with engine.search_briefly():
         with engine.search_briefly():  # as another thread's retry at the same time
-            beam = engine.generate(source, max_lengths=limits, beam_size=3)
+            beam = engine.generate(source, limits, SearchOptions(beam_size=3))
         assert [(name, ref() is None) for name, ref in opened] == [("greedy.onnx", True), ("translator.onnx", False)]
-    assert engine.generate(source, max_lengths=limits) == greedy
+    assert engine.generate(source, limits) == greedy
     assert [(name, ref() is None) for name, ref in opened[1:]] == [("translator.onnx", True), ("greedy.onnx", False)]
-    assert engine.generate(source, max_lengths=limits, beam_size=3) == beam
+    assert engine.generate(source, limits, SearchOptions(beam_size=3)) == beam
     with engine.search_briefly():  # what a caller opened for good is not closed
-        assert engine.generate(source, max_lengths=limits, beam_size=3) == beam
+        assert engine.generate(source, limits, SearchOptions(beam_size=3)) == beam
     assert [ref() is None for _, ref in opened] == [True, True, False, False]
 
 

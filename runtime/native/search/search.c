@@ -229,13 +229,15 @@ void mn_path(const mn_slot *slot, uint32_t k, uint32_t count, uint32_t *out)
     }
 }
 
-/* No n-gram twice: what followed an earlier occurrence of the last n - 1 tokens may not come next. */
+/* No n-gram twice: what followed an earlier occurrence of the last n - 1 tokens may not come next. The start token
+   counts as one, as for transformers. */
 static void ban_repeats(const mn_search *search, const mn_slot *slot, uint32_t k, float *scores)
 {
-    const uint32_t n = search->request->no_repeat_ngram, made = slot->step - 1; /* this step was counted already */
+    const uint32_t n = search->request->no_repeat_ngram, made = slot->step; /* this step was counted already */
     uint32_t *path = search->path;
     if (!n || made < n) return;
-    mn_path(slot, k, made, path); /* the latest first */
+    mn_path(slot, k, made - 1, path); /* the latest first */
+    path[made - 1] = search->model->config.start;
     for (uint32_t i = 0; i + n - 1 < made; i++) {
         uint32_t same = 0;
         while (same < n - 1 && path[i + 1 + same] == path[same]) same++;

@@ -51,7 +51,7 @@ typedef struct mn_search {
     float *logits;      /* [rows][stride] */
     size_t stride;
     double called; /* when the callback was called last */
-    uint32_t *path; /* [steps], for the rule about n-grams */
+    uint32_t *path; /* [steps], for the rule about n-grams: the start token and all but the last of the others */
     /* results, number s * n_best + h */
     uint32_t **ids, **alignments;
     float **token_scores;

@@ -105,7 +105,7 @@ static size_t cut(const mn_tokenizer *t, const uint8_t *text, size_t bytes, symb
     return unknown ? add(symbols, count, t->unk) : count;
 }
 
-mn_status mn_bpe(mn_work *work, mn_span word)
+mn_status mn_bpe(mn_text_work *work, mn_text_span word)
 {
     const mn_tokenizer *t = work->t;
     size_t count, home = work->top, start = (home + 15) / 16 * 16;

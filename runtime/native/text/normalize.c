@@ -123,7 +123,7 @@ static const uint8_t *mapped(const mn_tokenizer *t, const uint8_t *text, size_t 
     return NULL;
 }
 
-static mn_status append(mn_work *work, const uint8_t *text, size_t bytes)
+static mn_status append(mn_text_work *work, const uint8_t *text, size_t bytes)
 {
     mn_status status = mn_work_room(work, bytes);
     if (status == MN_OK && bytes != 0) {
@@ -134,7 +134,7 @@ static mn_status append(mn_work *work, const uint8_t *text, size_t bytes)
 }
 
 /* Copy `bytes` of the memory to the top. */
-static mn_status copy(mn_work *work, size_t from, size_t bytes)
+static mn_status copy(mn_text_work *work, size_t from, size_t bytes)
 {
     mn_status status = mn_work_room(work, bytes);
     if (status == MN_OK && bytes != 0) {
@@ -145,7 +145,7 @@ static mn_status copy(mn_work *work, size_t from, size_t bytes)
 }
 
 /* Hugging Face applies the map to graphemes below six bytes, by their beginning, and else to single characters. */
-static mn_status map_characters(mn_work *work, mn_span in)
+static mn_status map_characters(mn_text_work *work, mn_text_span in)
 {
     mn_status status = MN_OK;
     for (size_t at = 0; at < in.bytes && status == MN_OK;) {
@@ -166,7 +166,7 @@ static mn_status map_characters(mn_work *work, mn_span in)
     return status;
 }
 
-static mn_status replace(mn_work *work, mn_span in, const uint8_t *pattern, size_t length, const uint8_t *content,
+static mn_status replace(mn_text_work *work, mn_text_span in, const uint8_t *pattern, size_t length, const uint8_t *content,
                          size_t content_bytes)
 {
     mn_status status = MN_OK;
@@ -185,7 +185,7 @@ static mn_status replace(mn_work *work, mn_span in, const uint8_t *pattern, size
 }
 
 /* Runs of two spaces or more become `content`. */
-static mn_status collapse(mn_work *work, mn_span in, const uint8_t *content, size_t content_bytes)
+static mn_status collapse(mn_text_work *work, mn_text_span in, const uint8_t *content, size_t content_bytes)
 {
     mn_status status = MN_OK;
     for (size_t at = 0; at < in.bytes && status == MN_OK;) {
@@ -205,7 +205,7 @@ static mn_status collapse(mn_work *work, mn_span in, const uint8_t *content, siz
 }
 
 /* One space at the front goes, or all spaces and U+2581 at the end: `^ |(?<![ \u2581])[ \u2581]+$`. */
-static mn_span trim(const uint8_t *text, mn_span in)
+static mn_text_span trim(const uint8_t *text, mn_text_span in)
 {
     size_t end = in.bytes;
     for (;;) {
@@ -225,7 +225,7 @@ static mn_span trim(const uint8_t *text, mn_span in)
     return in;
 }
 
-static mn_span strip(const uint8_t *text, mn_span in, uint32_t sides)
+static mn_text_span strip(const uint8_t *text, mn_text_span in, uint32_t sides)
 {
     size_t from = 0, end = in.bytes;
     uint32_t code;
@@ -249,7 +249,7 @@ static mn_span strip(const uint8_t *text, mn_span in, uint32_t sides)
     return in;
 }
 
-mn_status mn_normalize(mn_work *work, mn_span *span)
+mn_status mn_normalize(mn_text_work *work, mn_text_span *span)
 {
     size_t home = work->top;
     for (uint32_t i = 0; i < work->t->step_count; i++) {
@@ -257,7 +257,7 @@ mn_status mn_normalize(mn_work *work, mn_span *span)
         const uint8_t *a = table + mn_at32(step, 1), *b = table + mn_at32(step, 3);
         uint32_t kind = mn_get32(step), a_bytes = mn_at32(step, 2), b_bytes = mn_at32(step, 4);
         mn_status status = MN_OK;
-        mn_span in = *span;
+        mn_text_span in = *span;
         size_t from = work->top;
         if (kind == STEP_TRIM) {
             *span = trim(work->memory->data + in.begin, in);

@@ -9,7 +9,6 @@
 #include "../error.h"
 #include "../tokenizer.h"
 
-#define MN_NONE 0xFFFFFFFFu
 /* Most bytes of a text at any step: what a model needs for them cannot overflow a size. */
 #define MN_TEXT_LIMIT ((size_t)1 << (sizeof(size_t) > 4 ? 28 : 26))
 /* Most bytes of a piece: bounds the time that a text takes. */
@@ -31,19 +30,19 @@ enum {
 enum { MN_PIECE_HIDDEN = 1, MN_PIECE_BYTE = 2 };
 
 /* Text lies in the memory, and moves when that grows: it is known by where it begins. */
-typedef struct mn_span {
+typedef struct mn_text_span {
     size_t begin, bytes;
-} mn_span;
+} mn_text_span;
 
 /* One call of mn_tokenizer_encode. What lies in the memory below `top` is in use. */
-typedef struct mn_work {
+typedef struct mn_text_work {
     const mn_tokenizer *t;
     mn_text_memory *memory;
     size_t top;
     uint32_t *ids;
     size_t room, count;
     mn_error *error;
-} mn_work;
+} mn_text_work;
 
 static inline uint32_t mn_get32(const uint8_t *p)
 {
@@ -97,17 +96,17 @@ size_t mn_write_character(uint8_t *text, uint32_t code);
 int mn_is_space(uint32_t code);
 
 /* Room for `bytes` more above `top`. */
-mn_status mn_work_room(mn_work *work, size_t bytes);
+mn_status mn_work_room(mn_text_work *work, size_t bytes);
 /* One more id, as the model is to read it. */
-mn_status mn_work_emit(mn_work *work, uint32_t id);
+mn_status mn_work_emit(mn_text_work *work, uint32_t id);
 
 /* The host's cleaning of a line: controls and line ends become spaces, what is no character U+FFFD. Writes at most three
    bytes for each byte. */
 size_t mn_clean(const uint8_t *text, size_t bytes, uint8_t *out);
 /* Apply the table's steps to a span; the result lies at the former top. */
-mn_status mn_normalize(mn_work *work, mn_span *span);
+mn_status mn_normalize(mn_text_work *work, mn_text_span *span);
 /* The ids of one word. */
-mn_status mn_bpe(mn_work *work, mn_span word);
-mn_status mn_unigram(mn_work *work, mn_span word);
+mn_status mn_bpe(mn_text_work *work, mn_text_span word);
+mn_status mn_unigram(mn_text_work *work, mn_text_span word);
 
 #endif

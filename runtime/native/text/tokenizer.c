@@ -41,14 +41,14 @@ void mn_text_memory_free(mn_text_memory *memory)
     memory->bytes = 0;
 }
 
-mn_status mn_work_room(mn_work *work, size_t bytes)
+mn_status mn_work_room(mn_text_work *work, size_t bytes)
 {
     if (bytes > SIZE_MAX - work->top)
         return mn_fail(work->error, MN_ERROR_MEMORY, "the text is too long");
     return mn_text_memory_need(work->memory, work->top + bytes, work->error);
 }
 
-mn_status mn_work_emit(mn_work *work, uint32_t id)
+mn_status mn_work_emit(mn_text_work *work, uint32_t id)
 {
     if (id >= work->t->limit && (id = work->t->beyond) == MN_NONE)
         return MN_OK; /* a piece that the model does not know, and no unk */
@@ -156,7 +156,7 @@ int mn_tokenizer_encodes(const mn_tokenizer *t)
     return t->model != MN_MODEL_NONE;
 }
 
-static mn_status encode_word(mn_work *work, mn_span word)
+static mn_status encode_word(mn_text_work *work, mn_text_span word)
 {
     size_t top = work->top;
     mn_status status;
@@ -168,7 +168,7 @@ static mn_status encode_word(mn_work *work, mn_span word)
 }
 
 /* Spaces become the mark, one may be put in front, and words begin at marks. */
-static mn_status encode_marked(mn_work *work, mn_span in, int first)
+static mn_status encode_marked(mn_text_work *work, mn_text_span in, int first)
 {
     const mn_tokenizer *t = work->t;
     uint8_t mark[4], *out;
@@ -201,7 +201,7 @@ static mn_status encode_marked(mn_work *work, mn_span in, int first)
     for (size_t at = 1; at < written && (t->flags & MN_SPLIT_MARK); at++) {
         const uint8_t *here = work->memory->data + top + at;
         if (here[0] == mark[0] && written - at >= mark_bytes && memcmp(here, mark, mark_bytes) == 0) {
-            mn_span word = {top + begin, at - begin};
+            mn_text_span word = {top + begin, at - begin};
             if ((status = encode_word(work, word)) != MN_OK)
                 return status;
             begin = at;
@@ -215,7 +215,7 @@ static mn_status encode_marked(mn_work *work, mn_span in, int first)
 }
 
 /* Text between added tokens. */
-static mn_status encode_segment(mn_work *work, mn_span span)
+static mn_status encode_segment(mn_text_work *work, mn_text_span span)
 {
     size_t top = work->top;
     int first = span.begin == 0;
@@ -227,7 +227,7 @@ static mn_status encode_segment(mn_work *work, mn_span span)
     if (!(work->t->flags & MN_SPLIT_SPACE)) {
         status = encode_marked(work, span, first);
     } else {
-        mn_span word = {span.begin, 0};
+        mn_text_span word = {span.begin, 0};
         for (size_t at = 0, bytes; at <= span.bytes && status == MN_OK; at += bytes) {
             uint32_t code = ' ';
             bytes = 1;
@@ -264,9 +264,9 @@ static uint32_t added_at(const mn_tokenizer *t, const uint8_t *text, size_t rest
 mn_status mn_tokenizer_encode(const mn_tokenizer *t, const char *text, size_t bytes, uint32_t *ids, size_t room,
                               size_t *count, mn_text_memory *memory, mn_error *error)
 {
-    mn_work work = {t, memory, 0, ids, room, 0, error};
+    mn_text_work work = {t, memory, 0, ids, room, 0, error};
     mn_status status;
-    mn_span span = {0, 0};
+    mn_text_span span = {0, 0};
     *count = 0;
     if (t->model == MN_MODEL_NONE)
         return mn_fail(error, MN_ERROR_ARGUMENT, "the target's tokenizer encodes no text");

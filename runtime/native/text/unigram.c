@@ -59,7 +59,7 @@ static void search(const mn_tokenizer *t, const uint8_t *text, size_t bytes, bes
 }
 
 /* Unknown text, which tokenizers puts together and looks up once more: a piece, bytes, or unk. */
-static mn_status emit_unknown(mn_work *work, size_t begin, size_t bytes)
+static mn_status emit_unknown(mn_text_work *work, size_t begin, size_t bytes)
 {
     const mn_tokenizer *t = work->t;
     const uint8_t *text = work->memory->data + begin;
@@ -77,7 +77,7 @@ static mn_status emit_unknown(mn_work *work, size_t begin, size_t bytes)
     return status;
 }
 
-mn_status mn_unigram(mn_work *work, mn_span word)
+mn_status mn_unigram(mn_text_work *work, mn_text_span word)
 {
     const mn_tokenizer *t = work->t;
     size_t home = work->top, start = (home + 15) / 16 * 16;

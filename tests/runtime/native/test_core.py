@@ -147,6 +147,25 @@ def test_searches_are_those_of_generate(core: Core, seed: int) -> None:
                 check_path(reference, output, forced if forced != NONE else None, limit)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_ngrams_begin_with_the_start_token(core: Core, beams: int, n: int) -> None:
+    """As for transformers, which looks at all that the decoder was given; here the start token may come again."""
+    repeats = 0
+    for seed in range(6):
+        files = Made(seed=seed, spread=0.03, output_bias=True, source=12, target=8, start=3).files()
+        model, oracle = core.open_memory(*files), Oracle(Reference(*files)).eval()
+        settings = {"num_beams": beams, "length_penalty": 0.0} if beams > 1 else {}
+        for ids in ([3, 4, 5, 6, 7, 0], [5, 0]):
+            wanted = oracle.search(ids, max_length=9, no_repeat_ngram_size=n, **settings)
+            found = model.translate(
+                [ids], max_length=9, no_repeat_ngram=n, beam_size=beams, n_best=beams, length_penalty=0.0
+            )
+            assert [list(output.ids) for output in found] == [row for row, _ in wanted]
+            repeats += any(3 in output.ids for output in found)
+    assert repeats or n == 1
+
+
 def check_path(reference: Reference, output: Output, forced: int | None, limit: int) -> None:
     """Where a hypothesis looked, and what its tokens were worth, is what its own path gives."""
     path = (reference.start, *tokens(output))

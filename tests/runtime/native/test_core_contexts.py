@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mobilenmt.runtime.native.library import Error, Info, Request, Result
 from native import NativeError
 from native_core import ARGUMENT, DEADLINE, FILE, MEMORY, PACK, STOPPED, Core, Model, Output
 from native_files import INT8_ROWS, UINT16, Made
@@ -152,6 +154,41 @@ def test_a_context_works_after_what_stopped_it(core: Core, beams: int) -> None:
         assert caught.value.status == DEADLINE
         assert time.monotonic() - start < 5
         assert context.translate(ids, seconds=600.0, **request) == wanted
+
+
+@pytest.mark.parametrize("size", [4, 7, 8, 12, 40, ctypes.sizeof(Result), ctypes.sizeof(Result) + 40])
+def test_structures_of_other_versions_get_as_much_as_they_hold(core: Core, size: int) -> None:
+    """What lies beyond the caller's size, or beyond what the library knows, is left alone."""
+    model, known = made(core, 0), ctypes.sizeof(Result)
+    ids, one = (ctypes.c_uint32 * 3)(5, 6, 0), ctypes.c_uint32
+    request = Request(
+        size=ctypes.sizeof(Request), sentences=1, ids=ids, lengths=(one * 1)(3), max_lengths=(one * 1)(9), beam_size=1,
+        n_best=1,
+    )  # fmt: skip
+    for call, structure in (("translate", Result), ("info", Info)):
+        whole, given = (ctypes.create_string_buffer(b"\xaa" * (known + 64), known + 64) for _ in range(2))
+        one.from_buffer(whole).value, one.from_buffer(given).value = ctypes.sizeof(structure), size
+        with model.context() as context:
+            for buffer in (whole, given):
+                if call == "info":
+                    assert core.library.mn_model_info(model.handle, buffer) == 0
+                else:
+                    assert core.library.mn_translate(context._handle, ctypes.byref(request), buffer, None) == 0
+        filled = max(4, min(size, ctypes.sizeof(structure)))
+        assert given.raw[4:filled] == whole.raw[4:filled]
+        assert set(given.raw[filled:]) == {0xAA}
+        assert one.from_buffer(given).value == size
+
+
+def test_structures_without_a_size_are_refused(core: Core) -> None:
+    model = made(core, 0)
+    assert core.library.mn_model_info(model.handle, ctypes.byref(Info(3))) == ARGUMENT
+    with model.context() as context:
+        request, error = Request(ctypes.sizeof(Request), 0), Error()
+        call = core.library.mn_translate
+        for wanted, result in ((Request(3, 0), Result(ctypes.sizeof(Result))), (request, Result(3))):
+            arguments = (ctypes.byref(item) for item in (wanted, result, error))
+            assert call(context._handle, *arguments) == ARGUMENT
 
 
 def test_a_context_keeps_to_its_limit(core: Core) -> None:

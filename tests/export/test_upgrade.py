@@ -1,0 +1,114 @@
+"""A pack of an earlier format gets what it lacks in its place, and is a whole pack at every moment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilenmt import ExportError, Pack, PackError, Translator
+from mobilenmt.export.native import upgrade as module
+from mobilenmt.export.native.upgrade import upgrade
+from mobilenmt.runtime.manifest import FORMAT_VERSION
+from mobilenmt.runtime.native import LIBRARY
+from places import SRC, TESTS
+
+GOLDEN = TESTS / "golden"
+TEXT = "Where is the train station?"
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(GOLDEN / "tiny-2.0", tmp_path / "old"))
+
+
+def words(pack: Path) -> list[str]:
+    return list(Translator(pack).translate_batch([TEXT], beam_size=1, max_length=12)[0].tokens)
+
+
+def test_a_pack_of_format_2_0_runs_on_the_c_core_afterwards(old: Path) -> None:
+    """The golden packs have the same weights: so it becomes what the exporter of today writes."""
+    lines: list[str] = []
+    pack = upgrade(old, report=lines.append)
+    assert pack.manifest.format_version == FORMAT_VERSION
+    assert (old / "native.bin").read_bytes() == (GOLDEN / "tiny-2.1" / "native.bin").read_bytes()
+    assert Translator(old).engine == ("native" if LIBRARY.is_file() else "onnx")
+    assert words(old) == json.loads((GOLDEN / "tiny-2.1.json").read_text())["1"][0]
+    before = (old / "pack.json").stat().st_mtime_ns
+    assert upgrade(old, report=lines.append) == pack
+    assert (old / "pack.json").stat().st_mtime_ns == before
+    assert [line.partition(": ")[2].split()[0] for line in lines] == ["format", "nothing"]
+
+
+def test_a_zip_stays_a_zip(old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOBILENMT_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "old.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in old.iterdir():
+            archive.write(file, file.name)
+    upgrade(path)
+    assert "native.bin" in zipfile.ZipFile(path).namelist()
+    assert words(path) == words(upgrade(old).path)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_run_that_is_killed_leaves_a_pack(old: Path, monkeypatch: pytest.MonkeyPatch, listed: bool) -> None:
+    """Killed before each of its writes in turn, also where a native.bin is replaced by another."""
+    if listed:
+        upgrade(old)
+        monkeypatch.setattr(
+            module, "native_bytes", lambda *_, **__: (GOLDEN / "tiny-2.1/native.bin").read_bytes() + b"x"
+        )
+    wanted = words(old)
+    writes = 0
+
+    def killed(write: Any, at: int) -> Any:
+        def run(*arguments: Any, **options: Any) -> Any:
+            nonlocal writes
+            writes += 1
+            if writes == at:
+                raise KeyboardInterrupt
+            return write(*arguments, **options)
+
+        return run
+
+    for at in (1, 2, 3):
+        folder = Path(shutil.copytree(old, old.parent / f"killed-{at}"))
+        writes = 0
+        with monkeypatch.context() as patch:
+            for name in ("save_manifest", "atomic_path"):
+                patch.setattr(module, name, killed(getattr(module, name), at))
+            if at <= (3 if listed else 2):
+                with pytest.raises(KeyboardInterrupt):
+                    upgrade(folder)
+        Pack.open(folder, verify=True)
+        assert Translator(folder, engine="onnx").translate(TEXT)
+        if not listed:
+            assert words(folder) == wanted or at == 3
+
+
+def test_what_cannot_have_one_says_why_and_stays(tiny_fp32_pack: Path, tmp_path: Path) -> None:
+    for folder in (tiny_fp32_pack, GOLDEN / "tiny-1.0"):
+        before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+        with pytest.raises(ExportError, match=r"no native\.bin: its"):
+            upgrade(folder)
+        assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    with pytest.raises(PackError):
+        upgrade(tmp_path / "nothing")
+
+
+def test_the_command_needs_no_torch(old: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from mobilenmt.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "upgrade", str(old)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(SRC)})
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.endswith("native.bin, pack.json written\n")
