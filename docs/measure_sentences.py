@@ -1,9 +1,9 @@
 """Measures splitters on the gold file of sentence ends, tests/runtime/text/data:
 
-    .venv-test/bin/python docs/measure_sentences.py [--wrong] [--part tuned|held|all]
+    .venv-test/bin/python docs/measure_sentences.py [--wrong] [--part en|de|other|held]…
 
 Ours, and pysbd, syntok and sentence-splitter where they are installed (pip install pysbd syntok sentence-splitter). A case
-is right if every end in it is found and no other. ``held`` is every third case, which was not looked at in tuning.
+is right if every end in it is found and no other. ``held`` is sentences.held.txt, which the rules were not tuned on.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from mobilenmt.runtime.text.sentences import split
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "runtime" / "text" / "data"
 SIGN = "‖"
+FILES = ("en", "de", "other", "held")
 Splitter = Callable[[str, str], list[str]]
 
 
-def cases(name: str) -> list[tuple[str, str, list[str], bool]]:
-    """Language, text, its sentences and whether it was held back, of ``en``, ``de`` or ``other``."""
-    found: list[tuple[str, str, list[str], bool]] = []
+def cases(name: str) -> list[tuple[str, str, list[str]]]:
+    """Language, text and its sentences, of the file ``sentences.NAME.txt``."""
+    found: list[tuple[str, str, list[str]]] = []
     language = name
     for line in (DATA / f"sentences.{name}.txt").read_text(encoding="utf-8").splitlines():
         if section := re.fullmatch(r"\[([a-z]{2})\]", line):
             language = section[1]
         elif line and not re.match("##? ", line):
             sentences = [part.strip() for part in line.split(SIGN)]
-            found.append((language, line.replace(SIGN, ""), sentences, len(found) % 3 == 2))
+            found.append((language, line.replace(SIGN, ""), sentences))
     return found
 
 
@@ -95,19 +96,18 @@ def main() -> int:
     """Print a table, and the cases that ours gets wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--wrong", action="store_true", help="print what ours gets wrong")
-    parser.add_argument("--part", choices=("tuned", "held", "all"), default="all")
+    parser.add_argument("--part", choices=FILES, action="append", help="a file of cases; all by default")
     options = parser.parse_args()
-    parts = {"tuned": (False,), "held": (True,), "all": (False, True)}[options.part]
-    print("| splitter | " + " | ".join(f"{name} right" for name in ("en", "de", "other", "all")) + " |")
-    print("|---|---|---|---|---|")
+    files = options.part or list(FILES)
+    print("| splitter | " + " | ".join([*files, "all"]) + " |")
+    print("|---" * (len(files) + 2) + "|")
     for name, splitter in {"ours": ours, **others()}.items():
         row: list[str] = []
         right_of_all = of_all = 0
         wrong: list[str] = []
-        for data in ("en", "de", "other"):
-            chosen = [case for case in cases(data) if case[3] in parts]
+        for chosen in map(cases, files):
             right = 0
-            for language, text, sentences, _ in chosen:
+            for language, text, sentences in chosen:
                 got = splitter(text, language)
                 same = ["".join(part.split()) for part in got] == ["".join(part.split()) for part in sentences]
                 right += same

@@ -50,9 +50,11 @@ class _Splitter:
     """The rules of one language, ready for use."""
 
     mark: re.Pattern[str]
-    """A run of marks, of marks that need no space behind them, an emoji or a smiley."""
-    smile: re.Pattern[str]
+    """What a mark, an emoji or a smiley begins with: one class, since a search for that is fastest."""
+    marks: frozenset[str]
     free: frozenset[str]
+    """Marks that need no white space behind them."""
+    smile: re.Pattern[str]
     closers: frozenset[str]
     quotes: frozenset[str]
     openers: frozenset[str]
@@ -69,6 +71,7 @@ class _Splitter:
     headings: frozenset[str]
     exclamations: frozenset[str]
     starters: frozenset[str]
+    small_starters: frozenset[str]
     speech: frozenset[str]
     not_after_ellipsis: frozenset[str]
     ordinals: bool
@@ -86,8 +89,11 @@ class _Splitter:
         item = 0  # the number that would go on with an enumeration: "1. Tea 2. Coffee"
         at = sentence
         while (found := self.mark.search(line, at, stop)) is not None:
-            first, at = found.span()
-            marks = found.group()
+            first = found.start()
+            at = self._run(line, first, stop)
+            marks = line[first:at]
+            if marks in ":;=" and marks not in self.marks:
+                continue
             if marks[0] == ".":
                 at = _spaced_dots(line, at, stop)
             end = at = self._close(line, at, stop, marks)
@@ -112,6 +118,17 @@ class _Splitter:
         if sentence < stop:
             ends.append(stop)
         return ends
+
+    def _run(self, line: str, first: int, stop: int) -> int:
+        """Where the marks end that begin at `first`: a run of one kind, or a smiley, or a colon alone."""
+        same = self.free if line[first] in self.free else self.marks
+        at = first
+        while at < stop and line[at] in same:
+            at += 1
+        if at > first:
+            return at
+        smile = self.smile.match(line, first, stop)
+        return smile.end() if smile and (line[first] not in ":;=" or line[first - 1].isspace()) else first + 1
 
     def _close(self, line: str, at: int, stop: int, marks: str) -> int:
         """Where the sentence ends if its marks end at `at`: behind quotes, brackets, a reference, an emoji."""
@@ -148,7 +165,7 @@ class _Splitter:
         smile = marks[0] not in ".!?…" and self.smile.match(marks) is not None
         if smile:
             return starts and not lower
-        if lower and (closed or not (starts or line[sentence].islower())):
+        if lower and (closed or not (word in self.small_starters or line[sentence].islower())):
             return False
         if marks[0] in "!?":
             return self._ends_loudly(line, sentence, first, begin, stop, word, starts)
@@ -167,7 +184,7 @@ class _Splitter:
         """After a question or exclamation mark: not in a name (Yahoo!), nor before who says it ("Go!" Ann said)."""
         before = _word_before(line, sentence, first)
         if before in self.exclamations:
-            return starts
+            return starts and line[begin].isupper()
         if self.speech and line[begin].isupper() and not starts and any(c in self.quotes for c in line[first:begin]):
             after = _skip_blank(line, begin + len(word), stop)
             return _word(line, after, stop) not in self.speech
@@ -186,16 +203,20 @@ class _Splitter:
             return False
         if lower:
             ordinary = not kinds or word.lower() in self.words
-            return ordinary and not _is_initials(key) and not word.isdigit() and not self.date.match(word)
+            return ordinary and not (_is_initials(key) or word.isdigit() or self._is_ordinal(word))
         if "e" in kinds:
             return True
         if "o" in kinds or "b" in kinds or _is_initials(key):
             return starts or (len(word) == 1 and self._is_pronoun(line, first, word))
-        if self.ordinals and (
-            (len(word) <= 3 and word.isdigit()) or self.date.match(word) or (len(word) > 1 and self.roman.match(word))
-        ):
-            return starts
-        return True
+        return starts if self._is_ordinal(word) else True
+
+    def _is_ordinal(self, word: str) -> bool:
+        """Whether a number with a full stop may be "the third": 3, 24.12, XIV."""
+        if not self.ordinals:
+            return False
+        if word.isdigit():
+            return len(word) <= 3
+        return (self.date.match(word) or (len(word) > 1 and self.roman.match(word))) is not None
 
     def _classes_of(self, word: str) -> str:
         """The classes of an abbreviation: as it is written, else in small letters if it may begin a sentence so."""
@@ -227,14 +248,16 @@ def _load(code: str) -> _Splitter:
     for name, letter in zip(_CLASSES, "bnoe", strict=True):
         for word in own.get(name, "").split():
             classes[word] = classes.get(word, "") + letter
-    marks = re.escape(general["marks"] + own.get("marks", ""))
-    smile = f"{general['emoji']}|{general['emoticon']}"
+    marks = general["marks"] + own.get("marks", "")
+    emoji = general["emoji_ranges"]
+    smile = f"[{emoji}][{emoji}\ufe0f\u200d]*|{general['emoticon']}"
     characters = {key: frozenset(general[key]) for key in ("closers", "quotes", "openers", "dashes")}
     patterns = {key: re.compile(general[key]) for key in ("enumerator", "roman", "date", "reference")}
-    lists = ("words", "endings", "headings", "exclamations", "starters", "speech", "not_after_ellipsis")
+    lists = ("words", "endings", "headings", "exclamations", "starters", "small_starters", "speech", "not_after_ellipsis")
     words = {key: frozenset(own.get(key, "").split()) for key in lists}
     return _Splitter(
-        mark=re.compile(f"[{marks}]+|[{general['free_marks']}]+|(?:{smile})"),
+        mark=re.compile(f"[{re.escape(marks + general['free_marks'])}:;={emoji}]"),
+        marks=frozenset(marks),
         smile=re.compile(smile),
         free=frozenset(general["free_marks"]),
         speech_goes_on=re.compile(general["speech_goes_on"].removeprefix("^")),
