@@ -15,7 +15,7 @@ from mobilenmt.runtime.opening import open_engine
 from mobilenmt.runtime.ort import SessionConfig, release_memory
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.retry import Retry
-from mobilenmt.runtime.segment import Piece, segments
+from mobilenmt.runtime.text.segment import Piece, segments
 
 _RELEASE_EVERY = 16  # segments, after which freed memory goes back to the system: 1 MB for 10 us a segment
 

@@ -45,6 +45,11 @@ def split(line: str, language: str = "") -> list[int]:
     return _Splitter.of(language).split(line)
 
 
+def writes_ordinals(language: str) -> bool:
+    """Whether a number with a full stop may be an ordinal in the language, as in German."""
+    return _Splitter.of(language).ordinals
+
+
 @dataclass(frozen=True)
 class _Splitter:
     """The rules of one language, ready for use."""
@@ -103,7 +108,7 @@ class _Splitter:
             if not free and not line[end].isspace():
                 continue
             if free:
-                if self.speech_goes_on.match(line, end, stop):  # 「…！」と言った
+                if end > first + len(marks) and self.speech_goes_on.match(line, end, stop):  # 「…！」と言った
                     continue
             elif marks == "." and end - first == 1 and (number := _number(line, sentence, first)) is not None:
                 if number == item or (number == 1 and line[sentence:first].rstrip()[:-1].rstrip().endswith(":")):
@@ -246,7 +251,7 @@ def _load(code: str) -> _Splitter:
     own = _read(code) if code.isascii() and code.isalpha() and (_RULES / f"{code}.json").is_file() else {}
     classes: dict[str, str] = {}
     for name, letter in zip(_CLASSES, "bnoe", strict=True):
-        for word in own.get(name, "").split():
+        for word in own.get(name, general.get(name, "")).split():
             classes[word] = classes.get(word, "") + letter
     marks = general["marks"] + own.get("marks", "")
     emoji = general["emoji_ranges"]
