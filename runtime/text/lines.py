@@ -46,11 +46,12 @@ def unwrap(text: str) -> str:
     """Join the lines of paragraphs that were wrapped to a width, one line for each paragraph.
 
     A line is joined with the next one if the first word of that would not have fitted into the widest line of the block
-    (so it was moved down by a program, not by a writer), both are indented or quoted alike, and the next one begins with
-    no bullet or number. Empty lines, tabs, lines with ``|``, two spaces or a backslash at the end keep lines apart.
-    A soft hyphen at the end of a line is taken out. Another hyphen before a small letter stays, without a space behind it
-    ("well-" "known"); it goes only if the text has the whole word elsewhere, and gets its space before words like "and".
-    Between Chinese or Japanese characters lines are joined without a space. The line end kept is that of the last line.
+    (so it was moved down by a program, not by a writer), both are indented or quoted alike, and the next one begins
+    with no bullet or number. Empty lines, tabs, lines with ``|``, two spaces or a backslash at the end keep lines
+    apart. A soft hyphen at the end of a line is taken out. Another hyphen before a small letter stays, without a space
+    behind it ("well-" "known"); it goes only if the text has the whole word elsewhere, and gets its space before words
+    like "and". Between Chinese or Japanese characters lines are joined without a space. The line end kept is that of
+    the last line.
     """
     lines = text.splitlines(keepends=True)
     if len(lines) < 2:

@@ -1,9 +1,9 @@
 """Cuts text into pieces a model can take, and keeps the layout between them.
 
-A line is cut at tabs and, if asked for, at the ends of its sentences; marks at its beginning (bullets, numbering, quoting)
-are layout. Only a piece with more tokens than the limit is cut further, at the best place that lies within the limit: the
-end of a sentence, else of a clause, else a space, else between two characters. Nothing is ever dropped: the pieces, put
-together, are the text.
+A line is cut at tabs and, if asked for, at the ends of its sentences; marks at its beginning (bullets, numbering,
+quoting) are layout. Only a piece with more tokens than the limit is cut further, at the best place that lies within the
+limit: the end of a sentence, else of a clause, else a space, else between two characters. Nothing is ever dropped: the
+pieces, put together, are the text.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ _BLANK = (
 
 _CLAUSE = re.compile(r"[;:,–—،؛](?=\s)|[，；：、､]")
 _SPACE = re.compile(r"(?<=\S)[^\S\xa0\u2007\u202f]")  # not at a no-break space
+
+
+#: Behind these a sentence or clause goes on without a space, as the scripts they are of write it.
+_NO_SPACE = "。！？｡，；：、､」』）】》〉］"
 
 
 class Piece(NamedTuple):
@@ -87,6 +91,22 @@ def segments(
     if done < len(text):
         pieces.append(Piece(text[done:], None, False, done, line_of_done))
     return pieces
+
+
+def between(before: Piece | None, piece: Piece, translation: str) -> str:
+    """What the translations of two neighbouring pieces need between them: a space or nothing.
+
+    Chinese and Japanese sentences follow one another without a space; in most other languages there must be one.
+
+    Args:
+        before: the piece before this one, None for the first.
+        piece: this one.
+        translation: the translation of the one before.
+    """
+    if before is None or before.ids is None or piece.ids is None or not translation:
+        return ""
+    source, target = before.text[-1], translation[-1]
+    return " " if not source.isascii() and source in _NO_SPACE and target not in _NO_SPACE else ""
 
 
 def _words(text: str, encode: Encode, limit: int, sentences: bool, language: str) -> Iterator[Piece]:

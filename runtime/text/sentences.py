@@ -1,8 +1,8 @@
 """Finds the ends of sentences in a line.
 
 Rules and word lists are data (``rules/sentences/``: ``all.json``, and a file for each language that has lists), for
-other hosts to read; what is here is a scanner that looks at each mark (``.``, ``?``, an emoji) once, at a bounded stretch
-before it and at what follows up to the next letter. So the time is linear, whatever the line is made of.
+other hosts to read; what is here is a scanner that looks at each mark (``.``, ``?``, an emoji) once, at a bounded
+stretch before it and at what follows up to the next letter. So the time is linear, whatever the line is made of.
 
 A mark with white space behind it ends a sentence unless
 
@@ -29,7 +29,18 @@ from typing import Any
 _RULES = Path(__file__).with_name("rules") / "sentences"
 _LOOK_BACK = 40  # characters before a full stop that its word is looked for in
 _LONGEST_WORD = 24  # characters of the next word
-_CLASSES = ("before", "number", "both", "end")
+_CLASSES = {"before": "b", "number": "n", "both": "o", "end": "e"}
+_PATTERNS = ("enumerator", "roman", "date", "reference", "speech_goes_on")
+_LISTS = (
+    "words",
+    "endings",
+    "headings",
+    "exclamations",
+    "starters",
+    "small_starters",
+    "speech",
+    "not_after_ellipsis",
+)
 
 
 def split(line: str, language: str = "") -> list[int]:
@@ -111,7 +122,8 @@ class _Splitter:
                 if end > first + len(marks) and self.speech_goes_on.match(line, end, stop):  # 「…！」と言った
                     continue
             elif marks == "." and end - first == 1 and (number := _number(line, sentence, first)) is not None:
-                if number == item or (number == 1 and line[sentence:first].rstrip()[:-1].rstrip().endswith(":")):
+                opens = number == 1 and line[max(sentence, first - 8) : first - 1].rstrip().endswith(":")
+                if opens or number == item:
                     item = number + 1
                     continue
             if not free and not self._ends(line, sentence, first, end, stop, marks):
@@ -204,7 +216,7 @@ class _Splitter:
         kinds = self._classes_of(key) or self._classes_of(word)
         if "b" in kinds and not closed:
             return False
-        if "n" in kinds and (letter.isdigit() or letter in "§IVX" and not starts):
+        if "n" in kinds and (letter.isdigit() or (letter in "§IVX" and not starts)):
             return False
         if lower:
             ordinary = not kinds or word.lower() in self.words
@@ -250,22 +262,19 @@ def _load(code: str) -> _Splitter:
     code = general["codes"].get(code, code)
     own = _read(code) if code.isascii() and code.isalpha() and (_RULES / f"{code}.json").is_file() else {}
     classes: dict[str, str] = {}
-    for name, letter in zip(_CLASSES, "bnoe", strict=True):
+    for name, letter in _CLASSES.items():
         for word in own.get(name, general.get(name, "")).split():
             classes[word] = classes.get(word, "") + letter
     marks = general["marks"] + own.get("marks", "")
     emoji = general["emoji_ranges"]
-    smile = f"[{emoji}][{emoji}\ufe0f\u200d]*|{general['emoticon']}"
-    characters = {key: frozenset(general[key]) for key in ("closers", "quotes", "openers", "dashes")}
-    patterns = {key: re.compile(general[key]) for key in ("enumerator", "roman", "date", "reference")}
-    lists = ("words", "endings", "headings", "exclamations", "starters", "small_starters", "speech", "not_after_ellipsis")
-    words = {key: frozenset(own.get(key, "").split()) for key in lists}
+    characters: dict[str, Any] = {key: frozenset(general[key]) for key in ("closers", "quotes", "openers", "dashes")}
+    patterns: dict[str, Any] = {key: re.compile(general[key]) for key in _PATTERNS}
+    words: dict[str, Any] = {key: frozenset(own.get(key, "").split()) for key in _LISTS}
     return _Splitter(
         mark=re.compile(f"[{re.escape(marks + general['free_marks'])}:;={emoji}]"),
         marks=frozenset(marks),
-        smile=re.compile(smile),
         free=frozenset(general["free_marks"]),
-        speech_goes_on=re.compile(general["speech_goes_on"].removeprefix("^")),
+        smile=re.compile(f"[{emoji}][{emoji}\ufe0f\u200d]*|{general['emoticon']}"),
         classes=classes,
         ordinals=code in general["ordinal_languages"].split(),
         **characters,
