@@ -14,7 +14,7 @@ from mobilenmt.export.checkpoint import Checkpoint, load_checkpoint, read_json
 from mobilenmt.export.layers import check_activation
 from mobilenmt.export.writer import PackWriter
 from mobilenmt.runtime.errors import InputError
-from mobilenmt.runtime.manifest import ModelInfo, PackManifest, TokenIds
+from mobilenmt.runtime.manifest import ModelInfo, PackManifest, Segmentation, TokenIds
 from mobilenmt.runtime.pack import Pack
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def export(
     target_language: str | None = None,
     card: dict[str, Any] | None = None,
     shortlist: Shortlist | bool = True,
+    sentences: bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> Pack:
     """Write a Hugging Face Marian checkpoint folder as a pack, and verify it before it gets its name.
@@ -49,6 +50,7 @@ def export(
         card: what people should know: ``description``, ``licence``, ``training_data``, ``scores``, ``notes``.
         shortlist: candidates for the output layer; True for those of a shortlist.npz beside the checkpoint's weights,
             if there is one and the pack is int8; False for all tokens.
+        sentences: whether hosts are to translate sentence by sentence, as a model of sentence pairs needs it.
         report: receives a line about each step.
 
     Raises:
@@ -90,6 +92,7 @@ def export(
                 unk=unk,
             ),
             generation=loaded.generation,
+            segmentation=Segmentation(sentences),
             card=card or {},
             tools=_tools(),
         )

@@ -143,6 +143,24 @@ class GenerationDefaults(_Section):
 
 
 @dataclass(frozen=True)
+class Segmentation(_Section):
+    """How a host cuts texts for this model."""
+
+    sentences: bool = True
+    """Whether it translates sentence by sentence. True for a model that learned from pairs of sentences, which drops
+    some of several at once; a pack that does not say was made of such a model, as nearly all are."""
+
+    @classmethod
+    def from_dict(cls, data: object) -> Segmentation:
+        """Read the JSON object; what is not said has its default."""
+        return super().from_dict({**cls().to_dict(), **json_object("the value", data)})
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sentences, bool):
+            raise PackError(f"sentences: expected true or false, found {shown(self.sentences)}")
+
+
+@dataclass(frozen=True)
 class FileEntry(_Section):
     """Size and content of one file of a pack."""
 
@@ -167,6 +185,8 @@ class PackManifest:
     model: ModelInfo
     tokens: TokenIds
     generation: GenerationDefaults
+    segmentation: Segmentation = Segmentation()
+    """Optional in pack.json."""
     files: dict[str, FileEntry] = field(default_factory=dict)
     """By file name; pack.json itself is not among them."""
     card: dict[str, Any] = field(default_factory=dict)
@@ -214,11 +234,12 @@ class PackManifest:
         if top.get("format") != FORMAT:
             raise PackError(f'format: expected "{FORMAT}", found {shown(top.get("format"))}; this is no pack')
         version = _version(top.get("format_version"))
-        values = _pick(cls, {"card": {}, "tools": {}, **top})
+        values = _pick(cls, {"card": {}, "tools": {}, "segmentation": {}, **top})
         values["format_version"] = version
         values["model"] = _within("model", ModelInfo.from_dict, values["model"])
         values["tokens"] = _within("tokens", TokenIds.from_dict, values["tokens"])
         values["generation"] = _within("generation", GenerationDefaults.from_dict, values["generation"])
+        values["segmentation"] = _within("segmentation", Segmentation.from_dict, values["segmentation"])
         files = json_object("files", values["files"])
         values["files"] = {check_file_name(n): _within(f"files.{n}", FileEntry.from_dict, e) for n, e in files.items()}
         return cls(**values)

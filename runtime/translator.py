@@ -15,7 +15,7 @@ from mobilenmt.runtime.opening import open_engine
 from mobilenmt.runtime.ort import SessionConfig, release_memory
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.retry import Retry
-from mobilenmt.runtime.segment import Piece, segments
+from mobilenmt.runtime.text.segment import Piece, between, segments
 
 _RELEASE_EVERY = 16  # segments, after which freed memory goes back to the system: 1 MB for 10 us a segment
 
@@ -32,8 +32,9 @@ class Translation:
     alternatives: tuple[Translation, ...] = ()
     """The other n_best - 1 translations, best first."""
     flags: tuple[str, ...] = ()
-    """What happened on the way: ``split`` (longer than the model's positions), ``retried`` (a loop or runaway was
-    translated again with a beam), ``cut`` (its repetition was cut), ``truncated`` (the length limit ended it)."""
+    """What happened on the way: ``split`` (a sentence longer than the model's positions), ``retried`` (a loop or
+    runaway was translated again with a beam), ``cut`` (its repetition was cut), ``truncated`` (the length limit ended
+    it)."""
 
     def to_dict(self) -> dict[str, Any]:
         """The translation as JSON types."""
@@ -92,9 +93,12 @@ class Translator:
     def __repr__(self) -> str:
         return f"Translator({str(self.pack.path)!r})"
 
-    def translate(self, text: str) -> str:
-        """Translate a text of any length; line ends and the spaces around lines stay as they are."""
-        return self.translate_batch([text])[0].text
+    def translate(self, text: str, *, split: bool | None = None, unwrap: bool = False) -> str:
+        """Translate a text of any length; line ends, bullets and the spaces around lines stay as they are.
+
+        ``split`` and ``unwrap`` as for :meth:`translate_batch`.
+        """
+        return self.translate_batch([text], split=split, unwrap=unwrap)[0].text
 
     def translate_batch(
         self,
@@ -105,11 +109,13 @@ class Translator:
         min_length: int = 0,
         n_best: int = 1,
         together: bool = False,
+        split: bool | None = None,
+        unwrap: bool = False,
     ) -> list[Translation]:
         """Translate several texts; each comes out as it would alone, unless ``together`` is set.
 
         Args:
-            texts: any strings; each line of each is translated whole if the model has positions for it.
+            texts: any strings, of any length.
             beam_size: hypotheses kept at each step, 1 for greedy; None for the pack's default (or ``n_best``).
             max_length: most tokens of a segment's translation, start and end token counted (as ``generate`` counts);
                 None for a limit relative to the source.
@@ -117,12 +123,16 @@ class Translator:
             n_best: translations wanted of each text, at most ``beam_size``.
             together: put sentences through the model together: up to twice as fast for many. In an INT8 pack they
                 share the scale of their activations, so a word may differ where the model is unsure; quality does not.
+            split: translate each sentence of a line for itself (True), or lines whole if the model has positions for
+                them (False); None for what the pack says.
+            unwrap: join the lines of paragraphs that were wrapped to a width before they are translated; each
+                paragraph comes out as one line (:func:`mobilenmt.runtime.text.lines.unwrap`).
 
         Raises:
             InputError: an argument is of a wrong type or out of range.
         """
         options = self._check(texts, beam_size, max_length, min_length, n_best, together)
-        plans = [self._segments(text) for text in texts]
+        plans = [self._segments(text, split, unwrap) for text in texts]
         words = [(piece.text, piece.ids) for plan in plans for piece in plan if piece.ids is not None]
         outputs = self._search([ids for _, ids in words], max_length, options)
         if max_length is None:
@@ -136,17 +146,20 @@ class Translator:
             self._assemble(plan, [next(queue) for piece in plan if piece.ids is not None], n_best) for plan in plans
         ]
 
-    def stream(self, text: str) -> Iterator[str]:
+    def stream(self, text: str, *, split: bool | None = None, unwrap: bool = False) -> Iterator[str]:
         """Translate greedily and yield the text so far after every token; the last one yielded is the whole.
 
-        A loop is cut where it shows, since what was yielded cannot be translated again.
+        ``split`` and ``unwrap`` as for :meth:`translate_batch`. A loop is cut where it shows, since what was yielded
+        cannot be translated again.
         """
         self._check([text], 1, None, 0, 1, False)
         done = ""
         last: str | None = None
-        for piece in self._segments(text):
+        before: Piece | None = None
+        for piece in self._segments(text, split, unwrap):
             source = piece.ids
             if source is not None:
+                done += between(before, piece, done)
                 ids: list[int] = []
                 for token in self._engine.steps(source, max_length=self._limit(source)):
                     ids.append(token)
@@ -159,13 +172,28 @@ class Translator:
                 done += self._tokenizer.decode(cut_loops(source, ids))
             else:
                 done += piece.text
+            before = piece
         if done != last:
             yield done
 
     # -- segments -------------------------------------------------------------------------------------------------
 
-    def _segments(self, text: str) -> list[Piece]:
-        return segments(text, self._tokenizer.encode, self._engine.max_length - 1)  # the end token takes a position
+    def _segments(self, text: str, split: bool | None, unwrap: bool) -> list[Piece]:
+        for name, value in (("split", split), ("unwrap", unwrap)):
+            if not (isinstance(value, bool) or (value is None and name == "split")):
+                raise InputError(f"{name} must be True or False, not {value!r}")
+        if unwrap:
+            from mobilenmt.runtime.text.lines import unwrap as joined
+
+            text = joined(text)
+        manifest = self.pack.manifest
+        return segments(
+            text,
+            self._tokenizer.encode,
+            self._engine.max_length - 1,  # the end token takes a position
+            sentences=manifest.segmentation.sentences if split is None else split,
+            language=manifest.source_language,
+        )
 
     def _limit(self, source: Sequence[int]) -> int:
         """Length limit relative to the source, start token counted.
@@ -203,7 +231,12 @@ class Translator:
 
     def _join(self, plan: Sequence[Piece], outputs: Sequence[Hypothesis]) -> Translation:
         queue = iter(outputs)
-        parts = [piece.text if piece.ids is None else self._tokenizer.decode(next(queue).ids) for piece in plan]
+        parts: list[str] = []
+        before: Piece | None = None
+        for piece in plan:
+            part = piece.text if piece.ids is None else self._tokenizer.decode(next(queue).ids)
+            parts += (between(before, piece, parts[-1] if parts else ""), part)
+            before = piece
         flags = [flag for output in outputs for flag in output.flags]
         if any(piece.cut for piece in plan):
             flags.insert(0, "split")

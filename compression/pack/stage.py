@@ -33,6 +33,9 @@ class ExportSettings:
     much faster, so that it can be all of them, and as good where they are a teacher's text."""
     shortlist: ShortlistSettings = field(default_factory=ShortlistSettings)
     """Sizes of the shortlist."""
+    sentences: bool = True
+    """Whether hosts are to cut texts into sentences for the model, as one needs that learned from pairs of sentences;
+    false for one whose pairs hold several sentences each."""
     card: Path | None = None
     """JSON file with what people should know: description, licence, training_data, scores, notes."""
 
@@ -107,6 +110,7 @@ def run(
             target_language=languages[1],
             card=card,
             shortlist=shortlist or False,
+            sentences=settings.sentences,
             report=told.append,
         )
         return {
@@ -119,6 +123,8 @@ def run(
 
     # the card counts by its content, and max_bytes only warns
     identity: dict[str, Any] = {"precision": settings.precision}
+    if not settings.sentences:  # so that packs made before there was a choice still count as made
+        identity["sentences"] = False
     if pairs is not None and settings.shortlist_sentences and settings.precision == "int8":
         identity |= {"shortlist_sentences": settings.shortlist_sentences, "shortlist": settings.shortlist}
         if settings.shortlist_from == "text":

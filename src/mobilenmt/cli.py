@@ -150,7 +150,9 @@ def _add_argument(parser: argparse.ArgumentParser, parameter: inspect.Parameter,
     elif parameter.default is inspect.Parameter.empty:
         parser.add_argument(parameter.name, type=hint, help=help_text, **shown)
     elif hint is bool:
-        parser.add_argument(flag, action="store_true", help=help_text)
+        two = parameter.default is not False  # True, or None for what something else says: --x and --no-x
+        action: Any = argparse.BooleanOptionalAction if two else "store_true"
+        parser.add_argument(flag, action=action, default=parameter.default, help=help_text)
     elif typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         parser.add_argument(flag, choices=choices, default=parameter.default, help=help_text)

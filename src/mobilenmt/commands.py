@@ -29,12 +29,14 @@ def translate(
     threads: int = 1,
     together: bool = False,
     engine: Literal["auto", "native", "onnx"] = "auto",
+    split: bool | None = None,
+    unwrap: bool = False,
     json: bool = False,
 ) -> int:
     """Translate texts, a file, or standard input.
 
-    Without TEXT, lines are read from --input or standard input; each input line gives one output line, flushed as
-    soon as it is there. Lines end at \\n only. Invalid UTF-8 is replaced by U+FFFD.
+    Without TEXT, lines are read from --input or standard input; each input line gives one output line (with --unwrap
+    each paragraph), flushed as soon as it is there. Lines end at \\n only. Invalid UTF-8 is replaced by U+FFFD.
 
     Args:
         text: texts to translate, one line of output each; none to read lines instead
@@ -46,9 +48,11 @@ def translate(
         threads: lines translated at once, 0 for one a core
         together: put lines through ONNX Runtime together, faster for files; a word may differ from the line alone
         engine: native is the C core, onnx ONNX Runtime, auto the first of them that can run the pack here
+        split: translate each sentence of a line for itself, or lines whole; by default what the pack says
+        unwrap: join the lines of paragraphs that were wrapped to a width; each paragraph gives one line
         json: write a JSON object a line: source, text, score, tokens, alternatives, flags
     """
-    from mobilenmt.lines import decode_arguments, open_input, open_output, read_batches
+    from mobilenmt.lines import decode_arguments, open_input, open_output, read_batches, unwrap_batches
 
     if text and input is not None:
         raise InputError("give either TEXT or --input, not both")
@@ -66,7 +70,9 @@ def translate(
     translator = Translator(pack, threads=threads, engine=engine)
 
     def render(sources: list[str]) -> list[str]:
-        found = translator.translate_batch(sources, beam_size=beam, n_best=n_best, together=together)
+        found = translator.translate_batch(
+            sources, beam_size=beam, n_best=n_best, together=together, split=split, unwrap=unwrap
+        )
         if json:
             return [_json_line(source, item) for source, item in zip(sources, found, strict=True)]
         return [item.text.replace("\n", " ") for item in found]  # a TEXT may hold one; a line of output may not
@@ -77,7 +83,8 @@ def translate(
                 sink.write("".join(render([item])) + "\n")
         else:
             with open_input(input) as source:
-                for lines, ended in read_batches(source):
+                batches = read_batches(source)
+                for lines, ended in unwrap_batches(batches) if unwrap else batches:
                     sink.write("\n".join(render(lines)) + ("\n" if ended or json else ""))
     return 0
 
@@ -91,6 +98,7 @@ def export(
     source_language: str | None = None,
     target_language: str | None = None,
     card: Path | None = None,
+    split: bool = True,
 ) -> int:
     """Make a pack from a Hugging Face Marian checkpoint, and verify it against torch.
 
@@ -103,6 +111,7 @@ def export(
         source_language: language code; by default from the tokenizer's configuration or a name like en-de
         target_language: likewise
         card: JSON file with what people should know: description, licence, training_data, scores, notes
+        split: let hosts translate sentence by sentence; --no-split for a model that learned from longer texts
     """
     try:
         import onnx  # noqa: F401
@@ -135,6 +144,7 @@ def export(
         source_language=source_language,
         target_language=target_language,
         card=None if card is None else read_json(card),
+        sentences=split,
         report=report,
     )
     per_parameter = pack.total_bytes / pack.manifest.model.parameters

@@ -16,6 +16,7 @@ from mobilenmt.runtime.atomic import atomic_path
 _READ = 1 << 16  # bytes asked for at once; what is there is returned, so nobody waits for a full block
 _BATCH_LINES = 64
 _BATCH_BYTES = 1 << 15
+_MOST_HELD = 1 << 16  # characters
 
 
 class Source:
@@ -102,6 +103,31 @@ def read_batches(source: Source) -> Iterator[tuple[list[str], bool]]:
             yield [source.decode(item) for item in batch], True
     if rest:
         yield [source.decode(b"".join(rest))], False
+
+
+def unwrap_batches(batches: Iterator[tuple[list[str], bool]]) -> Iterator[tuple[list[str], bool]]:
+    """Join wrapped lines into paragraphs, one string each: a paragraph is complete at the empty line behind it.
+
+    Up to 64 kB of lines without an empty one between are held; where there are more, a paragraph may be parted.
+    """
+    from mobilenmt.runtime.text.lines import unwrap
+
+    held: list[str] = []
+    size = 0
+    last_ended = True
+    for lines, ended in batches:
+        last_ended = ended
+        ready: list[str] = []
+        for line in lines:
+            held.append(line)
+            size += len(line) + 1
+            if not line.strip() or size > _MOST_HELD:
+                ready += unwrap("\n".join(held)).split("\n")
+                held, size = [], 0
+        if ready:
+            yield ready, True
+    if held:
+        yield unwrap("\n".join(held)).split("\n"), last_ended
 
 
 @contextlib.contextmanager

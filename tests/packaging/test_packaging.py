@@ -197,6 +197,7 @@ def contents(wheel: Path) -> dict[str, int]:
 def expected_files() -> set[str]:
     code = {f"mobilenmt/{path.name}" for path in (ROOT / "src/mobilenmt").glob("*.py")}
     code |= {f"mobilenmt/{path.relative_to(ROOT).as_posix()}" for part in PARTS for path in (ROOT / part).rglob("*.py")}
+    code |= {f"mobilenmt/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "runtime/text/rules").rglob("*.json")}
     code |= {f"mobilenmt/pyinstaller/{name}" for name in ("__init__.py", "hook-mobilenmt.py")}
     info = f"mobilenmt-{mobilenmt.__version__}.dist-info"
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
@@ -326,6 +327,8 @@ def test_hook_gives_pyinstaller_the_packs(tmp_path: Path, monkeypatch: pytest.Mo
     assert {(str(inner / name), str(Path("pack_inside", "pack"))) for name in ("pack.json", *CONTENT)} < datas
     assert {("/site/hook-pack", "hook-pack"), ("/site/inside-pack", "inside-pack")} < datas
     assert not any("notes.txt" in source for source, _ in datas)
+    rules = ROOT / "src/mobilenmt/runtime/text/rules"
+    assert (str(rules / "sentences" / "en.json"), str(Path("mobilenmt/runtime/text/rules/sentences"))) in datas
     assert {"mobilenmt.runtime.translator", folder.name, "pack_inside"} <= set(found["hiddenimports"])
 
 

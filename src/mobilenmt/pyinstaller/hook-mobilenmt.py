@@ -1,4 +1,7 @@
-"""PyInstaller's hook for mobilenmt: the C core goes along, and every installed pack with what it is found by."""
+"""PyInstaller's hook for mobilenmt.
+
+The C core and the rules for text go along, and every installed pack with what it is found by.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,17 @@ from pathlib import Path
 
 from PyInstaller.utils.hooks import collect_submodules, copy_metadata
 
+from mobilenmt.runtime import text
 from mobilenmt.runtime.locate import GROUP, pack_in
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.pack import read_manifest
 
 hiddenimports = collect_submodules("mobilenmt.runtime")  # loaded at their first use
 binaries = [(str(LIBRARY), "mobilenmt/runtime/native")] if LIBRARY.is_file() else []  # opened by its path
-datas: list[tuple[str, str]] = []
+ROOM = Path(text.__file__).parent
+datas = [  # rules, opened by their paths
+    (str(path), str(Path("mobilenmt/runtime/text", path.parent.relative_to(ROOM)))) for path in ROOM.rglob("*.json")
+]
 for entry in entry_points(group=GROUP):
     pack = pack_in(entry.name, entry.value)
     target = Path(*entry.value.split("."), *(["pack"] if pack.name == "pack" else []))

@@ -1,4 +1,4 @@
-"""runtime/segment.py: what is translated, what is kept as layout, and where an overlong line is cut."""
+"""runtime/text/segment.py: what is translated, what is kept as layout, and where an overlong line is cut."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import pytest
 
 from mobilenmt.runtime.errors import InputError
-from mobilenmt.runtime.segment import _BLANK, Encode, Piece, segments
+from mobilenmt.runtime.text.segment import _BLANK, Encode, Piece, segments
 
 
 def words(text: str) -> Sequence[int]:
@@ -46,17 +46,21 @@ def test_a_line_within_the_limit_is_one_piece() -> None:
 
 def test_layout_stays_between_the_lines() -> None:
     assert segments("\ufeff  One\t\r\n\n \t\n- Two  \n", words, 8) == [
-        Piece("\ufeff  "),
-        Piece("One", range(1)),
-        Piece("\t\r\n\n \t\n"),
-        Piece("- Two", range(2)),
-        Piece("  \n"),
+        Piece("\ufeff  ", start=0, line=0),
+        Piece("One", range(1), start=3, line=0),
+        Piece("\t\r\n\n \t\n- ", start=6, line=0),
+        Piece("Two", range(1), start=15, line=3),
+        Piece("  \n", start=18, line=3),
     ]
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x85", "\u2028", "\u2029"])
 def test_every_line_end_separates(separator: str) -> None:
-    assert segments(f"a{separator}b", words, 8) == [Piece("a", range(1)), Piece(separator), Piece("b", range(1))]
+    assert segments(f"a{separator}b", words, 8) == [
+        Piece("a", range(1)),
+        Piece(separator, start=1),
+        Piece("b", range(1), start=1 + len(separator), line=1),
+    ]
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n", " \t\u3000\xa0\n ", "\x00", "\x00\x1b \n\x7f", "\u200b\ufeff"])

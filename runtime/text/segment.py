@@ -1,8 +1,9 @@
 """Cuts text into pieces a model can take, and keeps the layout between them.
 
-A line (a paragraph, for most texts) is translated whole: the model sees all the context there is. Only a line with
-more tokens than the limit is cut, at the best place that lies within the limit: the end of a sentence, else of a
-clause, else a space, else between two characters. Nothing is ever dropped: the pieces, put together, are the text.
+A line is cut at tabs and, if asked for, at the ends of its sentences; marks at its beginning (bullets, numbering,
+quoting) are layout. Only a piece with more tokens than the limit is cut further, at the best place that lies within the
+limit: the end of a sentence, else of a clause, else a space, else between two characters. Nothing is ever dropped: the
+pieces, put together, are the text.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.text.lines import marker_end
+from mobilenmt.runtime.text.sentences import split
 
 #: Longest text, in characters for each token of the limit, that is encoded at all. No tokenizer reaches 64 characters a
 #: token on average (4 are usual), so a longer text is over the limit, and no call of `encode` sees a megabyte.
@@ -26,19 +29,13 @@ _BLANK = (
     f"{_BREAKS}\t\x1f \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
     f"{_INVISIBLE}"
 )
-_LINE = re.compile(f"[^{_BREAKS}]+")
 
-# The look-behind and the possessive quantifiers (++, *+) keep these linear: a run of a million dots is read once.
-_CLOSERS = "\"'”’“»›)\\]}"
-_SENTENCE = re.compile(
-    rf"(?<![.!?…؟۔।])[.!?…؟۔।]++[{_CLOSERS}]*+(?=\s)"  # needs white space behind it: 3.5, mobile.example, ?!
-    r"|(?<![。！？｡])[。！？｡]++[」』）”’]*+"  # Chinese and Japanese write none
-)
 _CLAUSE = re.compile(r"[;:,–—،؛](?=\s)|[，；：、､]")
 _SPACE = re.compile(r"(?<=\S)[^\S\xa0\u2007\u202f]")  # not at a no-break space
-#: Before a single full stop these end no sentence: initials and "z. B.", German ordinals ("am 3. Mai"), titles.
-_ABBREVIATION = re.compile(r"(?<!\w)(?:[^\W\d_]|\d\d?|Mr|Mrs|Ms|Dr|St|Prof|Hr|Fr|Nr|No|vs|etc|bzw|ca)\Z")
-_LONGEST_ABBREVIATION = 4  # characters that decide: three letters and what stands before them
+
+
+#: Behind these a sentence or clause goes on without a space, as the scripts they are of write it.
+_NO_SPACE = "。！？｡，；：、､」』）】》〉］"
 
 
 class Piece(NamedTuple):
@@ -48,25 +45,33 @@ class Piece(NamedTuple):
     ids: Sequence[int] | None = None
     """What the text is encoded as; None for layout."""
     cut: bool = False
-    """Whether it is one of several pieces of its line."""
+    """Whether it is a part of something too long for the limit."""
+    start: int = 0
+    """Where it begins in the text."""
+    line: int = 0
+    """The line it begins in, from 0, as ``str.splitlines`` counts."""
 
 
 Encode = Callable[[str], Sequence[int]]
 """Text to ids."""
 
 
-def segments(text: str, encode: Encode, limit: int) -> list[Piece]:
+def segments(
+    text: str, encode: Encode, limit: int, *, sentences: bool = False, language: str | None = None
+) -> list[Piece]:
     r"""Cut `text` into pieces to translate and layout to keep.
 
     Layout is what separates lines (``\n`` and every other line end Unicode knows), the white space at both ends of a
-    line, a line in which nothing is printable, and the white space at which an overlong line was cut. No two layout
-    pieces follow one another.
+    line, bullets, numbering and marks of quoting at its beginning, a line in which nothing is printable, tabs, and the
+    white space at which a line was cut. No two layout pieces follow one another.
 
     Args:
         text: any text, of any length.
-        encode: gives the ids of a text. It is called once for a line that fits, about ten times for each piece of one
+        encode: gives the ids of a text. It is called once for a piece that fits, about ten times for each part of one
             that does not, and never with more than 64 characters for each token of the limit.
         limit: most tokens in a piece, 1 or more. Only a single character can exceed it (spelled in bytes).
+        sentences: whether each sentence of a line is a piece of its own.
+        language: code of the text's language, for its abbreviations; None takes the rules for all languages.
 
     Returns:
         The pieces in order; ``"".join(piece.text for piece in pieces) == text``.
@@ -77,31 +82,69 @@ def segments(text: str, encode: Encode, limit: int) -> list[Piece]:
     if limit < 1:
         raise InputError(f"the limit of a segment must be at least 1 token, not {limit}")
     pieces: list[Piece] = []
-    done = 0
-    for start, piece in _words(text, encode, limit):
-        if start > done:
-            pieces.append(Piece(text[done:start]))
+    done = line_of_done = 0
+    for piece in _words(text, encode, limit, sentences, language or ""):
+        if piece.start > done:
+            pieces.append(Piece(text[done : piece.start], None, False, done, line_of_done))
         pieces.append(piece)
-        done = start + len(piece.text)
+        done, line_of_done = piece.start + len(piece.text), piece.line
     if done < len(text):
-        pieces.append(Piece(text[done:]))
+        pieces.append(Piece(text[done:], None, False, done, line_of_done))
     return pieces
 
 
-def _words(text: str, encode: Encode, limit: int) -> Iterator[tuple[int, Piece]]:
-    """Yield what is to be translated, with its offset."""
-    for match in _LINE.finditer(text):
-        line = match.group()
+def between(before: Piece | None, piece: Piece, translation: str) -> str:
+    """What the translations of two neighbouring pieces need between them: a space or nothing.
+
+    Chinese and Japanese sentences follow one another without a space; in most other languages there must be one.
+
+    Args:
+        before: the piece before this one, None for the first.
+        piece: this one.
+        translation: the translation of the one before.
+    """
+    if before is None or before.ids is None or piece.ids is None or not translation:
+        return ""
+    source, target = before.text[-1], translation[-1]
+    return " " if not source.isascii() and source in _NO_SPACE and target not in _NO_SPACE else ""
+
+
+def _words(text: str, encode: Encode, limit: int, sentences: bool, language: str) -> Iterator[Piece]:
+    """Yield what is to be translated."""
+    offset = 0
+    for number, line in enumerate(text.splitlines(keepends=True)):
         body = line.strip(_BLANK)
+        start = offset + len(line) - len(line.lstrip(_BLANK)) if body else offset
+        offset += len(line)
         if not _has_content(body):
             continue
-        start = match.start() + len(line) - len(line.lstrip(_BLANK))
-        if len(body) <= limit * _CHARACTERS_A_TOKEN and len(ids := encode(body)) <= limit:
-            yield start, Piece(body, ids)
-            continue
-        parts = [part for part in _Cutter(body, encode, limit).cut() if _has_content(part[1].text)]
-        for offset, piece in parts:
-            yield start + offset, piece._replace(cut=len(parts) > 1)
+        for begin, cell in _cells(body, language):
+            before = 0
+            for end in split(cell, language) if sentences else (len(cell),):
+                part = cell[before:end]
+                here = part.lstrip(_BLANK)
+                at = start + begin + before + len(part) - len(here)
+                here = here.rstrip(_BLANK)
+                before = end
+                if not _has_content(here):
+                    continue
+                if len(here) <= limit * _CHARACTERS_A_TOKEN and len(ids := encode(here)) <= limit:
+                    yield Piece(here, ids, False, at, number)
+                    continue
+                parts = [cut for cut in _Cutter(here, encode, limit, language).cut() if _has_content(cut[1].text)]
+                for shift, piece in parts:
+                    yield piece._replace(cut=len(parts) > 1, start=at + shift, line=number)
+
+
+def _cells(line: str, language: str) -> Iterator[tuple[int, str]]:
+    """Yield the columns between the tabs of a line, without the bullet or number it begins with, and their offsets."""
+    begin = marker_end(line, language)
+    if "\t" not in line:
+        yield begin, line[begin:]
+        return
+    for cell in line[begin:].split("\t"):
+        yield begin, cell
+        begin += len(cell) + 1
 
 
 def _has_content(text: str) -> bool:
@@ -112,14 +155,14 @@ def _has_content(text: str) -> bool:
 class _Cutter:
     """Cuts one overlong line. Its methods speak of offsets into that line."""
 
-    def __init__(self, line: str, encode: Encode, limit: int) -> None:
+    def __init__(self, line: str, encode: Encode, limit: int, language: str) -> None:
         self._line = line
         self._encode = encode
         self._limit = limit
         self._encoded: dict[int, Piece] = {}  # what begins where the current piece does, by its end
-        # Where a piece may end, from the best kind of place to the worst. A line end ends a sentence too.
+        # Where a piece may end, from the best kind of place to the worst.
         self._ends: tuple[list[int], ...] = (
-            [*_sentence_ends(line), len(line)],
+            split(line, language),
             [match.end() for match in _CLAUSE.finditer(line)],
             [match.start() for match in _SPACE.finditer(line)],
         )
@@ -199,19 +242,6 @@ class _Cutter:
             text = self._line[start:end].rstrip(_BLANK)
             self._encoded[end] = Piece(text, self._encode(text))
         return self._encoded[end]
-
-
-def _sentence_ends(line: str) -> Iterator[int]:
-    for match in _SENTENCE.finditer(line):
-        end = match.end()
-        if match.group().startswith("."):
-            follower = line[end + 1 : end + 2]
-            if follower.islower():
-                continue  # "approx. five": a sentence does not begin in lower case
-            before = line[max(0, match.start() - _LONGEST_ABBREVIATION) : match.start()]
-            if len(match.group()) == 1 and _ABBREVIATION.search(before):
-                continue
-        yield end
 
 
 def _between_characters(line: str, start: int, at: int) -> bool:
