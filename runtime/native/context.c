@@ -8,8 +8,8 @@
 
 struct mn_context {
     const mn_model *model;
-    uint64_t limit; /* of both memories together */
-    mn_scratch memory;
+    uint64_t limit; /* of all memory together */
+    mn_scratch memory[MN_BUFFERS];
     mn_text_memory text;
 };
 
@@ -25,7 +25,7 @@ mn_status mn_context_new(const mn_model *model, uint64_t limit, mn_context **con
 void mn_context_free(mn_context *context)
 {
     if (!context) return;
-    mn_pages_free(context->memory.data, context->memory.bytes);
+    for (int i = 0; i < MN_BUFFERS; i++) mn_pages_free(context->memory[i].data, context->memory[i].bytes);
     mn_text_memory_free(&context->text);
     free(context);
 }
@@ -75,6 +75,26 @@ static mn_status check(const mn_model *m, const mn_request *r, mn_extent *extent
     return status != MN_OK ? status : check_tokens(r->forbidden, r->forbidden_count, c->target_vocabulary, "forbidden tokens", error);
 }
 
+/* Memory for what was counted; 0 if it is not to be had. */
+static int grow(mn_context *context, mn_arena arenas[MN_BUFFERS], mn_error *error)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < MN_BUFFERS; i++) {
+        mn_scratch *memory = context->memory + i;
+        bytes = mn_plus(bytes, arenas[i].used > memory->bytes ? arenas[i].used : memory->bytes);
+    }
+    const uint64_t limit = context->limit - context->text.bytes;
+    int there = bytes <= limit;
+    for (int i = 0; there && i < MN_BUFFERS; i++) {
+        context->memory[i].limit = limit;
+        there = mn_scratch_grow(context->memory + i, arenas[i].used);
+        arenas[i] = (mn_arena){context->memory[i].data, 0};
+    }
+    if (!there)
+        mn_fail(error, MN_ERROR_MEMORY, "%llu bytes are needed, %llu allowed", (unsigned long long)bytes, (unsigned long long)limit);
+    return there;
+}
+
 mn_status mn_translate(mn_context *context, const mn_request *given, mn_result *result, mn_error *error)
 {
     if (!context || !given || !result || given->size < sizeof given->size || result->size < sizeof result->size)
@@ -88,14 +108,10 @@ mn_status mn_translate(mn_context *context, const mn_request *given, mn_result *
     const uint32_t rows = request.rows ? request.rows : USUAL_ROWS;
     search.slot_count = rows / request.beam_size ? rows / request.beam_size : 1;
     if (search.slot_count > request.sentences) search.slot_count = request.sentences;
-    mn_arena arena = {NULL, 0};
-    mn_search_take(&arena, &extent, &search);
-    context->memory.limit = context->limit - context->text.bytes;
-    if (!mn_scratch_grow(&context->memory, arena.used))
-        return mn_fail(error, MN_ERROR_MEMORY, "%llu bytes are needed, %llu allowed", (unsigned long long)arena.used,
-                       (unsigned long long)context->memory.limit);
-    arena = (mn_arena){context->memory.data, 0};
-    mn_search_take(&arena, &extent, &search);
+    mn_arena arenas[MN_BUFFERS] = {{NULL, 0}};
+    mn_search_take(arenas, &extent, &search);
+    if (!grow(context, arenas, error)) return MN_ERROR_MEMORY;
+    mn_search_take(arenas, &extent, &search);
     const mn_status done = mn_search_run(&search, error);
     if (done != MN_OK) return done;
     const mn_result found = {sizeof found, request.sentences * request.n_best, (const uint32_t *const *)search.ids,
@@ -117,7 +133,9 @@ mn_status mn_encode(mn_context *context, const char *text, size_t bytes, uint32_
         return mn_fail(error, MN_ERROR_ARGUMENT, "no context, text or room");
     if (!context->model->has_tokenizer) return no_tokenizer(error);
     /* No model's text grows thirtyfold; what a damaged one makes of it may not take all memory. */
-    const uint64_t left = context->limit - context->memory.bytes, most = mn_plus(1 << 16, mn_times(1024, bytes));
+    uint64_t left = context->limit;
+    for (int i = 0; i < MN_BUFFERS; i++) left -= context->memory[i].bytes;
+    const uint64_t most = mn_plus(1 << 16, mn_times(1024, bytes));
     context->text.limit = (size_t)(most < left ? most : left);
     return mn_tokenizer_encode(context->model->tokenizers, text, bytes, ids, room, count, &context->text, error);
 }

@@ -53,7 +53,10 @@ uint8_t *mn_pages_take(uint64_t bytes);
 /* The same number of bytes as were taken; NULL is fine. */
 void mn_pages_free(uint8_t *data, uint64_t bytes);
 
-/* A buffer that grows, up to a limit. Its content is lost when it does. */
+#define MN_SPARE (1u << 20)
+
+/* A buffer that grows, up to a limit. Its content is lost when it does. A large one of which only a part is needed gives
+   the rest back: one long text, or a second try with a beam, is no reason to keep memory for good. */
 typedef struct mn_scratch {
     uint8_t *data;
     uint64_t bytes, limit;
@@ -62,7 +65,7 @@ typedef struct mn_scratch {
 /* 0 if there is not so much memory, or the limit lies below. */
 static inline int mn_scratch_grow(mn_scratch *scratch, uint64_t bytes)
 {
-    if (bytes <= scratch->bytes) return 1;
+    if (bytes <= scratch->bytes && (scratch->bytes <= MN_SPARE || bytes >= scratch->bytes / 2)) return 1;
     if (bytes > scratch->limit) return 0;
     mn_pages_free(scratch->data, scratch->bytes);
     scratch->bytes = 0;

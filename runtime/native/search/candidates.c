@@ -14,12 +14,12 @@ void mn_candidates_take(const mn_model *m, mn_arena *arena, uint64_t positions, 
     *c = (mn_candidates){m->output, NULL, NULL, NULL, NULL, NULL, NULL, m->config.target_vocabulary};
     if (!m->shortlist.common) return;
     const uint64_t most = mn_most_candidates(m, positions);
-    c->weights = MN_TAKE(arena, int8_t, mn_times(most, m->width));
     c->scale = MN_TAKE(arena, float, most);
     c->bias = m->output_bias ? MN_TAKE(arena, float, most) : NULL;
     c->sums = MN_TAKE(arena, int32_t, most);
     c->tokens = MN_TAKE(arena, uint32_t, most);
     c->chosen = MN_TAKE(arena, uint8_t, MN_ROUND_UP(m->config.target_vocabulary));
+    c->weights = MN_TAKE(arena, int8_t, mn_times(most, m->width));
 }
 
 static void collect(const mn_model *m, const uint32_t *ids, uint32_t count, mn_candidates *c)

@@ -20,16 +20,17 @@ static double now(void)
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
-static void take_slot(const mn_search *search, mn_arena *arena, const mn_extent *extent, mn_slot *slot)
+static void take_slot(const mn_search *search, mn_arena arenas[MN_BUFFERS], const mn_extent *extent, mn_slot *slot)
 {
+    mn_arena *arena = arenas + MN_USED;
     const mn_model *m = search->model;
     const uint64_t beams = search->beams, steps = extent->steps, entries = mn_times(steps, beams);
     const int aligned = search->request->alignment != 0;
     mn_slot s = {.sentence = MN_NONE, .beams = search->beams};
     mn_cross_take(m, arena, extent->positions, &s.cross);
-    mn_candidates_take(m, arena, extent->positions, &s.candidates);
+    mn_candidates_take(m, arenas + MN_CANDIDATES, extent->positions, &s.candidates);
     s.banned = MN_TAKE(arena, uint32_t, (uint64_t)m->bad_count + search->request->forbidden_count);
-    s.cache = MN_TAKE(arena, float, mn_times(mn_times(m->config.decoder_layers, entries), 2 * m->decoder_inner));
+    s.cache = MN_TAKE(arenas + MN_CACHES, float, mn_times(mn_times(m->config.decoder_layers, entries), 2 * m->decoder_inner));
     s.attention = aligned ? MN_TAKE(arena, float, mn_times(beams, MN_ROUND_UP(extent->positions))) : NULL;
     s.history.tokens = MN_TAKE(arena, uint32_t, entries);
     s.history.running = MN_TAKE(arena, float, entries);
@@ -46,8 +47,9 @@ static void take_slot(const mn_search *search, mn_arena *arena, const mn_extent 
     if (arena->data) *slot = s;
 }
 
-void mn_search_take(mn_arena *arena, const mn_extent *extent, mn_search *search)
+void mn_search_take(mn_arena arenas[MN_BUFFERS], const mn_extent *extent, mn_search *search)
 {
+    mn_arena *arena = arenas + MN_USED;
     const mn_request *request = search->request;
     const uint64_t rows = mn_times(search->slot_count, search->beams), count = mn_times(request->sentences, request->n_best);
     mn_work_take(search->model, arena, rows > extent->positions ? rows : extent->positions,
@@ -58,7 +60,7 @@ void mn_search_take(mn_arena *arena, const mn_extent *extent, mn_search *search)
     search->logits = MN_TAKE(arena, float, mn_times(rows, search->stride));
     search->path = request->no_repeat_ngram ? MN_TAKE(arena, uint32_t, extent->steps) : NULL;
     for (uint32_t i = 0; i < search->slot_count; i++)
-        take_slot(search, arena, extent, arena->data ? search->slots + i : NULL);
+        take_slot(search, arenas, extent, arena->data ? search->slots + i : NULL);
     search->ids = MN_TAKE(arena, uint32_t *, count);
     search->token_scores = MN_TAKE(arena, float *, count);
     search->alignments = request->alignment ? MN_TAKE(arena, uint32_t *, count) : NULL;

@@ -40,6 +40,11 @@ typedef struct mn_slot {
     uint32_t ancestors_now;   /* which of the two */
 } mn_slot;
 
+/* Memory of a call: what is used from end to end; and two that are as large as it might come to, of which only the first
+   part is ever touched: keys and values up to the longest translation, and rows of the most candidates. In one buffer
+   they would begin elsewhere in every call, and touch all of its pages in time. */
+typedef enum mn_buffer { MN_USED, MN_CACHES, MN_CANDIDATES, MN_BUFFERS } mn_buffer;
+
 /* All of one call. */
 typedef struct mn_search {
     const mn_model *model;
@@ -66,7 +71,7 @@ typedef struct mn_extent {
     uint64_t tokens;    /* outputs altogether */
 } mn_extent;
 
-void mn_search_take(mn_arena *arena, const mn_extent *extent, mn_search *search);
+void mn_search_take(mn_arena arenas[MN_BUFFERS], const mn_extent *extent, mn_search *search);
 
 mn_status mn_search_run(mn_search *search, mn_error *error);
 
