@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from mobilenmt.runtime.text.sentences import writes_ordinals
@@ -13,6 +14,7 @@ from mobilenmt.runtime.text.sentences import writes_ordinals
 _RULES = Path(__file__).with_name("rules") / "lines.json"
 _NARROWEST = 40  # columns: what is narrower was hardly wrapped by a program (addresses, verse)
 _WIDEST = 120
+_ENDS = ".!?…:;\"'”’“»)"
 _HYPHENS = "-\u2010"
 _SOFT_HYPHEN = "\xad"
 
@@ -25,14 +27,14 @@ def marker_end(line: str, language: str = "") -> int:
         language: code of its language: in some ``3.`` is an ordinal before the name of a month or a small letter.
 
     Returns:
-        An offset; 0 if there is no such mark, or nothing but such marks.
+        An offset; 0 if there is no such mark, or no letter or digit behind it.
     """
     rules = _rules()
     found = rules.marker.match(line)
     if found is None:  # it matches the empty string too; this is for the type checker
         return 0
     end = found.end()
-    if end == 0 or end == len(line):
+    if end == 0 or not (line[end : end + 1].isalnum() or any(c.isalnum() for c in line[end:])):
         return 0
     if found["number"] is not None and found["number"].rstrip(" \xa0").endswith(".") and writes_ordinals(language):
         word = _WORD.match(line, end)
@@ -48,10 +50,12 @@ def unwrap(text: str) -> str:
     A line is joined with the next one if the first word of that would not have fitted into the widest line of the block
     (so it was moved down by a program, not by a writer), both are indented or quoted alike, and the next one begins
     with no bullet or number. Empty lines, tabs, lines with ``|``, two spaces or a backslash at the end keep lines
-    apart. A soft hyphen at the end of a line is taken out. Another hyphen before a small letter stays, without a space
-    behind it ("well-" "known"); it goes only if the text has the whole word elsewhere, and gets its space before words
-    like "and". Between Chinese or Japanese characters lines are joined without a space. The line end kept is that of
-    the last line.
+    apart, and a block stays as it is if a shorter line in it ends without a mark (an address).
+
+    A soft hyphen at the end of a line is taken out. Another hyphen before a small letter stays, without a space behind
+    it ("well-" "known"); it goes only if the text has the whole word elsewhere, and gets its space before words like
+    "and". Between Chinese or Japanese characters lines are joined without a space. The line end kept is that of the
+    last line.
     """
     lines = text.splitlines(keepends=True)
     if len(lines) < 2:
@@ -64,6 +68,9 @@ def unwrap(text: str) -> str:
             continue
         bare = [line.rstrip() for line in block]
         width = max((len(line) for line in bare if len(line.split(None, 2)) > 1), default=0)
+        if any(_breaks_off(line, after, width) for line, after in pairwise(bare)):
+            joined += block
+            continue
         parts: list[str] = []
         first = bare[0]
         for index, line in enumerate(bare):
@@ -141,6 +148,14 @@ def _goes_on(first: str, line: str, whole: str, following: str, width: int) -> b
     if _WIDE.match(words[-1]):
         return len(line) * 2 >= _NARROWEST and len(line) + word > width
     return _NARROWEST <= width <= _WIDEST and len(line) + 1 + word > width
+
+
+def _breaks_off(line: str, following: str, width: int) -> bool:
+    """Whether a line ends early, in the middle of a sentence: then a writer broke the lines, not a program."""
+    rest = _words_of(following)
+    if not rest or marker_end(rest) or line[-1] in _ENDS or _WIDE.match(line[-1]):
+        return False
+    return len(line) + 1 + len(rest.split(None, 1)[0]) <= width
 
 
 def _with_gap(start: str, following: str, words: frozenset[str]) -> str:

@@ -19,28 +19,12 @@ cut in half. Full stops of Chinese, Japanese and the Indic scripts need no white
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-_RULES = Path(__file__).with_name("rules") / "sentences"
+from mobilenmt.runtime.text.sentence_rules import SentenceRules
+
 _LOOK_BACK = 40  # characters before a full stop that its word is looked for in
 _LONGEST_WORD = 24  # characters of the next word
-_CLASSES = {"before": "b", "number": "n", "both": "o", "end": "e"}
-_PATTERNS = ("enumerator", "roman", "date", "reference", "speech_goes_on")
-_LISTS = (
-    "words",
-    "endings",
-    "headings",
-    "exclamations",
-    "starters",
-    "small_starters",
-    "speech",
-    "not_after_ellipsis",
-)
 
 
 def split(line: str, language: str = "") -> list[int]:
@@ -53,49 +37,16 @@ def split(line: str, language: str = "") -> list[int]:
     Returns:
         The offset behind each sentence, before the white space that follows, in order; empty if all is white space.
     """
-    return _Splitter.of(language).split(line)
+    return _splitter(language).split(line)
 
 
 def writes_ordinals(language: str) -> bool:
     """Whether a number with a full stop may be an ordinal in the language, as in German."""
-    return _Splitter.of(language).ordinals
+    return _splitter(language).ordinals
 
 
-@dataclass(frozen=True)
-class _Splitter:
-    """The rules of one language, ready for use."""
-
-    mark: re.Pattern[str]
-    """What a mark, an emoji or a smiley begins with: one class, since a search for that is fastest."""
-    marks: frozenset[str]
-    free: frozenset[str]
-    """Marks that need no white space behind them."""
-    smile: re.Pattern[str]
-    closers: frozenset[str]
-    quotes: frozenset[str]
-    openers: frozenset[str]
-    dashes: frozenset[str]
-    enumerator: re.Pattern[str]
-    roman: re.Pattern[str]
-    date: re.Pattern[str]
-    reference: re.Pattern[str]
-    speech_goes_on: re.Pattern[str]
-    classes: dict[str, str]
-    """Abbreviation, without its last full stop -> classes, each a letter of b(efore), n(umber), o (both), e(nd)."""
-    words: frozenset[str]
-    endings: frozenset[str]
-    headings: frozenset[str]
-    exclamations: frozenset[str]
-    starters: frozenset[str]
-    small_starters: frozenset[str]
-    speech: frozenset[str]
-    not_after_ellipsis: frozenset[str]
-    ordinals: bool
-
-    @staticmethod
-    def of(language: str) -> _Splitter:
-        code = language.replace("_", "-").partition("-")[0].lower()
-        return _load(code)
+class _Splitter(SentenceRules):
+    """Rules, and the scanner that follows them."""
 
     def split(self, line: str) -> list[int]:
         """As the function."""
@@ -168,7 +119,7 @@ class _Splitter:
         """Whether a sentence ends with marks from `first` and what closes it up to `end`, white space behind it."""
         if first - sentence < _LOOK_BACK:
             before = line[sentence:first].strip()
-            if marks == "." and self._is_number_of(before):
+            if marks == "." and self.is_number_of(before):
                 return False
             if not any(c.isalnum() for c in before):
                 return False
@@ -190,11 +141,6 @@ class _Splitter:
             return not lower and word.lower() not in self.not_after_ellipsis
         return self._full_stop_ends(line, sentence, first, begin, lower, starts, closed)
 
-    def _is_number_of(self, before: str) -> bool:
-        """Whether what stands before a full stop is the number of an item or a heading: 1, 2.3, A, IV, Chapter 3."""
-        heading, _, number = before.rpartition(" ")
-        return self.enumerator.match(number) is not None and (not heading or heading.lower() in self.headings)
-
     def _ends_loudly(
         self, line: str, sentence: int, first: int, begin: int, stop: int, word: str, starts: bool
     ) -> bool:
@@ -213,37 +159,19 @@ class _Splitter:
         letter = line[begin]
         word = _word_before(line, sentence, first)
         key = _chain(line, sentence, first, word)
-        kinds = self._classes_of(key) or self._classes_of(word)
+        kinds = self.classes_of(key) or self.classes_of(word)
         if "b" in kinds and not closed:
             return False
         if "n" in kinds and (letter.isdigit() or (letter in "§IVX" and not starts)):
             return False
         if lower:
             ordinary = not kinds or word.lower() in self.words
-            return ordinary and not (_is_initials(key) or word.isdigit() or self._is_ordinal(word))
+            return ordinary and not (_is_initials(key) or word.isdigit() or self.is_ordinal(word))
         if "e" in kinds:
             return True
         if "o" in kinds or "b" in kinds or _is_initials(key):
             return starts or (len(word) == 1 and self._is_pronoun(line, first, word))
-        return starts if self._is_ordinal(word) else True
-
-    def _is_ordinal(self, word: str) -> bool:
-        """Whether a number with a full stop may be "the third": 3, 24.12, XIV."""
-        if not self.ordinals:
-            return False
-        if word.isdigit():
-            return len(word) <= 3
-        return (self.date.match(word) or (len(word) > 1 and self.roman.match(word))) is not None
-
-    def _classes_of(self, word: str) -> str:
-        """The classes of an abbreviation: as it is written, else in small letters if it may begin a sentence so."""
-        found = self.classes.get(word)
-        if found is None and word[:1].isupper():
-            small = word.lower() if word.isupper() or "." in word else word[:1].lower() + word[1:]
-            found = self.classes.get(small)
-        if found is None and word[-3:] in self.endings:
-            return "no"
-        return found or ""
+        return starts if self.is_ordinal(word) else True
 
     def _is_pronoun(self, line: str, first: int, word: str) -> bool:
         """The English I behind a word in small letters: "Neither did I. Tom went home"."""
@@ -257,35 +185,8 @@ class _Splitter:
 
 
 @lru_cache(maxsize=16)
-def _load(code: str) -> _Splitter:
-    general = _read("all")
-    code = general["codes"].get(code, code)
-    own = _read(code) if code.isascii() and code.isalpha() and (_RULES / f"{code}.json").is_file() else {}
-    classes: dict[str, str] = {}
-    for name, letter in _CLASSES.items():
-        for word in own.get(name, general.get(name, "")).split():
-            classes[word] = classes.get(word, "") + letter
-    marks = general["marks"] + own.get("marks", "")
-    emoji = general["emoji_ranges"]
-    characters: dict[str, Any] = {key: frozenset(general[key]) for key in ("closers", "quotes", "openers", "dashes")}
-    patterns: dict[str, Any] = {key: re.compile(general[key]) for key in _PATTERNS}
-    words: dict[str, Any] = {key: frozenset(own.get(key, "").split()) for key in _LISTS}
-    return _Splitter(
-        mark=re.compile(f"[{re.escape(marks + general['free_marks'])}:;={emoji}]"),
-        marks=frozenset(marks),
-        free=frozenset(general["free_marks"]),
-        smile=re.compile(f"[{emoji}][{emoji}\ufe0f\u200d]*|{general['emoticon']}"),
-        classes=classes,
-        ordinals=code in general["ordinal_languages"].split(),
-        **characters,
-        **patterns,
-        **words,
-    )
-
-
-def _read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((_RULES / f"{name}.json").read_text(encoding="utf-8"))
-    return found
+def _splitter(language: str) -> _Splitter:
+    return _Splitter.of(language)
 
 
 def _skip_blank(line: str, at: int, stop: int) -> int:

@@ -125,6 +125,27 @@ def test_texts_and_options_mix_and_a_text_is_one_line(tiny_pack: Path) -> None:
     assert run("translate", "--be", 2, "x").returncode == 2
 
 
+def test_sentences_by_the_pack_or_by_an_option(tiny_pack: Path) -> None:
+    alone = [run("translate", "--pack", tiny_pack, text).stdout.strip() for text in ("the dog.", "Two cats.", "Where?")]
+    text = "the dog. Two cats. Where?"
+    by_sentence = run("translate", "--pack", tiny_pack, text).stdout.strip()
+    assert by_sentence == b" ".join(alone) == run("translate", "--pack", tiny_pack, "--split", text).stdout.strip()
+    whole = run("translate", "--pack", tiny_pack, "--no-split", text).stdout.strip()
+    assert whole != by_sentence and whole == run("translate", "--no-split", "--pack", tiny_pack, text).stdout.strip()
+
+
+def test_unwrap_gives_a_line_for_each_paragraph(tiny_pack: Path) -> None:
+    wrapped = (
+        "the dog sees the cat in the house here today and\nthe cat sees the dog there.\n\n- one\n- two\n\n"
+        "the dog sees the cat in the house here today and\nthe cat sees the dog there."
+    )
+    joined = wrapped.replace("and\n", "and ")
+    expected = run("translate", "--pack", tiny_pack, stdin=joined.encode()).stdout
+    assert run("translate", "--pack", tiny_pack, "--unwrap", stdin=wrapped.encode()).stdout == expected
+    assert run("translate", "--pack", tiny_pack, "--unwrap", stdin=f"{wrapped}\n".encode()).stdout == expected + b"\n"
+    assert expected.count(b"\n") == 5 and run("translate", "--pack", tiny_pack, "--unwrap").stdout == b""
+
+
 def test_invalid_utf8_in_an_argument_is_replaced(tiny_pack: Path) -> None:
     done = run("translate", "--pack", tiny_pack, "--json", "caf\udce9 x", "\udcff", "a\u2028b")
     assert done.stderr.count(b"\n") == 1 and b"warning" in done.stderr

@@ -31,6 +31,7 @@ PARTS = ("runtime", "export", "compression")
 # Bytes, installed.
 MAX_BYTES = {
     "engine": 200_000,  # runtime and front door, all that an app needs beside the library
+    "rules": 50_000,  # data that the engine reads: lists of abbreviations and the like
     "library": 300_000,  # the C core, compiled
     "exporter": 200_000,
     "pipeline": 500_000,
@@ -227,6 +228,8 @@ def part_of(name: str) -> str:
         return "pipeline"
     if name.startswith("mobilenmt/export/"):
         return "exporter"
+    if name.startswith("mobilenmt/runtime/text/rules/"):
+        return "rules"
     return "library" if name.endswith(LIBRARY.suffix) else "engine"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mobilenmt.runtime.errors import PackError
-from mobilenmt.runtime.manifest import FORMAT_VERSION, FileEntry, ModelInfo, TokenIds, parse_manifest
+from mobilenmt.runtime.manifest import FORMAT_VERSION, FileEntry, ModelInfo, Segmentation, TokenIds, parse_manifest
 from mobilenmt.runtime.pack import Pack
 from small_packs import make_folder, manifest
 
@@ -48,6 +48,17 @@ def test_manifest_has_the_documented_keys() -> None:
         "bad_token_ids": [7998],
         "max_length": 256,
     }
+
+
+def test_segmentation_is_optional_and_means_sentences(folder: Path) -> None:
+    """Packs that do not say were made of models of sentence pairs, which lose some of several sentences at once."""
+    assert manifest().to_dict()["segmentation"] == {"sentences": True}
+    edit(folder, lambda data: data.pop("segmentation"))
+    assert Pack.open(folder).manifest.segmentation == Segmentation(True)
+    edit(folder, lambda data: data.update(segmentation={"later": 1}))
+    assert Pack.open(folder).manifest.segmentation == Segmentation(True)
+    edit(folder, lambda data: data.update(segmentation={"sentences": False}))
+    assert Pack.open(folder).manifest.segmentation == Segmentation(False)
 
 
 HOSTILE_VALUES: list[tuple[str, object]] = [
@@ -108,6 +119,10 @@ HOSTILE_VALUES: list[tuple[str, object]] = [
     ("files", {"weights.bin": {"bytes": 5, "sha256": "0" * 63}}),
     ("files", {"weights.bin": {"bytes": 5, "sha256": "A" * 64}}),
     ("files", {"weights.bin": {"bytes": 5, "sha256": 0}}),
+    ("segmentation", None),
+    ("segmentation", True),
+    ("segmentation.sentences", 1),
+    ("segmentation.sentences", "yes"),
     ("card", "text"),
     ("card", None),
     ("tools", {"onnx": 1}),
