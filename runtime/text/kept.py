@@ -46,6 +46,9 @@ class Rule:
     edge: str = ""
     """``always``: at either end of a sentence it is no part of it (emoji); ``after_end``: only behind its last mark."""
 
+    signs: frozenset[str] = frozenset()
+    """Characters of which a text must have one for the rule to find anything; empty for no such condition."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise InputError(f"a rule's name is of small letters, figures and _, not {self.name!r}")
@@ -104,9 +107,11 @@ class Rules:
         """The spans to keep, in order, none overlapping another."""
         if self.quick is not None and not self.quick(text):
             return []
+        characters = frozenset(text)
         found = [
             (start, -end, rank)
             for rank, rule in enumerate(self.rules)
+            if not rule.signs or not rule.signs.isdisjoint(characters)
             for start, end in rule.find(text)
             if 0 <= start < end <= len(text)
         ]
@@ -131,14 +136,16 @@ def default_rules() -> Rules:
     rules = [
         Rule(
             item["name"],
-            _finder(item["name"], whole(item["pattern"]), whole(item["needs"])),
+            _finder(item["name"], whole(item["pattern"]), whole(item.get("hint", ""))),
             item.get("copied", False),
             item.get("either", ""),
             item.get("edge", ""),
+            frozenset(item.get("signs", "")),
         )
         for item in data["rules"]
     ]
-    return Rules(tuple(rules), re.compile(whole(data["any"])).search)
+    first, second = (re.compile(whole(pattern)).search for pattern in data["any"])
+    return Rules(tuple(rules), lambda text: first(text) or second(text))
 
 
 def find(text: str, rules: Rules | None = None) -> list[Kept]:
@@ -146,8 +153,8 @@ def find(text: str, rules: Rules | None = None) -> list[Kept]:
     return (default_rules() if rules is None else rules).find(text)
 
 
-def _finder(name: str, pattern: str, needs: str = "") -> Finder:
-    """What finds a pattern; `needs` is one that costs little and without which it cannot match."""
+def _finder(name: str, pattern: str, hint: str | None = None) -> Finder:
+    """What finds a pattern; where `hint`, one that costs little, finds nothing, it cannot match either."""
     compiled: list[re.Pattern[str]] = []  # at first use: compiling all patterns takes 40 ms, most texts need a few
 
     def compile_pattern() -> re.Pattern[str]:
@@ -157,9 +164,9 @@ def _finder(name: str, pattern: str, needs: str = "") -> Finder:
             raise InputError(f"rule {name}: not a regular expression: {error}") from None
         return compiled[0]
 
-    if not needs:
+    if hint is None:
         compile_pattern()  # a caller's: to be told now
-    possible = re.compile(needs).search if needs else None
+    possible = re.compile(hint).search if hint else None
 
     def spans(text: str) -> Iterable[tuple[int, int]]:
         if possible is not None and not possible(text):
