@@ -1,0 +1,131 @@
+"""Cuts off what stands at the ends of a sentence and is no part of it: emoji, what follows a colon, who is spoken to.
+
+What is cut off cannot be lost, and the model sees a plain sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mobilenmt.runtime.text.kept import Kept, Rules
+
+_END = ".!?…"
+_BREAKS = ("\\n", "\\r", "\\t")  # written out, as in the text of a program
+_AFTER = (": ", " - ", " – ", " — ", " | ", " · ", " → ")  # behind a span that begins a line: a label
+
+
+class Chunk(NamedTuple):
+    """A text to translate."""
+
+    text: str
+    kept: tuple[Kept, ...] = ()
+    open_end: bool = False
+    """The closing mark was put behind it for the model and comes off the translation: what follows has it."""
+
+    def fit(self, output: str) -> str:
+        """The output, closed as the text is."""
+        if not self.open_end and (not self.text or self.text[-1] in _END):
+            return output
+        bare = output.rstrip(_END)
+        return bare.rstrip() if bare and not output.endswith("..") else output
+
+
+def cut(text: str, kept: Sequence[Kept], rules: Rules) -> list[Chunk | str]:
+    """Cut a sentence into what is translated and what is copied; put together, they are the sentence (but for marks
+    that a chunk with ``open_end`` has too many)."""
+    if not kept:
+        return [Chunk(text)] if text else []
+    plan: list[Chunk | str] = []
+    start = 0
+    inside: list[Kept] = []
+    for span in kept:
+        if _is_break(text, span):
+            plan += [*_ends(text, start, span.start, inside, rules), text[span.start : span.end]]
+            start, inside = span.end, []
+        else:
+            inside.append(span)
+    return [*plan, *_ends(text, start, len(text), inside, rules)]
+
+
+def words(text: str) -> tuple[int, int]:
+    """Where the words of a text begin and end, marks included but no space; (0, 0) for a text without a letter."""
+    if not any(map(str.isalpha, text)):
+        return 0, 0
+    start = len(text) - len(text.lstrip())
+    end = len(text.rstrip())
+    while not text[start].isalnum() and text[start] not in "\"'“„‘(¿¡[":
+        start += 1
+    return start, end
+
+
+def _is_break(text: str, span: Kept) -> bool:
+    """Whether a span is a written-out line break between texts (a word in "Use \\n here" is none)."""
+    return text[span.start : span.end] in _BREAKS and (
+        text[span.end : span.end + 1].isalnum() or not text[max(0, span.start - 1) : span.start].isspace()
+    )
+
+
+def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules) -> list[Chunk | str]:
+    """Cut both ends off text[start:end]."""
+    spans = list(kept)
+    first, last = start, end
+    while spans and not text[first : spans[0].start].strip():
+        reach = _leading(text, spans[0], last, rules)
+        if reach is None:
+            break
+        first = reach
+        spans.pop(0)
+    mark = ""
+    while spans:
+        tail = text[spans[-1].end : last].strip()
+        if tail.strip(_END) or not _is_trailing(text, spans[-1], first, last, end, rules):
+            break
+        last = first + len(text[first : spans[-1].start].rstrip())
+        mark = mark or tail
+        spans.pop()
+    body = text[first:last]
+    left = len(body) - len(body.lstrip())
+    right = len(body.rstrip())
+    if not _has_words(text, first, last, spans):
+        return [text[start:end]] if end > start else []
+    core = body[left:right]
+    offset = first + left
+    moved = tuple(Kept(span.start - offset, span.end - offset, span.rule) for span in spans)
+    unclosed = bool(mark) and core[-1] not in _END + ":,;"
+    chunk = Chunk(core + mark, moved, True) if unclosed else Chunk(core, moved)
+    return [piece for piece in (text[start:offset], chunk, text[first + right : end]) if piece]
+
+
+def _leading(text: str, span: Kept, end: int, rules: Rules) -> int | None:
+    """Where the sentence goes on behind a span that begins it without being part of it, or None."""
+    behind = text[span.end : end]
+    if _edge(rules, span) == "always":
+        return span.end
+    for separator in _AFTER:
+        if behind.startswith(separator):
+            return span.end + len(separator)
+    if span.rule == "mention" and behind.startswith((", ", "! ")):
+        return span.end + 2
+    return None
+
+
+def _is_trailing(text: str, span: Kept, first: int, last: int, end: int, rules: Rules) -> bool:
+    before = text[first : span.start].rstrip()
+    edge = _edge(rules, span)
+    if edge == "always" or before.endswith(":"):
+        return bool(before)
+    return edge == "after_end" and (before.endswith(tuple(_END)) or last < end)
+
+
+def _edge(rules: Rules, span: Kept) -> str:
+    return next((rule.edge for rule in rules.rules if rule.name == span.rule), "")
+
+
+def _has_words(text: str, first: int, last: int, spans: Sequence[Kept]) -> bool:
+    done = first
+    for span in [*spans, Kept(last, last, "")]:
+        if any(map(str.isalpha, text[done : span.start])):
+            return True
+        done = span.end
+    return False
