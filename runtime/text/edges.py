@@ -11,7 +11,6 @@ from typing import NamedTuple
 from mobilenmt.runtime.text.kept import Kept, Rules
 
 _END = ".!?…"
-_BREAKS = ("\\n", "\\r", "\\t")  # written out, as in the text of a program
 _AFTER = (": ", " - ", " – ", " — ", " | ", " · ", " → ")  # behind a span that begins a line: a label
 
 
@@ -40,7 +39,7 @@ def cut(text: str, kept: Sequence[Kept], rules: Rules) -> list[Chunk | str]:
     start = 0
     inside: list[Kept] = []
     for span in kept:
-        if _is_break(text, span):
+        if rules.breaks is not None and rules.breaks(text[span.start : span.end]) and _parts(text, span):
             plan += [*_ends(text, start, span.start, inside, rules), text[span.start : span.end]]
             start, inside = span.end, []
         else:
@@ -59,11 +58,12 @@ def words(text: str) -> tuple[int, int]:
     return start, end
 
 
-def _is_break(text: str, span: Kept) -> bool:
-    """Whether a span is a written-out line break between texts (a word in "Use \\n here" is none)."""
-    return text[span.start : span.end] in _BREAKS and (
-        text[span.end : span.end + 1].isalnum() or not text[max(0, span.start - 1) : span.start].isspace()
-    )
+def _parts(text: str, span: Kept) -> bool:
+    """Whether a break stands between texts: a written-out one in "Use \\n here" is a word of the sentence."""
+    if text[span.start] == "<":
+        return True
+    behind = text[span.end : span.end + 1]
+    return behind.isalnum() or not (text[: span.start].endswith((" ", "\u00a0", '"', "'", "`")) and behind)
 
 
 def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules) -> list[Chunk | str]:
@@ -76,6 +76,9 @@ def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules) -
             break
         first = reach
         spans.pop(0)
+    if len(spans) > 1 and _wrapped(text, spans, first, last):
+        first, last = spans[0].end, spans[-1].start
+        spans = spans[1:-1]
     mark = ""
     while spans:
         tail = text[spans[-1].end : last].strip()
@@ -95,6 +98,13 @@ def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules) -
     unclosed = bool(mark) and core[-1] not in _END + ":,;"
     chunk = Chunk(core + mark, moved, True) if unclosed else Chunk(core, moved)
     return [piece for piece in (text[start:offset], chunk, text[first + right : end]) if piece]
+
+
+def _wrapped(text: str, spans: Sequence[Kept], first: int, last: int) -> bool:
+    """Whether a tag and its end stand around everything."""
+    opening, closing = text[first : spans[0].end].strip(), text[spans[-1].start : last].strip()
+    name = opening[1:].split(" ")[0].rstrip(">")
+    return opening[:1] == "<" and opening[1:2].isalpha() and closing == f"</{name}>" and opening.count("<") == 1
 
 
 def _leading(text: str, span: Kept, end: int, rules: Rules) -> int | None:
@@ -119,7 +129,8 @@ def _is_trailing(text: str, span: Kept, first: int, last: int, end: int, rules: 
 
 
 def _edge(rules: Rules, span: Kept) -> str:
-    return next((rule.edge for rule in rules.rules if rule.name == span.rule), "")
+    rule = rules.get(span.rule)
+    return "" if rule is None else rule.edge
 
 
 def _has_words(text: str, first: int, last: int, spans: Sequence[Kept]) -> bool:

@@ -46,6 +46,8 @@ class Rule:
     edge: str = ""
     """``always``: at either end of a sentence it is no part of it (emoji); ``after_end``: only behind its last mark."""
 
+    spaced: bool = False
+    """Where it touches a word ("<b>Save</b>") the model sees a space between."""
     signs: frozenset[str] = frozenset()
     """Characters of which a text must have one for the rule to find anything; empty for no such condition."""
 
@@ -67,11 +69,18 @@ class Rules:
     quick: Callable[[str], object] | None = None
     """Gives something true for every text in which one of the rules may find anything; None to ask each."""
 
+    breaks: Callable[[str], object] | None = None
+    """Gives something true for a span that parts two sentences: a written-out line break, ``<br>``."""
+
     def __getitem__(self, name: str) -> Rule:
-        for rule in self.rules:
-            if rule.name == name:
-                return rule
+        rule = self.get(name)
+        if rule is not None:
+            return rule
         raise InputError(f"no rule is named {name!r}; there are {', '.join(rule.name for rule in self.rules)}")
+
+    def get(self, name: str) -> Rule | None:
+        """The rule of a name, or None."""
+        return next((rule for rule in self.rules if rule.name == name), None)
 
     def without(self, *names: str) -> Rules:
         """The rules but for some.
@@ -95,13 +104,14 @@ class Rules:
         Args:
             name: what it is called in :class:`Kept` and by :meth:`without`.
             find: a regular expression, or a function that gives the start and end of each span in a text.
-            options: ``copied``, ``either``, ``edge`` of :class:`Rule`.
+            options: ``copied``, ``either``, ``edge``, ``spaced`` of :class:`Rule`.
 
         Raises:
             InputError: the expression is none, or a name or an option is not allowed.
         """
         rule = Rule(name, _finder(name, find) if isinstance(find, str) else find, **options)
-        return Rules((rule, *(other for other in self.rules if other.name != name)))
+        rules = (rule, *(other for other in self.rules if other.name != name))
+        return Rules(rules, None, self.breaks)
 
     def find(self, text: str) -> list[Kept]:
         """The spans to keep, in order, none overlapping another."""
@@ -140,12 +150,14 @@ def default_rules() -> Rules:
             item.get("copied", False),
             item.get("either", ""),
             item.get("edge", ""),
+            item.get("spaced", False),
             frozenset(item.get("signs", "")),
         )
         for item in data["rules"]
     ]
     first, second = (re.compile(whole(pattern)).search for pattern in data["any"])
-    return Rules(tuple(rules), lambda text: first(text) or second(text))
+    breaks = re.compile(whole(data["breaks"])).fullmatch
+    return Rules(tuple(rules), lambda text: first(text) or second(text), breaks)
 
 
 def find(text: str, rules: Rules | None = None) -> list[Kept]:

@@ -24,7 +24,7 @@ _MARKS = ".,;:!?…。，；：！？"
 _DASHES = "-‐‑–—"
 _SIGNS = frozenset("<>{}[]()$%_#@\\/=&|~^*+`⟦⟧«»‹›")
 _TOKEN = re.compile(r"[^\W_]+|\s+|.", re.DOTALL)
-_FARTHEST = 0.5
+_FARTHEST = 0.75
 """Of the letters of a sentence, how many a span may be moved by: German moves a verb to the end, and the beginning
 behind it."""
 _SHORT = 12  # letters: in so short a sentence, places tell nothing
@@ -45,6 +45,8 @@ class Mark(NamedTuple):
     """Likewise on the right."""
     either: str = ""
     """Two characters that may stand for one another; only for a span that stands for itself."""
+    spaced: bool = False
+    """A space was put between it and the word it touches."""
 
     @property
     def end(self) -> int:
@@ -123,17 +125,27 @@ def protect(
     done = length = 0
     for span in kept:
         body = text[span.start : span.end]
-        parts.append(text[done : span.start])
-        length += len(parts[-1])
+        gap = text[done : span.start]
+        if marks and marks[-1].spaced and gap[:1].isalnum():
+            gap = f" {gap}"
+        rule = rules.get(span.rule) if rules is not None else None
         stays = span.rule in copied
+        spaced = rule is not None and rule.spaced and not stays
+        if spaced and gap[-1:].isalnum():
+            gap += " "
+        parts.append(gap)
+        length += len(gap)
         placeholder = body if stays else free.pop()
-        either = rules[span.rule].either if stays and rules is not None else ""
+        either = rule.either if stays and rule is not None else ""
         before, after = text[max(0, span.start - 1) : span.start], text[span.end : span.end + 1]
-        marks.append(Mark(placeholder, body, length, before, after, either))
+        marks.append(Mark(placeholder, body, length, before, after, either, spaced))
         parts.append(placeholder)
         length += len(placeholder)
         done = span.end
-    return Protected("".join([*parts, text[done:]]), tuple(marks))
+    rest = text[done:]
+    if marks and marks[-1].spaced and rest[:1].isalnum():
+        rest = f" {rest}"
+    return Protected("".join([*parts, rest]), tuple(marks))
 
 
 def restore(output: str, protected: Protected) -> Restored:
@@ -157,18 +169,18 @@ def restore(output: str, protected: Protected) -> Restored:
         mark, gap = marks[index], gaps[number]
         if number:
             last = found[number - 1][2]
-            fitted = _fit_right(gap, marks[last].after, pieces[number])
+            fitted = _fit_right(gap, marks[last], pieces[number])
             if fitted is None:
                 misplaced.add(last)
             gap = gap if fitted is None else fitted
-        fixed = _fit_left(text + gap, mark.before)
+        fixed = _fit_left(text + gap, mark)
         if fixed is None:
             misplaced.add(index)
         text = (text + gap if fixed is None else fixed) + pieces[number]
     rest = gaps[-1]
     if found:
         last = found[-1][2]
-        fitted = _fit_right(rest, marks[last].after, "")
+        fitted = _fit_right(rest, marks[last], "")
         if fitted is None:
             misplaced.add(last)
         rest = rest if fitted is None else fitted
@@ -300,9 +312,12 @@ def _letters(text: str) -> int:
     return sum(map(str.isalnum, text))
 
 
-def _fit_left(left: str, before: str) -> str | None:
+def _fit_left(left: str, mark: Mark) -> str | None:
     """The text left of a span, joined to it or parted from it as in the source; None where it cannot be."""
     last = left[-1:]
+    before = mark.before
+    if mark.spaced and before.isalnum():
+        return left.rstrip()
     if not before or before.isspace():
         if last.isalnum() or (last and last in _MARKS + ")]}"):
             return left + " "
@@ -310,9 +325,12 @@ def _fit_left(left: str, before: str) -> str | None:
     return _joined(left, before, last, left.rstrip(), -1, _OPENING)
 
 
-def _fit_right(right: str, after: str, following: str) -> str | None:
+def _fit_right(right: str, mark: Mark, following: str) -> str | None:
     """Likewise the text on the right, up to the next span (``following``, empty for none)."""
     first = right[:1] or following[:1]
+    after = mark.after
+    if mark.spaced and after.isalnum():
+        return right.lstrip()
     if not after or after.isspace():
         return f" {right}" if first.isalnum() or (first and first in "([{") else right
     if after in _MARKS:
