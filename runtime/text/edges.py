@@ -22,8 +22,13 @@ class Chunk(NamedTuple):
     open_end: bool = False
     """The closing mark was put behind it for the model and comes off the translation: what follows has it."""
 
+    whole: bool = False
+    """It is a sentence as it was written, nothing cut off."""
+
     def fit(self, output: str) -> str:
-        """The output, closed as the text is."""
+        """The output, closed as the text is: models close what they take for a sentence."""
+        if self.whole:
+            return output
         if not self.open_end and (not self.text or self.text[-1] in _END):
             return output
         bare = output.rstrip(_END)
@@ -34,7 +39,7 @@ def cut(text: str, kept: Sequence[Kept], rules: Rules) -> list[Chunk | str]:
     """Cut a sentence into what is translated and what is copied; put together, they are the sentence (but for marks
     that a chunk with ``open_end`` has too many)."""
     if not kept:
-        return [Chunk(text)] if text else []
+        return [Chunk(text, whole=True)] if any(map(str.isalpha, text)) else [text] if text else []
     plan: list[Chunk | str] = []
     start = 0
     inside: list[Kept] = []
@@ -82,7 +87,7 @@ def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules) -
     mark = ""
     while spans:
         tail = text[spans[-1].end : last].strip()
-        if tail.strip(_END) or not _is_trailing(text, spans[-1], first, last, end, rules):
+        if tail.strip(_END) or not _is_trailing(text, spans, first, rules):
             break
         last = first + len(text[first : spans[-1].start].rstrip())
         mark = mark or tail
@@ -96,7 +101,7 @@ def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules) -
     offset = first + left
     moved = tuple(Kept(span.start - offset, span.end - offset, span.rule) for span in spans)
     unclosed = bool(mark) and core[-1] not in _END + ":,;"
-    chunk = Chunk(core + mark, moved, True) if unclosed else Chunk(core, moved)
+    chunk = Chunk(core + mark, moved, True) if unclosed else Chunk(core, moved, whole=len(core) == len(text))
     return [piece for piece in (text[start:offset], chunk, text[first + right : end]) if piece]
 
 
@@ -120,12 +125,18 @@ def _leading(text: str, span: Kept, end: int, rules: Rules) -> int | None:
     return None
 
 
-def _is_trailing(text: str, span: Kept, first: int, last: int, end: int, rules: Rules) -> bool:
-    before = text[first : span.start].rstrip()
-    edge = _edge(rules, span)
-    if edge == "always" or before.endswith(":"):
-        return bool(before)
-    return edge == "after_end" and (before.endswith(tuple(_END)) or last < end)
+def _is_trailing(text: str, spans: Sequence[Kept], first: int, rules: Rules) -> bool:
+    """Whether the last span stands behind the sentence, not in it."""
+    edge = _edge(rules, spans[-1])
+    if edge == "always":
+        return True
+    at = spans[-1].start
+    for span in reversed(spans[:-1]):  # over others that stand behind it: "Nice! #sun #beach"
+        if text[span.end : at].strip() or not _edge(rules, span):
+            break
+        at = span.start
+    before = text[first:at].rstrip()
+    return before.endswith(":") or (edge == "after_end" and before.endswith(tuple(_END)))
 
 
 def _edge(rules: Rules, span: Kept) -> str:

@@ -120,8 +120,7 @@ class Keeper:
         for form, copied, beams in self._attempts():
             tried: list[tuple[_Job, Protected]] = []
             for job in waiting:
-                spans = job.chunk.kept if copied else merged(job.chunk.text, job.chunk.kept)
-                protected = protect(job.chunk.text, spans, form, self._rules, copied)
+                protected = self._protect(job.chunk, form, copied)
                 if protected is not None and (beams > 1 or job.best is None or protected != job.best[1]):
                     tried.append((job, protected))
             found = self._translate([protected.text for _, protected in tried], beams) if tried else []
@@ -132,6 +131,11 @@ class Keeper:
                 return
         self._parts([job for job in waiting if not _placed(job)])
 
+    def _protect(self, chunk: Chunk, form: Form, copied: frozenset[str]) -> Protected | None:
+        if not chunk.kept:
+            return Protected(chunk.text, ())
+        return protect(chunk.text, merged(chunk.text, chunk.kept, copied), form, self._rules, copied)
+
     def _attempts(self) -> Iterator[tuple[Form, frozenset[str], int]]:
         yield self._forms[0], self._copied, 1
         for form in self._forms:
@@ -140,6 +144,9 @@ class Keeper:
 
     def _take(self, job: _Job, protected: Protected, outputs: Sequence[Output]) -> None:
         """Take the first output in which every span is in place; remember the best of the others."""
+        if not protected.marks:
+            job.text, job.outputs = job.chunk.fit(outputs[0].text), [outputs[0]]
+            return
         for output in outputs:
             restored = restore(output.text, protected)
             if restored.ok:
@@ -166,11 +173,13 @@ class Keeper:
             job.flags = ("parts",)
 
 
-def merged(text: str, kept: Sequence[Kept]) -> list[Kept]:
-    """Spans that touch one another, or with one space between, made one: fewer placeholders."""
+def merged(text: str, kept: Sequence[Kept], apart: frozenset[str] = frozenset()) -> list[Kept]:
+    """Spans that touch one another, or with one space between, made one (but for the rules `apart`): fewer
+    placeholders."""
     spans: list[Kept] = []
     for span in kept:
-        if spans and text[spans[-1].end : span.start] in ("", " "):
+        alone = span.rule in apart or (bool(spans) and spans[-1].rule in apart)
+        if spans and not alone and text[spans[-1].end : span.start] in ("", " "):
             spans[-1] = Kept(spans[-1].start, span.end, spans[-1].rule)
         else:
             spans.append(span)
