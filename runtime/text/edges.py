@@ -52,14 +52,16 @@ def cut(text: str, kept: Sequence[Kept], rules: Rules) -> list[Chunk | str]:
     return [*plan, *_ends(text, start, len(text), inside, rules)]
 
 
-def words(text: str) -> tuple[int, int]:
-    """Where the words of a text begin and end, marks included but no space; (0, 0) for a text without a letter."""
-    if not any(map(str.isalpha, text)):
-        return 0, 0
-    start = len(text) - len(text.lstrip())
-    end = len(text.rstrip())
-    while not text[start].isalnum() and text[start] not in "\"'“„‘(¿¡[":
+def words(text: str, start: int, end: int, kept: Sequence[Kept]) -> tuple[int, int]:
+    """Where in text[start:end] the words begin and end, spans and marks included but no space; the same place twice
+    where nothing but spans has a letter."""
+    if not _has_words(text, start, end, kept):
+        return start, start
+    first, last = (kept[0].start, kept[-1].end) if kept else (end, start)
+    while start < first and not text[start].isalnum() and text[start] not in "\"'“„‘(¿¡[":
         start += 1
+    while end > last and text[end - 1].isspace():
+        end -= 1
     return start, end
 
 

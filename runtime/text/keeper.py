@@ -73,7 +73,13 @@ class _Job:
     text: str = ""
     flags: tuple[str, ...] = ()
     outputs: list[Output] = field(default_factory=list)
-    best: tuple[Restored, Protected, Output] | None = None
+    done: bool = False
+    best: tuple[Restored, Protected, Output, Sequence[Kept]] | None = None
+    """The least bad try, and the spans it had marks for."""
+
+    def finish(self, text: str, *flags: str) -> None:
+        """Take a text for the translation."""
+        self.text, self.flags, self.done = self.chunk.fit(text), flags, True
 
 
 class Keeper:
@@ -118,23 +124,19 @@ class Keeper:
     def _work(self, jobs: Sequence[_Job]) -> None:
         waiting = list(jobs)
         for form, copied, beams in self._attempts():
-            tried: list[tuple[_Job, Protected]] = []
+            tried: list[tuple[_Job, Protected, Sequence[Kept]]] = []
             for job in waiting:
-                protected = self._protect(job.chunk, form, copied)
+                spans = merged(job.chunk.text, job.chunk.kept, copied)
+                protected = protect(job.chunk.text, spans, form, self._rules, copied)
                 if protected is not None and (beams > 1 or job.best is None or protected != job.best[1]):
-                    tried.append((job, protected))
-            found = self._translate([protected.text for _, protected in tried], beams) if tried else []
-            for (job, protected), outputs in zip(tried, found, strict=True):
-                self._take(job, protected, outputs)
-            waiting = [job for job in waiting if not job.outputs]
+                    tried.append((job, protected, spans))
+            found = self._translate([protected.text for _, protected, _ in tried], beams) if tried else []
+            for (job, protected, marked), outputs in zip(tried, found, strict=True):
+                _take(job, protected, marked, outputs)
+            waiting = [job for job in waiting if not job.done]
             if not waiting:
                 return
         self._parts([job for job in waiting if not _placed(job)])
-
-    def _protect(self, chunk: Chunk, form: Form, copied: frozenset[str]) -> Protected | None:
-        if not chunk.kept:
-            return Protected(chunk.text, ())
-        return protect(chunk.text, merged(chunk.text, chunk.kept, copied), form, self._rules, copied)
 
     def _attempts(self) -> Iterator[tuple[Form, frozenset[str], int]]:
         yield self._forms[0], self._copied, 1
@@ -142,35 +144,26 @@ class Keeper:
             yield form, frozenset(), 1
         yield self._forms[0], frozenset(), _BEAMS
 
-    def _take(self, job: _Job, protected: Protected, outputs: Sequence[Output]) -> None:
-        """Take the first output in which every span is in place; remember the best of the others."""
-        if not protected.marks:
-            job.text, job.outputs = job.chunk.fit(outputs[0].text), [outputs[0]]
-            return
-        for output in outputs:
-            restored = restore(output.text, protected)
-            if restored.ok:
-                job.text = job.chunk.fit(restored.text)
-                job.outputs = [output]
-                return
-            if job.best is None or restored.faults < job.best[0].faults:
-                job.best = restored, protected, output
-
     def _parts(self, jobs: Sequence[_Job]) -> None:
-        """Translate what stands between the spans, each stretch alone."""
-        plans = [_between(job.chunk) for job in jobs]
-        texts = [text for plan in plans for text, translated in plan if translated]
-        queue = iter(self._translate(texts, 1) if texts else [])
+        """Translate apart what stands between the spans that got lost; what holds others goes through all of this."""
+        plans = [_around_lost(job) for job in jobs]
+        self._work([piece for plan in plans for piece in plan if isinstance(piece, _Job)])
         for job, plan in zip(jobs, plans, strict=True):
-            text = ""
-            for piece, translated in plan:
-                if translated:
-                    output = next(queue)[0]
-                    job.outputs.append(output)
-                    piece = _as_part(piece, output.text)
-                text += piece
-            job.text = job.chunk.fit(text)
-            job.flags = ("parts",)
+            parts = [piece for piece in plan if isinstance(piece, _Job)]
+            job.outputs = [output for part in parts for output in part.outputs]
+            job.finish("".join(piece.text if isinstance(piece, _Job) else piece for piece in plan), "parts")
+
+
+def _take(job: _Job, protected: Protected, spans: Sequence[Kept], outputs: Sequence[Output]) -> None:
+    """Take the first output in which every span is in place; remember the best of the others."""
+    for output in outputs:
+        restored = restore(output.text, protected) if protected.marks else Restored(output.text)
+        if restored.ok:
+            job.outputs = [output]
+            job.finish(restored.text)
+            return
+        if job.best is None or restored.faults < job.best[0].faults:
+            job.best = restored, protected, output, spans
 
 
 def merged(text: str, kept: Sequence[Kept], apart: frozenset[str] = frozenset()) -> list[Kept]:
@@ -190,31 +183,40 @@ def _placed(job: _Job) -> bool:
     """Put what is missing where the links of the best output say."""
     if job.best is None or not job.best[2].links:
         return False
-    _, protected, output = job.best
+    _, protected, output, _ = job.best
     restored = restore(place(output.text, protected, output.links), protected)
-    if not restored.ok:
-        return False
-    job.text, job.flags, job.outputs = job.chunk.fit(restored.text), ("placed",), [output]
-    return True
+    if restored.ok:
+        job.outputs = [output]
+        job.finish(restored.text, "placed")
+    return restored.ok
 
 
-def _between(chunk: Chunk) -> list[tuple[str, bool]]:
-    """Stretches of a text and whether to translate them; spaces and spans not."""
-    pieces: list[tuple[str, bool]] = []
+def _around_lost(job: _Job) -> list[_Job | str]:
+    """The stretches of a text between the spans that the best output has lost or moved, as jobs, and these spans."""
+    text = job.chunk.text
+    spans: Sequence[Kept] = merged(text, job.chunk.kept)
+    lost = set(range(len(spans)))
+    if job.best is not None:
+        restored, _, _, tried = job.best
+        faulty = {*restored.missing, *restored.doubled, *restored.misplaced}
+        if faulty:
+            spans, lost = tried, faulty
+    plan: list[_Job | str] = []
     done = 0
-    for span in [*merged(chunk.text, chunk.kept), Kept(len(chunk.text), len(chunk.text), "")]:
-        gap = chunk.text[done : span.start]
-        start, end = words(gap)
-        pieces += [(gap[:start], False), (gap[start:end], start < end), (gap[end:], False)]
-        pieces.append((chunk.text[span.start : span.end], False))
-        done = span.end
-    return [piece for piece in pieces if piece[0]]
-
-
-def _as_part(source: str, output: str) -> str:
-    """An output without a closing mark that its source lacks: models close what looks like a sentence."""
-    output = output.strip()
-    return output if source[-1] in _END else output.rstrip(_END) or output
+    inside: list[Kept] = []
+    for index, span in enumerate([*spans, Kept(len(text), len(text), "")]):
+        if index < len(spans) and index not in lost:
+            inside.append(span)
+            continue
+        start, end = words(text, done, span.start, inside)
+        if start < end:
+            moved = tuple(Kept(item.start - start, item.end - start, item.rule) for item in inside)
+            plan += [text[done:start], _Job(Chunk(text[start:end], moved)), text[end : span.start]]
+        else:
+            plan.append(text[done : span.start])
+        plan.append(text[span.start : span.end])
+        done, inside = span.end, []
+    return plan
 
 
 def _assemble(plan: Sequence[_Job | str]) -> Result:

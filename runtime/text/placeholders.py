@@ -23,6 +23,9 @@ _QUOTES = "\"'`“”„‟‘’‚‛«»‹›"
 _MARKS = ".,;:!?…。，；：！？"
 _DASHES = "-‐‑–—"
 _SIGNS = frozenset("<>{}[]()$%_#@\\/=&|~^*+`⟦⟧«»‹›")
+_NUMBER = re.compile("[0-9]{3}")
+_FIGURES = re.compile("[0-9]+")
+_NAME = re.compile("[A-Z]{2,}")
 _TOKEN = re.compile(r"[^\W_]+|\s+|.", re.DOTALL)
 _FARTHEST = 0.75
 """Of the letters of a sentence, how many a span may be moved by: German moves a verb to the end, and the beginning
@@ -276,8 +279,10 @@ def _is_leftover(rest: str, protected: Protected) -> bool:
     for sign in _SIGNS.intersection("".join(own)):
         if rest.count(sign) > source.count(sign):
             return True
-    words = {word for item in own for word in re.findall("[A-Z]{2,}|[0-9]{3,}", item)}
-    return any(word in rest and word not in source for word in words)
+    if any(_NUMBER.search(item) for item in own) and not set(_FIGURES.findall(rest)) <= set(_FIGURES.findall(source)):
+        return True  # a number that nobody wrote: a garbled placeholder
+    names = {name for item in own for name in _NAME.findall(item)}
+    return any(name in rest and name not in source for name in names)
 
 
 # -- places -----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ other way round, where at least three words stood on the other side; and nothing
 (``pytest -s -m slow tests/runtime/text/test_kept_cases.py``) is where the figures in the documentation come from.
 
 The second model is the same pack taken for one of which nothing is known: with the forms of placeholders for such
-models, none of which it was trained to copy.
+models: it was trained to copy numbers, not as placeholders, and none of the others.
 """
 
 from __future__ import annotations
@@ -83,9 +83,7 @@ def report(name: str, cases: list[tuple[str, list[tuple[int, int]]]], results: l
             unflagged += not result.flags
             print(f"{source!r} -> {result.text!r} {result.flags}: {'; '.join(found)}")
     flags = Counter(flag for result in results for flag in result.flags)
-    print(
-        f"{name}: {len(cases) - wrong} of {len(cases)} right, {wrong - unflagged} wrong and flagged; flags {dict(flags)}"
-    )
+    print(f"{name}: {len(cases) - wrong} of {len(cases)} right, {wrong - unflagged} wrong and flagged; {dict(flags)}")
     return wrong, unflagged
 
 
