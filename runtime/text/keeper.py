@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mobilenmt.runtime.text.edges import Chunk, cut, words
+from mobilenmt.runtime.text.forms import Form, Placeholders
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules
-from mobilenmt.runtime.text.placeholders import Form, Protected, Restored, check_form, protect, restore
+from mobilenmt.runtime.text.placeholders import Protected, Restored, protect, restore
 from mobilenmt.runtime.text.placing import Link, place
 
 _BEAMS = 4
@@ -32,27 +33,6 @@ class Output(NamedTuple):
 
 Translate = Callable[[list[str], int], list[list[Output]]]
 """Texts and the number of translations wanted of each, to translations, best first; 1 means greedily."""
-
-
-@dataclass(frozen=True)
-class Placeholders:
-    """What a model does with placeholders: the key ``placeholders`` of pack.json."""
-
-    forms: tuple[Form, ...] = ()
-    """Forms to try in turn; empty for the default."""
-    copied: frozenset[str] = frozenset()
-    """Names of rules whose spans the model copies by itself, besides those that say so."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "forms", tuple(check_form(form) for form in self.forms) or DEFAULT_FORMS)
-
-
-DEFAULT_FORMS: tuple[Form, ...] = (
-    ("71046", "82053", "93168", "14275", "25387", "36492", "47519", "58624"),
-    "[#]",
-    ("AB-7104", "CD-8205", "EF-9316", "GH-1427", "JK-2538", "LM-3649", "NP-4752", "QR-5863"),
-)
-"""For a model of which nothing is known."""
 
 
 class Result(NamedTuple):
@@ -101,9 +81,9 @@ class Keeper:
     ) -> None:
         self._translate = translate
         self._rules = default_rules() if rules is None else rules
-        self._forms = (placeholders or Placeholders()).forms
+        self._forms = (placeholders or Placeholders()).tried
         self._copied = frozenset(rule.name for rule in self._rules.rules if rule.copied)
-        self._copied |= (placeholders or Placeholders()).copied
+        self._copied |= frozenset((placeholders or Placeholders()).copied)
         self._extra = extra
 
     def find(self, text: str) -> list[Kept]:

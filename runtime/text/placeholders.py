@@ -1,7 +1,6 @@
 """Puts placeholders for kept spans into a text, and the spans back into its translation; says what went wrong.
 
-Pure functions. A *form* is how placeholders look: a text with ``#`` for the number (``<x id="#"/>``), or a list of
-ready ones (``AB-7104``, ``CD-8205``, …) that look like words to a model which never saw a placeholder.
+Pure functions.
 """
 
 from __future__ import annotations
@@ -12,10 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.text.forms import Form
 from mobilenmt.runtime.text.kept import Kept, Rules
-
-Form = str | tuple[str, ...]
 
 _OPENING = "([{<⟨（［｛«‹„“‘\"'`»›"  # » and › open a quotation in German books
 _CLOSING = ")]}>⟩）］｝»›”“’\"'`«‹"
@@ -86,23 +83,6 @@ class Restored:
     def faults(self) -> int:
         """How much went wrong, to choose among several."""
         return 3 * len(self.missing) + 2 * len(self.doubled) + len(self.misplaced) + 2 * self.leftover
-
-
-def check_form(form: object) -> Form:
-    """Give the form if it is one.
-
-    Raises:
-        InputError: it has no number, is empty, or lists one placeholder twice.
-    """
-    if isinstance(form, str):
-        if form.count("#") != 1 or form != form.strip() or len(form) > 40:
-            raise InputError(f"a form of placeholders is up to 40 characters with one #, not {form!r}")
-        return form
-    if not isinstance(form, list | tuple) or not form or not all(isinstance(item, str) and item for item in form):
-        raise InputError(f"a form of placeholders is a text with # or a list of texts, not {form!r}")
-    if len(set(form)) < len(form):
-        raise InputError(f"the placeholders of a form must differ: {form!r}")
-    return tuple(form)
 
 
 def protect(

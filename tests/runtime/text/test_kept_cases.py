@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from marked import unmarked
-from mobilenmt.runtime.text.keeper import Keeper, Output, Placeholders, Result
+from mobilenmt.runtime.text.forms import TRAINED_FORM, Placeholders
+from mobilenmt.runtime.text.keeper import Keeper, Output, Result
 from mobilenmt.runtime.text.kept import find
 from mobilenmt.runtime.translator import Translator
 from places import ROOT
@@ -27,7 +28,7 @@ _QUOTES = "\"'„“”‚‘’«»‹›"
 CASES = [
     unmarked(line) for line in (Path(__file__).parent / "data" / "kept.txt").read_text(encoding="utf-8").splitlines()
 ]
-OURS = Placeholders(('<x id="#"/>', *Placeholders().forms))
+OURS = Placeholders((TRAINED_FORM,))
 UNKNOWN = Placeholders()
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.text.forms import Form, check_form
 from mobilenmt.runtime.text.kept import default_rules, find
-from mobilenmt.runtime.text.placeholders import Form, Protected, check_form, protect, restore
+from mobilenmt.runtime.text.placeholders import Protected, protect, restore
 
 TAGS = '<x id="#"/>'
 NUMBERS = frozenset({"number", "decimal"})
