@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from random import Random
 
@@ -13,6 +14,7 @@ from mobilenmt.compression.core.pairs import Pair
 from mobilenmt.compression.core.settings import from_mapping
 from mobilenmt.compression.dataset import augment_copy, augment_text
 from mobilenmt.compression.dataset.augment import SHARES, Augmenter, AugmentSettings
+from mobilenmt.compression.dataset.augment_kept import KeptMaker
 from mobilenmt.compression.dataset.word_pairs import associated_words, single_words
 
 PAIRS = [Pair(*pair, "toy") for pair in make_pairs(3000)]
@@ -24,6 +26,41 @@ def only(pairs: list[Pair], seed: int = 1, **shares: object) -> list[tuple[str, 
     settings = AugmentSettings(**{**NONE, **shares})  # type: ignore[arg-type]
     augmenter = Augmenter(settings, seed, languages=EN_DE, pairs=lambda: pairs)
     return [made for pair in pairs for made in augmenter.augment(pair)]
+
+
+# --- what must be kept ----------------------------------------------------------------------------------------------
+
+
+def test_words_that_translate_one_another_give_way_to_numbered_placeholders() -> None:
+    words = [Pair("dog", "Hund"), Pair("house", "Haus"), Pair("old", "alt"), Pair("old", "alte"), Pair("sees", "sieht")]
+    make = KeptMaker(words, "de")
+    pair = Pair("The dog sees the old house of Peter", "Peters altes Haus sieht der Hund")
+    seen = Counter[int]()
+    for seed in range(300):
+        made = make(pair, Random(seed))
+        assert made is not None
+        sides = [re.findall(r'<x id="(\d)"/>|[{[%]+(\d)(?:\}\}?|\]|\$s)', side) for side in (made.source, made.target)]
+        source, target = ([int("".join(found)) for found in side] for side in sides)
+        assert source == list(range(len(source)))  # numbered as the source has them
+        assert sorted(target) == source
+        seen[len(source)] += 1
+        assert ("Hund" in made.target) == ("dog" in made.source)
+        assert ("sieht" in made.target) == ("sees" in made.source)
+        assert "altes" in made.target and "old" in made.source  # no translation that stands there
+    assert set(seen) == {1, 2, 3}
+
+
+def test_a_word_with_two_translations_in_the_sentence_stays() -> None:
+    make = KeptMaker([Pair("old", "alt"), Pair("old", "betagt")])
+    assert make(Pair("old", "alt und betagt"), Random(1)) is None
+    assert make(Pair("old and old", "alt"), Random(1)) is None
+    assert make(Pair("old {x}", "alt {x}"), Random(1)) is None
+
+
+def test_shared_names_need_no_dictionary() -> None:
+    made = KeptMaker([])(Pair("I saw Maria in 2012", "Ich sah Maria 2012"), Random(3))
+    assert made is not None
+    assert "Maria" not in made.source or "2012" not in made.source
 
 
 # --- letters and marks ----------------------------------------------------------------------------------------------
