@@ -1,8 +1,9 @@
 """Placeholders as the runtime puts them in for what must be kept: several in a sentence, numbered from 0.
 
-The runtime (``mobilenmt.runtime.text.keeper``) takes any span out of a sentence, not only names: so any words that
-translate one another give way here. Which do, a dictionary of single words says; names and numbers that both sides
-share need none. Several at once are what a small model loses first.
+The runtime (``mobilenmt.runtime.text.keeper``) takes any span out of a sentence, not only names. So words that
+translate one another give way here: a dictionary of single words says which do; names and numbers that both sides share
+need none. What is kept stands for a thing, nearly always: where the target writes nouns with a capital, only they give
+way. Several at once are what a small model loses first, so most sentences with room for one alone are passed over.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from mobilenmt.compression.dataset.augment_text import COPIED
 from mobilenmt.runtime.text.forms import TRAINED_FORM
 
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*|\d+")
-_FORMS = ("{#}", "[#]", "%#$s", "{{#}}")
+_FORMS = ("{#}", "[#]", "{{#}}")
 """Forms of others, besides ours."""
 _OURS = 0.7
 _COUNTS = (1, 1, 2, 2, 3, 3, 4, 5)
+_PASSED_OVER = 0.7
 _QUOTED = 0.15
 _SIGNS = (('"', '"'), ('"', '"'), ("“", "”"), ("(", ")"))
+_CAPITAL_NOUNS = ("de", "lb")
+_SHORT = 4  # letters: shorter words are mostly such as hold a sentence together
 _GERMAN = {"“": "„", "”": "“"}
 
 
@@ -44,9 +48,10 @@ class KeptMaker:
         if COPIED.search(pair.source) or COPIED.search(pair.target):
             return None
         places = self._places(pair)
-        if not places:
+        wanted = random.choice(_COUNTS)
+        if not places or (len(places) < wanted and random.random() < _PASSED_OVER):
             return None
-        chosen = sorted(random.sample(places, min(len(places), random.choice(_COUNTS))))
+        chosen = sorted(random.sample(places, min(len(places), wanted)))
         form = TRAINED_FORM if random.random() < _OURS else random.choice(_FORMS)
         quoted = random.randrange(len(chosen)) if random.random() < _QUOTED else -1
         signs = random.choice(_SIGNS)
@@ -65,11 +70,15 @@ class KeptMaker:
         sources, targets = _once(pair.source), _once(pair.target)
         found: list[tuple[tuple[int, int], tuple[int, int]]] = []
         taken: set[str] = set()
+        capitals = self._target_language[:2] in _CAPITAL_NOUNS
         shared = {token.lower() for token in shared_tokens(pair)}
         for word, place in sources.items():
             fits = [other for other in targets if other in self._translations.get(word, ())]
             if word in shared and word in targets:
                 fits = [word]
+            else:
+                fits = [other for other in fits if len(word) >= _SHORT or not word.isalpha()]
+                fits = [other for other in fits if not capitals or pair.target[targets[other][0]].isupper()]
             if len(fits) == 1 and fits[0] not in taken:  # of two translations nobody knows which
                 taken.add(fits[0])
                 found.append((place, targets[fits[0]]))

@@ -32,35 +32,37 @@ def only(pairs: list[Pair], seed: int = 1, **shares: object) -> list[tuple[str, 
 
 
 def test_words_that_translate_one_another_give_way_to_numbered_placeholders() -> None:
-    words = [Pair("dog", "Hund"), Pair("house", "Haus"), Pair("old", "alt"), Pair("old", "alte"), Pair("sees", "sieht")]
+    words = [Pair("horse", "Pferd"), Pair("house", "Haus"), Pair("small", "klein"), Pair("sees", "sieht")]
     make = KeptMaker(words, "de")
-    pair = Pair("The dog sees the old house of Peter", "Peters altes Haus sieht der Hund")
+    pair = Pair("The horse sees the small house of Maria", "Bei Maria sieht das Pferd ein klein gewordenes Haus")
     seen = Counter[int]()
     for seed in range(300):
         made = make(pair, Random(seed))
-        assert made is not None
+        if made is None:
+            continue  # four or five were wanted
         sides = [re.findall(r'<x id="(\d)"/>|[{[%]+(\d)(?:\}\}?|\]|\$s)', side) for side in (made.source, made.target)]
         source, target = ([int("".join(found)) for found in side] for side in sides)
         assert source == list(range(len(source)))  # numbered as the source has them
         assert sorted(target) == source
         seen[len(source)] += 1
-        assert ("Hund" in made.target) == ("dog" in made.source)
-        assert ("sieht" in made.target) == ("sees" in made.source)
-        assert "altes" in made.target and "old" in made.source  # no translation that stands there
+        assert ("Pferd" in made.target) == ("horse" in made.source)
+        assert ("Bei Maria " in made.target) == ("Maria" in made.source)
+        assert "sieht" in made.target and "klein" in made.target  # German writes nouns with a capital
     assert set(seen) == {1, 2, 3}
 
 
 def test_a_word_with_two_translations_in_the_sentence_stays() -> None:
-    make = KeptMaker([Pair("old", "alt"), Pair("old", "betagt")])
-    assert make(Pair("old", "alt und betagt"), Random(1)) is None
-    assert make(Pair("old and old", "alt"), Random(1)) is None
-    assert make(Pair("old {x}", "alt {x}"), Random(1)) is None
+    make = KeptMaker([Pair("jolly", "gai"), Pair("jolly", "joyeux")], "fr")
+    assert any(make(Pair("jolly", "gai"), Random(seed)) for seed in range(9))
+    assert not any(make(Pair("jolly", "gai et joyeux"), Random(seed)) for seed in range(9))
+    assert not any(make(Pair("jolly and jolly", "gai"), Random(seed)) for seed in range(9))
+    assert not any(make(Pair("jolly {x}", "gai {x}"), Random(seed)) for seed in range(9))
 
 
 def test_shared_names_need_no_dictionary() -> None:
-    made = KeptMaker([])(Pair("I saw Maria in 2012", "Ich sah Maria 2012"), Random(3))
-    assert made is not None
-    assert "Maria" not in made.source or "2012" not in made.source
+    pair = Pair("I saw Maria in 2012", "Ich sah Maria 2012")
+    made = {m.target for seed in range(30) if (m := KeptMaker([])(pair, Random(seed))) is not None}
+    assert {'Ich sah <x id="0"/> <x id="1"/>', 'Ich sah <x id="0"/> 2012', 'Ich sah Maria <x id="0"/>'} <= made
 
 
 # --- letters and marks ----------------------------------------------------------------------------------------------
