@@ -16,6 +16,7 @@ from mobilenmt.export.writer import PackWriter
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.manifest import ModelInfo, PackManifest, Segmentation, TokenIds
 from mobilenmt.runtime.pack import Pack
+from mobilenmt.runtime.text.forms import Placeholders
 
 if TYPE_CHECKING:
     from mobilenmt.export.shortlist import Shortlist
@@ -33,6 +34,7 @@ def export(
     source_language: str | None = None,
     target_language: str | None = None,
     card: dict[str, Any] | None = None,
+    placeholders: Placeholders | None = None,
     shortlist: Shortlist | bool = True,
     sentences: bool = True,
     report: Callable[[str], None] = lambda line: None,
@@ -48,6 +50,7 @@ def export(
         name: the pack's name; by default that of ``out``.
         source_language, target_language: codes; by default from the tokenizer's configuration or a name like ``en-de``.
         card: what people should know: ``description``, ``licence``, ``training_data``, ``scores``, ``notes``.
+        placeholders: which forms the model was trained to copy; None where it was trained on none, as OPUS-MT.
         shortlist: candidates for the output layer; True for those of a shortlist.npz beside the checkpoint's weights,
             if there is one and the pack is int8; False for all tokens.
         sentences: whether hosts are to translate sentence by sentence, as a model of sentence pairs needs it.
@@ -93,6 +96,7 @@ def export(
             ),
             generation=loaded.generation,
             segmentation=Segmentation(sentences),
+            placeholders=placeholders or Placeholders(),
             card=card or {},
             tools=_tools(),
         )

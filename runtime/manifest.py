@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, TypeVar, cast
 
 from mobilenmt.runtime.checks import integer, json_object, parse_json, shown, text
 from mobilenmt.runtime.errors import PackError
+from mobilenmt.runtime.text.forms import Placeholders
 
 FORMAT = "mobilenmt-pack"
 FORMAT_VERSION = (2, 1)
@@ -187,6 +188,8 @@ class PackManifest:
     generation: GenerationDefaults
     segmentation: Segmentation = Segmentation()
     """Optional in pack.json."""
+    placeholders: Placeholders = field(default_factory=Placeholders)
+    """Optional in pack.json: how what must be kept goes through the model."""
     files: dict[str, FileEntry] = field(default_factory=dict)
     """By file name; pack.json itself is not among them."""
     card: dict[str, Any] = field(default_factory=dict)
@@ -234,12 +237,13 @@ class PackManifest:
         if top.get("format") != FORMAT:
             raise PackError(f'format: expected "{FORMAT}", found {shown(top.get("format"))}; this is no pack')
         version = _version(top.get("format_version"))
-        values = _pick(cls, {"card": {}, "tools": {}, "segmentation": {}, **top})
+        values = _pick(cls, {"card": {}, "tools": {}, "segmentation": {}, "placeholders": {}, **top})
         values["format_version"] = version
         values["model"] = _within("model", ModelInfo.from_dict, values["model"])
         values["tokens"] = _within("tokens", TokenIds.from_dict, values["tokens"])
         values["generation"] = _within("generation", GenerationDefaults.from_dict, values["generation"])
         values["segmentation"] = _within("segmentation", Segmentation.from_dict, values["segmentation"])
+        values["placeholders"] = _within("placeholders", Placeholders.from_dict, values["placeholders"])
         files = json_object("files", values["files"])
         values["files"] = {check_file_name(n): _within(f"files.{n}", FileEntry.from_dict, e) for n, e in files.items()}
         return cls(**values)
@@ -249,7 +253,9 @@ class PackManifest:
         values = {"format": FORMAT, "format_version": "{}.{}".format(*self.format_version)}
         sections = {**vars(self), "files": {name: entry.to_dict() for name, entry in self.files.items()}}
         del sections["format_version"]
-        return values | {k: item.to_dict() if isinstance(item, _Section) else item for k, item in sections.items()}
+        return values | {
+            k: item.to_dict() if isinstance(item, _Section | Placeholders) else item for k, item in sections.items()
+        }
 
 
 def parse_manifest(content: bytes) -> PackManifest:

@@ -22,6 +22,7 @@ from mobilenmt.compression.core.hashing import Hasher
 from mobilenmt.compression.core.pairs import Pair
 from mobilenmt.compression.core.settings import shown
 from mobilenmt.compression.dataset import augment_copy, augment_text
+from mobilenmt.compression.dataset.augment_kept import KeptMaker
 from mobilenmt.compression.dataset.word_pairs import associated_words, single_words
 
 _WORD_PAIRS = 100_000  # single words kept in memory at most
@@ -46,6 +47,9 @@ class AugmentSettings:
     """One to three emoji at the same place of both sides."""
     placeholders: float = 0.02
     """``{name}``, ``%s``, ``{{0}}``, ``<b>…</b>`` and the like at the same place of both sides."""
+    kept: float = 0.02
+    """One to five placeholders as the runtime puts them in for what must be kept (mostly ``<x id="0"/>``), in the place
+    of words that translate one another: shared names and numbers, and what the single words of the corpus tell."""
     numbers: float = 0.01
     """A number of both sides replaced by another; times, versions, telephone numbers, codes."""
     addresses: float = 0.01
@@ -93,7 +97,7 @@ class Augmenter:
         self._languages = languages
         self._before: deque[Pair] = deque(maxlen=_MEMORY)
         self._words: list[Pair] = []
-        if settings.words and pairs is not None:
+        if (settings.words or settings.kept) and pairs is not None:
             self._words = _collect_words(pairs)
         self._words_left = _REPEATS * len(self._words)
         kinds: dict[str, Callable[[Pair, Random], Pair | None]] = {
@@ -103,6 +107,7 @@ class Augmenter:
             "no_end_punctuation": lambda pair, _: augment_text.without_end(pair),
             "emoji": augment_copy.with_emoji,
             "placeholders": augment_copy.with_placeholder,
+            "kept": KeptMaker(self._words if settings.kept else (), languages[1]),
             "numbers": augment_copy.with_number,
             "addresses": augment_copy.with_address,
             "words": self._word,

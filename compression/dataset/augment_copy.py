@@ -62,7 +62,7 @@ def with_placeholder(pair: Pair, random: Random) -> Pair | None:
     if COPIED.search(pair.source) or COPIED.search(pair.target):
         return None
     if random.random() < 0.6:
-        shared = _shared(pair)
+        shared = shared_tokens(pair)
         if not shared:
             return None
         random.shuffle(shared)
@@ -93,7 +93,7 @@ def with_number(pair: Pair, random: Random) -> Pair | None:
     if chance < 0.2:
         number = _number(random)
         return _both(pair, lambda text: f"{text} ({number})")
-    numbers = [token for token in _shared(pair) if token.isascii() and token.isdigit() and token[0] != "0"]
+    numbers = [token for token in shared_tokens(pair) if token.isascii() and token.isdigit() and token[0] != "0"]
     numbers = [token for token in numbers if token != "1"]  # one apple, 7 apples
     if not numbers:
         return None
@@ -123,7 +123,7 @@ def _both(pair: Pair, change: Callable[[str], str]) -> Pair:
     return pair._replace(source=change(pair.source), target=change(pair.target))
 
 
-def _shared(pair: Pair) -> list[str]:
+def shared_tokens(pair: Pair) -> list[str]:
     """Names and numbers that stand exactly once in each side, in the order of the source."""
     source, target = _TOKEN.findall(pair.source), _TOKEN.findall(pair.target)
     openings = {source[0], target[0]} if source and target else set()

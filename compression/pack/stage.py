@@ -12,6 +12,8 @@ from mobilenmt.compression.core.context import Context, Stage
 from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.stage import StageResult, run_stage
 from mobilenmt.compression.pack.shortlist import ShortlistSettings, sample_lines
+from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.text.forms import TRAINED_FORM, Placeholders
 
 if TYPE_CHECKING:
     from mobilenmt.export.shortlist import Shortlist
@@ -36,12 +38,19 @@ class ExportSettings:
     sentences: bool = True
     """Whether hosts are to cut texts into sentences for the model, as one needs that learned from pairs of sentences;
     false for one whose pairs hold several sentences each."""
+    placeholders: tuple[str, ...] = (TRAINED_FORM,)
+    """Forms of placeholders that the student was trained to copy (``augment.placeholders``), the best first; # stands
+    for their number. The pack says so, and hosts use them for what must be kept."""
     card: Path | None = None
     """JSON file with what people should know: description, licence, training_data, scores, notes."""
 
     def __post_init__(self) -> None:
         if self.max_bytes is not None and self.max_bytes < 1:
             raise RecipeError(f"max_bytes: expected at least 1, found {self.max_bytes}")
+        try:
+            Placeholders(self.placeholders)
+        except InputError as error:
+            raise RecipeError(f"placeholders: {error}") from None
         if self.shortlist_sentences < 0:
             raise RecipeError(f"shortlist_sentences: expected 0 or more, found {self.shortlist_sentences}")
 
@@ -92,6 +101,7 @@ def run(
         "checkpoint": checkpoint,
         "name": name,
         "languages": "-".join(languages),
+        "placeholders": json.dumps(settings.placeholders),
         "card": json.dumps(card, sort_keys=True, ensure_ascii=False),
     }
 
@@ -109,6 +119,7 @@ def run(
             source_language=languages[0],
             target_language=languages[1],
             card=card,
+            placeholders=Placeholders(settings.placeholders),
             shortlist=shortlist or False,
             sentences=settings.sentences,
             report=told.append,

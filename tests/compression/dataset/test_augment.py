@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from random import Random
 
@@ -13,6 +14,7 @@ from mobilenmt.compression.core.pairs import Pair
 from mobilenmt.compression.core.settings import from_mapping
 from mobilenmt.compression.dataset import augment_copy, augment_text
 from mobilenmt.compression.dataset.augment import SHARES, Augmenter, AugmentSettings
+from mobilenmt.compression.dataset.augment_kept import KeptMaker
 from mobilenmt.compression.dataset.word_pairs import associated_words, single_words
 
 PAIRS = [Pair(*pair, "toy") for pair in make_pairs(3000)]
@@ -24,6 +26,43 @@ def only(pairs: list[Pair], seed: int = 1, **shares: object) -> list[tuple[str, 
     settings = AugmentSettings(**{**NONE, **shares})  # type: ignore[arg-type]
     augmenter = Augmenter(settings, seed, languages=EN_DE, pairs=lambda: pairs)
     return [made for pair in pairs for made in augmenter.augment(pair)]
+
+
+# --- what must be kept ----------------------------------------------------------------------------------------------
+
+
+def test_words_that_translate_one_another_give_way_to_numbered_placeholders() -> None:
+    words = [Pair("horse", "Pferd"), Pair("house", "Haus"), Pair("small", "klein"), Pair("sees", "sieht")]
+    make = KeptMaker(words, "de")
+    pair = Pair("The horse sees the small house of Maria", "Bei Maria sieht das Pferd ein klein gewordenes Haus")
+    seen = Counter[int]()
+    for seed in range(300):
+        made = make(pair, Random(seed))
+        if made is None:
+            continue  # four or five were wanted
+        sides = [re.findall(r'<x id="(\d)"/>|[{[%]+(\d)(?:\}\}?|\]|\$s)', side) for side in (made.source, made.target)]
+        source, target = ([int("".join(found)) for found in side] for side in sides)
+        assert source == list(range(len(source)))  # numbered as the source has them
+        assert sorted(target) == source
+        seen[len(source)] += 1
+        assert ("Pferd" in made.target) == ("horse" in made.source)
+        assert ("Bei Maria " in made.target) == ("Maria" in made.source)
+        assert "sieht" in made.target and "klein" in made.target  # German writes nouns with a capital
+    assert set(seen) == {1, 2, 3}
+
+
+def test_a_word_with_two_translations_in_the_sentence_stays() -> None:
+    make = KeptMaker([Pair("jolly", "gai"), Pair("jolly", "joyeux")], "fr")
+    assert any(make(Pair("jolly", "gai"), Random(seed)) for seed in range(9))
+    assert not any(make(Pair("jolly", "gai et joyeux"), Random(seed)) for seed in range(9))
+    assert not any(make(Pair("jolly and jolly", "gai"), Random(seed)) for seed in range(9))
+    assert not any(make(Pair("jolly {x}", "gai {x}"), Random(seed)) for seed in range(9))
+
+
+def test_shared_names_need_no_dictionary() -> None:
+    pair = Pair("I saw Maria in 2012", "Ich sah Maria 2012")
+    made = {m.target for seed in range(30) if (m := KeptMaker([])(pair, Random(seed))) is not None}
+    assert {'Ich sah <x id="0"/> <x id="1"/>', 'Ich sah <x id="0"/> 2012', 'Ich sah Maria <x id="0"/>'} <= made
 
 
 # --- letters and marks ----------------------------------------------------------------------------------------------

@@ -1,0 +1,155 @@
+"""Cuts off what stands at the ends of a sentence and is no part of it: emoji, what follows a colon, who is spoken to.
+
+What is cut off cannot be lost, and the model sees a plain sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mobilenmt.runtime.text.kept import Kept, Rules
+
+_END = ".!?…"
+_AFTER = (": ", " - ", " – ", " — ", " | ", " · ", " → ")  # behind a span that begins a line: a label
+
+
+class Chunk(NamedTuple):
+    """A text to translate."""
+
+    text: str
+    kept: tuple[Kept, ...] = ()
+    open_end: bool = False
+    """The closing mark was put behind it for the model and comes off the translation: what follows has it."""
+
+    whole: bool = False
+    """It is a sentence as it was written, nothing cut off."""
+
+    def fit(self, output: str) -> str:
+        """The output, closed as the text is: models close what they take for a sentence."""
+        if self.whole:
+            return output
+        if not self.open_end and (not self.text or self.text[-1] in _END):
+            return output
+        bare = output.rstrip(_END)
+        return bare.rstrip() if bare and not output.endswith("..") else output
+
+
+def cut(text: str, kept: Sequence[Kept], rules: Rules) -> list[Chunk | str]:
+    """Cut a sentence into what is translated and what is copied; put together, they are the sentence (but for marks
+    that a chunk with ``open_end`` has too many)."""
+    if not kept:
+        return [Chunk(text, whole=True)] if any(map(str.isalpha, text)) else [text] if text else []
+    plan: list[Chunk | str] = []
+    start = 0
+    inside: list[Kept] = []
+    for span in kept:
+        if rules.breaks is not None and rules.breaks(text[span.start : span.end]) and _parts(text, span):
+            plan += [*_ends(text, start, span.start, inside, rules), text[span.start : span.end]]
+            start, inside = span.end, []
+        else:
+            inside.append(span)
+    return [*plan, *_ends(text, start, len(text), inside, rules)]
+
+
+def words(text: str, start: int, end: int, kept: Sequence[Kept]) -> tuple[int, int]:
+    """Where in text[start:end] the words begin and end, spans and marks included but no space; the same place twice
+    where nothing but spans has a letter."""
+    if not _has_words(text, start, end, kept):
+        return start, start
+    first, last = (kept[0].start, kept[-1].end) if kept else (end, start)
+    while start < first and not text[start].isalnum() and text[start] not in "\"'“„‘(¿¡[":
+        start += 1
+    while end > last and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _parts(text: str, span: Kept) -> bool:
+    """Whether a break stands between texts: a written-out one in "Use \\n here" is a word of the sentence."""
+    if text[span.start] == "<":
+        return True
+    behind = text[span.end : span.end + 1]
+    return behind.isalnum() or not (text[: span.start].endswith((" ", "\u00a0", '"', "'", "`")) and behind)
+
+
+def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules) -> list[Chunk | str]:
+    """Cut both ends off text[start:end]."""
+    spans = list(kept)
+    first, last = start, end
+    while spans and not text[first : spans[0].start].strip():
+        reach = _leading(text, spans[0], last, rules)
+        if reach is None:
+            break
+        first = reach
+        spans.pop(0)
+    if len(spans) > 1 and _wrapped(text, spans, first, last):
+        first, last = spans[0].end, spans[-1].start
+        spans = spans[1:-1]
+    mark = ""
+    while spans:
+        tail = text[spans[-1].end : last].strip()
+        if tail.strip(_END) or not _is_trailing(text, spans, first, rules):
+            break
+        last = first + len(text[first : spans[-1].start].rstrip())
+        mark = mark or tail
+        spans.pop()
+    body = text[first:last]
+    left = len(body) - len(body.lstrip())
+    right = len(body.rstrip())
+    if not _has_words(text, first, last, spans):
+        return [text[start:end]] if end > start else []
+    core = body[left:right]
+    offset = first + left
+    moved = tuple(Kept(span.start - offset, span.end - offset, span.rule) for span in spans)
+    unclosed = bool(mark) and core[-1] not in _END + ":,;"
+    chunk = Chunk(core + mark, moved, True) if unclosed else Chunk(core, moved, whole=len(core) == len(text))
+    return [piece for piece in (text[start:offset], chunk, text[first + right : end]) if piece]
+
+
+def _wrapped(text: str, spans: Sequence[Kept], first: int, last: int) -> bool:
+    """Whether a tag and its end stand around everything."""
+    opening, closing = text[first : spans[0].end].strip(), text[spans[-1].start : last].strip()
+    name = opening[1:].split(" ")[0].rstrip(">")
+    return opening[:1] == "<" and opening[1:2].isalpha() and closing == f"</{name}>" and opening.count("<") == 1
+
+
+def _leading(text: str, span: Kept, end: int, rules: Rules) -> int | None:
+    """Where the sentence goes on behind a span that begins it without being part of it, or None."""
+    behind = text[span.end : end]
+    if _edge(rules, span) == "always":
+        return span.end
+    for separator in _AFTER:
+        if behind.startswith(separator):
+            return span.end + len(separator)
+    if span.rule == "mention" and behind.startswith((", ", "! ")):
+        return span.end + 2
+    return None
+
+
+def _is_trailing(text: str, spans: Sequence[Kept], first: int, rules: Rules) -> bool:
+    """Whether the last span stands behind the sentence, not in it."""
+    edge = _edge(rules, spans[-1])
+    if edge == "always":
+        return True
+    at = spans[-1].start
+    for span in reversed(spans[:-1]):  # over others that stand behind it: "Nice! #sun #beach"
+        if text[span.end : at].strip() or not _edge(rules, span):
+            break
+        at = span.start
+    before = text[first:at].rstrip()
+    return before.endswith(":") or (edge == "after_end" and before.endswith(tuple(_END)))
+
+
+def _edge(rules: Rules, span: Kept) -> str:
+    rule = rules.get(span.rule)
+    return "" if rule is None else rule.edge
+
+
+def _has_words(text: str, first: int, last: int, spans: Sequence[Kept]) -> bool:
+    done = first
+    for span in [*spans, Kept(last, last, "")]:
+        if any(map(str.isalpha, text[done : span.start])):
+            return True
+        done = span.end
+    return False

@@ -1,0 +1,206 @@
+"""Translates sentences so that what must be kept comes out as it was, by trying until it does.
+
+A sentence with something to keep goes through the model with placeholders. The output is checked; where a span is
+lost, doubled, or moved to another end, another form of placeholders is tried, then a beam, then links between words
+of the source and of the output say where it belongs; at worst the text is translated in parts around the spans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mobilenmt.runtime.text.edges import Chunk, cut, words
+from mobilenmt.runtime.text.forms import Form, Placeholders
+from mobilenmt.runtime.text.kept import Kept, Rules, default_rules
+from mobilenmt.runtime.text.placeholders import Protected, Restored, protect, restore
+from mobilenmt.runtime.text.placing import Link, place
+
+_BEAMS = 4
+_END = ".!?…"
+
+
+class Output(NamedTuple):
+    """One translation of a text."""
+
+    text: str
+    links: Sequence[Link] = ()
+    """(source start, source end, target start, target end) of words that translate one another, where known."""
+    origin: object = None
+    """Whatever the host wants to find again in :class:`Result`."""
+
+
+Translate = Callable[[list[str], int], list[list[Output]]]
+"""Texts and the number of translations wanted of each, to translations, best first; 1 means greedily."""
+
+
+class Result(NamedTuple):
+    """What a sentence became."""
+
+    text: str
+    flags: tuple[str, ...] = ()
+    """``placed``: a span was put back where the links say; ``parts``: the sentence was translated in parts."""
+    outputs: tuple[Output, ...] = ()
+    """The outputs that it is made of."""
+
+
+@dataclass
+class _Job:
+    """A stretch of a sentence on its way."""
+
+    chunk: Chunk
+    text: str = ""
+    flags: tuple[str, ...] = ()
+    outputs: list[Output] = field(default_factory=list)
+    done: bool = False
+    best: tuple[Restored, Protected, Output, Sequence[Kept]] | None = None
+    """The least bad try, and the spans it had marks for."""
+
+    def finish(self, text: str, *flags: str) -> None:
+        """Take a text for the translation."""
+        self.text, self.flags, self.done = self.chunk.fit(text), flags, True
+
+
+class Keeper:
+    """Translates with a callback, and keeps what `rules` find.
+
+    Args:
+        translate: gives translations of texts, several at once.
+        rules: what is kept; None for all rules of :func:`default_rules`.
+        placeholders: what the model does with placeholders; None for the default.
+        extra: further spans of a text (characters that the model never saw, say). Those that overlap are left out.
+    """
+
+    def __init__(
+        self,
+        translate: Translate,
+        rules: Rules | None = None,
+        placeholders: Placeholders | None = None,
+        extra: Callable[[str], Sequence[Kept]] | None = None,
+    ) -> None:
+        self._translate = translate
+        self._rules = default_rules() if rules is None else rules
+        self._forms = (placeholders or Placeholders()).tried
+        self._copied = frozenset(rule.name for rule in self._rules.rules if rule.copied)
+        self._copied |= frozenset((placeholders or Placeholders()).copied)
+        self._extra = extra
+
+    def find(self, text: str) -> list[Kept]:
+        """The spans of a text, by the rules and by `extra`."""
+        kept = self._rules.find(text)
+        if self._extra is None or not (extra := self._extra(text)):
+            return kept
+        free = [span for span in extra if all(span.end <= k.start or k.end <= span.start for k in kept)]
+        return sorted([*kept, *free])
+
+    def run(self, sentences: Sequence[str]) -> list[Result]:
+        """Translate sentences; a text without words comes back as it is."""
+        plans = [cut(text, self.find(text), self._rules) for text in sentences]
+        jobs = [[_Job(piece) if isinstance(piece, Chunk) else piece for piece in plan] for plan in plans]
+        self._work([job for plan in jobs for job in plan if isinstance(job, _Job)])
+        return [_assemble(plan) for plan in jobs]
+
+    def _work(self, jobs: Sequence[_Job]) -> None:
+        waiting = list(jobs)
+        for form, copied, beams in self._attempts():
+            tried: list[tuple[_Job, Protected, Sequence[Kept]]] = []
+            for job in waiting:
+                spans = merged(job.chunk.text, job.chunk.kept, copied)
+                protected = protect(job.chunk.text, spans, form, self._rules, copied)
+                if protected is not None and (beams > 1 or job.best is None or protected != job.best[1]):
+                    tried.append((job, protected, spans))
+            found = self._translate([protected.text for _, protected, _ in tried], beams) if tried else []
+            for (job, protected, marked), outputs in zip(tried, found, strict=True):
+                _take(job, protected, marked, outputs)
+            waiting = [job for job in waiting if not job.done]
+            if not waiting:
+                return
+        self._parts([job for job in waiting if not _placed(job)])
+
+    def _attempts(self) -> Iterator[tuple[Form, frozenset[str], int]]:
+        yield self._forms[0], self._copied, 1
+        for form in self._forms:
+            yield form, frozenset(), 1
+        yield self._forms[0], frozenset(), _BEAMS
+
+    def _parts(self, jobs: Sequence[_Job]) -> None:
+        """Translate apart what stands between the spans that got lost; what holds others goes through all of this."""
+        plans = [_around_lost(job) for job in jobs]
+        self._work([piece for plan in plans for piece in plan if isinstance(piece, _Job)])
+        for job, plan in zip(jobs, plans, strict=True):
+            parts = [piece for piece in plan if isinstance(piece, _Job)]
+            job.outputs = [output for part in parts for output in part.outputs]
+            job.finish("".join(piece.text if isinstance(piece, _Job) else piece for piece in plan), "parts")
+
+
+def _take(job: _Job, protected: Protected, spans: Sequence[Kept], outputs: Sequence[Output]) -> None:
+    """Take the first output in which every span is in place; remember the best of the others."""
+    for output in outputs:
+        restored = restore(output.text, protected) if protected.marks else Restored(output.text)
+        if restored.ok:
+            job.outputs = [output]
+            job.finish(restored.text)
+            return
+        if job.best is None or restored.faults < job.best[0].faults:
+            job.best = restored, protected, output, spans
+
+
+def merged(text: str, kept: Sequence[Kept], apart: frozenset[str] = frozenset()) -> list[Kept]:
+    """Spans that touch one another, or with one space between, made one (but for the rules `apart`): fewer
+    placeholders."""
+    spans: list[Kept] = []
+    for span in kept:
+        alone = span.rule in apart or (bool(spans) and spans[-1].rule in apart)
+        if spans and not alone and text[spans[-1].end : span.start] in ("", " "):
+            spans[-1] = Kept(spans[-1].start, span.end, spans[-1].rule)
+        else:
+            spans.append(span)
+    return spans
+
+
+def _placed(job: _Job) -> bool:
+    """Put what is missing where the links of the best output say."""
+    if job.best is None or not job.best[2].links:
+        return False
+    _, protected, output, _ = job.best
+    restored = restore(place(output.text, protected, output.links), protected)
+    if restored.ok:
+        job.outputs = [output]
+        job.finish(restored.text, "placed")
+    return restored.ok
+
+
+def _around_lost(job: _Job) -> list[_Job | str]:
+    """The stretches of a text between the spans that the best output has lost or moved, as jobs, and these spans."""
+    text = job.chunk.text
+    spans: Sequence[Kept] = merged(text, job.chunk.kept)
+    lost = set(range(len(spans)))
+    if job.best is not None:
+        restored, _, _, tried = job.best
+        faulty = {*restored.missing, *restored.doubled, *restored.misplaced}
+        if faulty:
+            spans, lost = tried, faulty
+    plan: list[_Job | str] = []
+    done = 0
+    inside: list[Kept] = []
+    for index, span in enumerate([*spans, Kept(len(text), len(text), "")]):
+        if index < len(spans) and index not in lost:
+            inside.append(span)
+            continue
+        start, end = words(text, done, span.start, inside)
+        if start < end:
+            moved = tuple(Kept(item.start - start, item.end - start, item.rule) for item in inside)
+            plan += [text[done:start], _Job(Chunk(text[start:end], moved)), text[end : span.start]]
+        else:
+            plan.append(text[done : span.start])
+        plan.append(text[span.start : span.end])
+        done, inside = span.end, []
+    return plan
+
+
+def _assemble(plan: Sequence[_Job | str]) -> Result:
+    text = "".join(piece.text if isinstance(piece, _Job) else piece for piece in plan)
+    jobs = [piece for piece in plan if isinstance(piece, _Job)]
+    flags = dict.fromkeys(flag for job in jobs for flag in job.flags)
+    return Result(text, tuple(flags), tuple(output for job in jobs for output in job.outputs))

@@ -1,0 +1,188 @@
+"""Finds what a translation keeps as it is: addresses, placeholders, code, numbers and the like, by named rules.
+
+The rules are data (``rules/kept.json``), in regular expressions that Python, JavaScript (with the ``u`` flag), Java and
+ICU read alike: no ``\\w``, ``\\d``, ``\\b`` (they differ), no inline flags, look-behind of one width only. Each pattern
+takes linear time: it begins where nothing of its own kind stands before it, and what repeats in it is unambiguous.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mobilenmt.runtime.errors import InputError
+
+_SET = re.compile("«([A-Z]+)»")
+_NAME = re.compile("[a-z][a-z0-9_]{0,40}")
+_EDGES = ("", "after_end", "always")
+
+Finder = Callable[[str], Iterable[tuple[int, int]]]
+"""Text to the start and end of each span."""
+
+
+class Kept(NamedTuple):
+    """A span text[start:end] that a translation keeps."""
+
+    start: int
+    end: int
+    rule: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One kind of span."""
+
+    name: str
+    find: Finder
+    copied: bool = False
+    """Models copy it by themselves: it goes through the model as it is, and is checked afterwards."""
+    either: str = ""
+    """Two characters that may stand for one another in the output ("3.5", "3,5"), or none."""
+    edge: str = ""
+    """``always``: at either end of a sentence it is no part of it (emoji); ``after_end``: only behind its last mark."""
+
+    spaced: bool = False
+    """Where it touches a word ("<b>Save</b>") the model sees a space between."""
+    signs: frozenset[str] = frozenset()
+    """Characters of which a text must have one for the rule to find anything; empty for no such condition."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise InputError(f"a rule's name is of small letters, figures and _, not {self.name!r}")
+        if self.edge not in _EDGES:
+            raise InputError(f"rule {self.name}: edge must be one of {', '.join(map(repr, _EDGES))}, not {self.edge!r}")
+        if len(self.either) not in (0, 2):
+            raise InputError(f"rule {self.name}: either must be two characters or none, not {self.either!r}")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Rules in order of precedence. Of overlapping spans the one that starts first counts, then the longest one, then
+    the one of the earlier rule."""
+
+    rules: tuple[Rule, ...]
+    quick: Callable[[str], object] | None = None
+    """Gives something true for every text in which one of the rules may find anything; None to ask each."""
+
+    breaks: Callable[[str], object] | None = None
+    """Gives something true for a span that parts two sentences: a written-out line break, ``<br>``."""
+
+    def __getitem__(self, name: str) -> Rule:
+        rule = self.get(name)
+        if rule is not None:
+            return rule
+        raise InputError(f"no rule is named {name!r}; there are {', '.join(rule.name for rule in self.rules)}")
+
+    def get(self, name: str) -> Rule | None:
+        """The rule of a name, or None."""
+        return next((rule for rule in self.rules if rule.name == name), None)
+
+    def without(self, *names: str) -> Rules:
+        """The rules but for some.
+
+        Raises:
+            InputError: there is no rule of that name.
+        """
+        for name in names:
+            self[name]
+        return replace(self, rules=tuple(rule for rule in self.rules if rule.name not in names))
+
+    def only(self, *names: str) -> Rules:
+        """Some of the rules, in the order they have here."""
+        for name in names:
+            self[name]
+        return replace(self, rules=tuple(rule for rule in self.rules if rule.name in names))
+
+    def adding(self, name: str, find: str | Finder, **options: Any) -> Rules:
+        """The rules with one more before them all, or in the place of one of the same name.
+
+        Args:
+            name: what it is called in :class:`Kept` and by :meth:`without`.
+            find: a regular expression, or a function that gives the start and end of each span in a text.
+            options: ``copied``, ``either``, ``edge``, ``spaced`` of :class:`Rule`.
+
+        Raises:
+            InputError: the expression is none, or a name or an option is not allowed.
+        """
+        rule = Rule(name, _finder(name, find) if isinstance(find, str) else find, **options)
+        rules = (rule, *(other for other in self.rules if other.name != name))
+        return Rules(rules, None, self.breaks)
+
+    def find(self, text: str) -> list[Kept]:
+        """The spans to keep, in order, none overlapping another."""
+        if self.quick is not None and not self.quick(text):
+            return []
+        characters = frozenset(text)
+        found = [
+            (start, -end, rank)
+            for rank, rule in enumerate(self.rules)
+            if not rule.signs or not rule.signs.isdisjoint(characters)
+            for start, end in rule.find(text)
+            if 0 <= start < end <= len(text)
+        ]
+        found.sort()
+        kept: list[Kept] = []
+        done = 0
+        for start, end, rank in found:
+            if start >= done:
+                done = -end
+                kept.append(Kept(start, done, self.rules[rank].name))
+        return kept
+
+
+@cache
+def default_rules() -> Rules:
+    """The rules of ``rules/kept.json``, all of them."""
+    data = json.loads((Path(__file__).parent / "rules" / "kept.json").read_text(encoding="utf-8"))
+
+    def whole(pattern: str) -> str:
+        return _SET.sub(lambda match: str(data["sets"][match[1]]), pattern)
+
+    rules = [
+        Rule(
+            item["name"],
+            _finder(item["name"], whole(item["pattern"]), whole(item.get("hint", ""))),
+            item.get("copied", False),
+            item.get("either", ""),
+            item.get("edge", ""),
+            item.get("spaced", False),
+            frozenset(item.get("signs", "")),
+        )
+        for item in data["rules"]
+    ]
+    first, second = (re.compile(whole(pattern)).search for pattern in data["any"])
+    breaks = re.compile(whole(data["breaks"])).fullmatch
+    return Rules(tuple(rules), lambda text: first(text) or second(text), breaks)
+
+
+def find(text: str, rules: Rules | None = None) -> list[Kept]:
+    """The spans of `text` to keep by `rules` (None for :func:`default_rules`), in order, none overlapping another."""
+    return (default_rules() if rules is None else rules).find(text)
+
+
+def _finder(name: str, pattern: str, hint: str | None = None) -> Finder:
+    """What finds a pattern; where `hint`, one that costs little, finds nothing, it cannot match either."""
+    compiled: list[re.Pattern[str]] = []  # at first use: compiling all patterns takes 40 ms, most texts need a few
+
+    def compile_pattern() -> re.Pattern[str]:
+        try:
+            compiled.append(re.compile(pattern))
+        except (re.error, RecursionError, OverflowError) as error:
+            raise InputError(f"rule {name}: not a regular expression: {error}") from None
+        return compiled[0]
+
+    if hint is None:
+        compile_pattern()  # a caller's: to be told now
+    possible = re.compile(hint).search if hint else None
+
+    def spans(text: str) -> Iterable[tuple[int, int]]:
+        if possible is not None and not possible(text):
+            return ()
+        return [match.span() for match in (compiled[0] if compiled else compile_pattern()).finditer(text)]
+
+    return spans
