@@ -38,7 +38,10 @@ class NativeTokenizer:
         return bool(known.value) and is_clean(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`. Special ids and ids outside the vocabulary are skipped; byte pieces become characters, or nothing."""
+        """The text of `ids`. Special ids and ids outside the vocabulary are skipped.
+
+        Byte pieces become characters; bytes that make no character are left out.
+        """
         array, count, error, room = (c_uint32 * len(ids))(*ids), c_size_t(), Error(), 16 * len(ids) + 16
         while True:
             text = ctypes.create_string_buffer(room)

@@ -84,8 +84,8 @@ def has_words(text: str, language: str = "", kept: Sequence[Kept] = ()) -> bool:
 def long_words(text: str) -> list[Kept]:
     """Runs of letters, digits and the signs of base64 that are too long for a word (``long_word`` in the rules).
 
-    The longest words people write have 60 to 85 letters (*Rindfleischetikettierungsüberwachungsaufgaben…*). Scripts that
-    put no spaces between words are left out.
+    The longest words people write have 60 to 85 letters (*Rindfleischetikettierungsüberwachungsaufgaben…*). Scripts
+    that put no spaces between words are left out.
     """
     if len(text) < 100:
         return []
@@ -100,9 +100,9 @@ def _long_word() -> re.Pattern[str]:
 def unknown(text: str, alphabet: Alphabet) -> list[Kept]:
     """Stretches of characters that the vocabulary lacks, in order.
 
-    A stretch holds neighbours with only spaces between them (``你好 世界``), the marks, joiners and selectors that belong to
-    a character, and, in the scripts of Europe, the whole word around a letter (``Dvořák``): what the model made of the
-    rest of the word would fit nowhere.
+    A stretch holds neighbours with only spaces between them (``你好 世界``), the marks, joiners and selectors that
+    belong to a character, and, in the scripts of Europe, the whole word around a letter (``Dvořák``): what the model made of
+    the rest of the word would fit nowhere.
     """
     missing = alphabet.missing(text)
     if not missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 import unicodedata
@@ -85,7 +86,7 @@ def test_every_unknown_character_lies_in_one_stretch_and_stretches_in_order(alph
         covered = [place for start, end, _ in found for place in range(start, end)]
         assert covered == sorted(set(covered))
         assert {place for place, c in enumerate(text) if c not in GERMAN} <= set(covered)
-        assert all(left.end < right.start for left, right in zip(found, found[1:], strict=False))
+        assert all(left.end < right.start for left, right in itertools.pairwise(found))
         assert all(not text[start:end].isspace() for start, end, _ in found if text[start:end].isascii())
 
 
