@@ -9,7 +9,27 @@ import pytest
 from mobilenmt.runtime.text.case import Case, lower, restore
 
 PIECES = frozenset(
-    "open the window I live in Berlin stop John Smith Good good morning is it go Green green house".split()
+    [
+        "open",
+        "the",
+        "window",
+        "I",
+        "live",
+        "in",
+        "Berlin",
+        "stop",
+        "John",
+        "Smith",
+        "Good",
+        "good",
+        "morning",
+        "is",
+        "it",
+        "go",
+        "Green",
+        "green",
+        "house",
+    ]
 )
 
 
