@@ -101,8 +101,8 @@ def unknown(text: str, alphabet: Alphabet) -> list[Kept]:
     """Stretches of characters that the vocabulary lacks, in order.
 
     A stretch holds neighbours with only spaces between them (``你好 世界``), the marks, joiners and selectors that
-    belong to a character, and, in the scripts of Europe, the whole word around a letter (``Dvořák``): what the model made
-    of the rest of the word would fit nowhere.
+    belong to a character, and, in the scripts of Europe, the whole word around a letter (``Dvořák``): what the model
+    made of the rest of the word would fit nowhere.
     """
     missing = alphabet.missing(text)
     if not missing:

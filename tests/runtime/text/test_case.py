@@ -9,7 +9,7 @@ import pytest
 from mobilenmt.runtime.text.case import Case, lower, restore
 
 PIECES = frozenset(
-    [
+    (
         "open",
         "the",
         "window",
@@ -29,7 +29,7 @@ PIECES = frozenset(
         "Green",
         "green",
         "house",
-    ]
+    )
 )
 
 
