@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mobilenmt.runtime.errors import InputError
@@ -29,13 +29,57 @@ class Hypothesis:
         return "truncated" in self.flags
 
 
+def most_beams(model: ModelInfo) -> int:
+    """The widest beam a search can have."""
+    return min(MAX_BEAMS, model.target_vocab_size // 2)
+
+
+def distinct(found: Sequence[Hypothesis], text: Callable[[Sequence[int]], str]) -> list[Hypothesis]:
+    """Those with texts of their own, in order: different ids may decode to one text."""
+    first: dict[str, Hypothesis] = {}
+    for item in found:
+        first.setdefault(text(item.ids), item)
+    return list(first.values())
+
+
+def search_distinct(
+    search: Callable[[Sequence[Sequence[int]], int], list[list[Hypothesis]]],
+    sources: Sequence[Sequence[int]],
+    beams: int,
+    n_best: int,
+    text: Callable[[Sequence[int]], str],
+    widest: int,
+) -> list[list[Hypothesis]]:
+    """Up to ``n_best`` hypotheses of each source with texts of their own, best first.
+
+    Where a search with ``beams`` has too few, one with twice as many adds what it finds. A source can still have fewer
+    in the end, and then fewer are given.
+
+    Args:
+        search: gives as many hypotheses of each source as it is told beams.
+        sources: ids of each.
+        beams: hypotheses kept by the first search.
+        n_best: hypotheses wanted.
+        text: what ids decode to.
+        widest: most beams there can be.
+    """
+    outputs = [distinct(found, text) for found in search(sources, beams)]
+    few = [index for index, found in enumerate(outputs) if len(found) < n_best]
+    if few and beams < widest:
+        more = search([sources[index] for index in few], min(2 * beams, widest))
+        for index, found in zip(few, more, strict=True):
+            both = sorted([*outputs[index], *found], key=lambda item: -item.score)
+            outputs[index] = distinct(both, text)
+    return [found[:n_best] for found in outputs]
+
+
 def check_search(model: ModelInfo, beam_size: int, n_best: int, max_length: int | None, min_length: int) -> None:
     """Check the numbers of a search, ``max_length`` None where there is no limit but the model's.
 
     Raises:
         InputError: one is out of range.
     """
-    widest = min(MAX_BEAMS, model.target_vocab_size // 2)
+    widest = most_beams(model)
     if not 1 <= beam_size <= widest:
         raise InputError(f"beam_size must be from 1 to {widest}, not {beam_size}")
     if not 1 <= n_best <= beam_size:

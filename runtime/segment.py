@@ -49,6 +49,8 @@ class Piece(NamedTuple):
     """What the text is encoded as; None for layout."""
     cut: bool = False
     """Whether it is one of several pieces of its line."""
+    kept: bool = False
+    """Whether it holds letters and is copied all the same."""
 
 
 Encode = Callable[[str], Sequence[int]]

@@ -10,12 +10,13 @@ from typing import Any
 
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
-from mobilenmt.runtime.hypothesis import Hypothesis, check_search
+from mobilenmt.runtime.hypothesis import Hypothesis, check_search, most_beams, search_distinct
 from mobilenmt.runtime.opening import open_engine
 from mobilenmt.runtime.ort import SessionConfig, release_memory
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.segment import Piece, segments
+from mobilenmt.runtime.text.letters import has_words, long_words, without_inventions
 
 _RELEASE_EVERY = 16  # segments, after which freed memory goes back to the system: 1 MB for 10 us a segment
 
@@ -30,10 +31,11 @@ class Translation:
     tokens: tuple[str, ...] = ()
     """Pieces of the output, without special ones."""
     alternatives: tuple[Translation, ...] = ()
-    """The other n_best - 1 translations, best first."""
+    """The other n_best - 1 translations, best first, each another text; fewer where there are no more."""
     flags: tuple[str, ...] = ()
-    """What happened on the way: ``split`` (longer than the model's positions), ``retried`` (a loop or runaway was
-    translated again with a beam), ``cut`` (its repetition was cut), ``truncated`` (the length limit ended it)."""
+    """What happened on the way: ``split`` (longer than the model's positions), ``retried`` (a loop, a runaway or what
+    was too short was translated again with a beam), ``cut`` (its repetition was cut), ``short`` (still too short for
+    its source), ``kept`` (a stretch was given back as it was), ``truncated`` (the length limit ended it)."""
 
     def to_dict(self) -> dict[str, Any]:
         """The translation as JSON types."""
@@ -114,7 +116,8 @@ class Translator:
             max_length: most tokens of a segment's translation, start and end token counted (as ``generate`` counts);
                 None for a limit relative to the source.
             min_length: fewest, likewise.
-            n_best: translations wanted of each text, at most ``beam_size``.
+            n_best: translations wanted of each text, at most ``beam_size``; no two of them are the same text. A search
+                twice as wide follows where too few are found, and a text that then has fewer still gets fewer.
             together: put sentences through the model together: up to twice as fast for many. In an INT8 pack they
                 share the scale of their activations, so a word may differ where the model is unsure; quality does not.
 
@@ -124,7 +127,14 @@ class Translator:
         beams = self._check(texts, beam_size, max_length, min_length, n_best)
         plans = [self._segments(text) for text in texts]
         words = [(piece.text, piece.ids) for plan in plans for piece in plan if piece.ids is not None]
-        outputs = self._search([ids for _, ids in words], beams, max_length, min_length, n_best, together)
+        sources = [ids for _, ids in words]
+        if n_best == 1:
+            outputs = self._search(sources, beams, max_length, min_length, 1, together)
+        else:
+            outputs = search_distinct(
+                lambda some, width: self._search(some, width, max_length, min_length, width, together),
+                *(sources, beams, n_best, self._tokenizer.decode, most_beams(self.pack.manifest.model)),
+            )
         if max_length is None:
             outputs = self._retry.run(
                 words, outputs, n_best, lambda bad, beams: self._search(bad, beams, None, min_length, beams)
@@ -150,11 +160,11 @@ class Translator:
                     ids.append(token)
                     if is_degenerate(source, ids):
                         break
-                    grown = done + self._tokenizer.decode(ids)
+                    grown = done + without_inventions(self._tokenizer.decode(ids), piece.text)
                     if grown != last:
                         last = grown
                         yield grown
-                done += self._tokenizer.decode(cut_loops(source, ids))
+                done += without_inventions(self._tokenizer.decode(cut_loops(source, ids)), piece.text)
             else:
                 done += piece.text
         if done != last:
@@ -163,7 +173,19 @@ class Translator:
     # -- segments -------------------------------------------------------------------------------------------------
 
     def _segments(self, text: str) -> list[Piece]:
-        return segments(text, self._tokenizer.encode, self._engine.max_length - 1)  # the end token takes a position
+        """Pieces to translate and what is copied: layout, lines without words, words too long to be any."""
+        limit = self._engine.max_length - 1  # the end token takes a position
+        language = self.pack.manifest.source_language or ""
+        plan: list[Piece] = []
+        done = 0
+        for start, end, _ in [*long_words(text), (len(text), len(text), "")]:
+            for piece in segments(text[done:start], self._tokenizer.encode, limit):
+                empty = piece.ids is not None and not has_words(piece.text, language)
+                plan.append(Piece(piece.text) if empty else piece)
+            if start < end:
+                plan.append(Piece(text[start:end], kept=True))
+            done = end
+        return plan
 
     def _limit(self, source: Sequence[int]) -> int:
         """Length limit relative to the source, start token counted.
@@ -205,17 +227,27 @@ class Translator:
     # -- results --------------------------------------------------------------------------------------------------
 
     def _assemble(self, plan: Sequence[Piece], found: Sequence[Sequence[Hypothesis]], n_best: int) -> Translation:
-        """Put segments and layout together again, for each of the n best."""
-        ranked = [self._join(plan, [outputs[rank] for outputs in found]) for rank in range(n_best if found else 1)]
+        """Put segments and layout together again, for each of the n best.
+
+        A segment with fewer alternatives than another stays at its last.
+        """
+        count = min(n_best, max((len(outputs) for outputs in found), default=1))
+        ranked = [
+            self._join(plan, [outputs[min(rank, len(outputs) - 1)] for outputs in found]) for rank in range(count)
+        ]
         return replace(ranked[0], alternatives=tuple(ranked[1:]))
 
     def _join(self, plan: Sequence[Piece], outputs: Sequence[Hypothesis]) -> Translation:
         queue = iter(outputs)
-        parts = [piece.text if piece.ids is None else self._tokenizer.decode(next(queue).ids) for piece in plan]
+        parts = [piece.text if piece.ids is None else self._text(piece, next(queue)) for piece in plan]
         flags = [flag for output in outputs for flag in output.flags]
         if any(piece.cut for piece in plan):
             flags.insert(0, "split")
-        tokens = [piece for output in outputs for piece in self._tokenizer.pieces(output.ids)]
+        if any(piece.kept for piece in plan):
+            flags.append("kept")
+        tokens = [
+            piece for output in outputs if "kept" not in output.flags for piece in self._tokenizer.pieces(output.ids)
+        ]
         if len(outputs) == 1:
             score = outputs[0].score
         else:  # each score is a sum over a power of its length: the whole has the sum of sums over the power of all
@@ -224,6 +256,12 @@ class Translator:
             count = sum(output.generated for output in outputs)
             score = total / count**penalty if count else 0.0
         return Translation("".join(parts), score, tuple(tokens), (), tuple(dict.fromkeys(flags)))
+
+    def _text(self, piece: Piece, output: Hypothesis) -> str:
+        """What is shown of a segment: never a broken or invisible character that its source lacks."""
+        if "kept" in output.flags:
+            return piece.text
+        return without_inventions(self._tokenizer.decode(output.ids), piece.text)
 
     def _check(
         self, texts: Sequence[str], beam_size: int | None, max_length: int | None, min_length: int, n_best: int

@@ -260,7 +260,9 @@ def test_n_best(tiny_pack: Path) -> None:
     done = run("translate", "--pack", tiny_pack, "--json", "--beam", 3, "--n-best", 3, "the dog")
     value = json.loads(done.stdout)
     scores = [value["score"], *(item["score"] for item in value["alternatives"])]
-    assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+    assert 1 < len(scores) <= 3 and scores == sorted(scores, reverse=True)
+    texts = [value["text"], *(item["text"] for item in value["alternatives"])]
+    assert len(set(texts)) == len(texts)
 
 
 def test_a_reader_that_leaves_is_no_error(tiny_pack: Path, tmp_path: Path) -> None:
