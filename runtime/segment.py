@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.text.letters import has_words, long_words
 
 #: Longest text, in characters for each token of the limit, that is encoded at all. No tokenizer reaches 64 characters a
 #: token on average (4 are usual), so a longer text is over the limit, and no call of `encode` sees a megabyte.
@@ -88,6 +89,27 @@ def segments(text: str, encode: Encode, limit: int) -> list[Piece]:
     if done < len(text):
         pieces.append(Piece(text[done:]))
     return pieces
+
+
+def worded_segments(text: str, encode: Encode, limit: int, language: str) -> list[Piece]:
+    """As :func:`segments`, with what holds no words as layout, and words too long to be any kept.
+
+    Args:
+        text: any text.
+        encode: gives the ids of a text.
+        limit: most tokens in a piece.
+        language: of the text, "" if unknown.
+    """
+    plan: list[Piece] = []
+    done = 0
+    for start, end, _ in [*long_words(text), (len(text), len(text), "")]:
+        for piece in segments(text[done:start], encode, limit):
+            empty = piece.ids is not None and not has_words(piece.text, language)
+            plan.append(Piece(piece.text) if empty else piece)
+        if start < end:
+            plan.append(Piece(text[start:end], kept=True))
+        done = end
+    return plan
 
 
 def _words(text: str, encode: Encode, limit: int) -> Iterator[tuple[int, Piece]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
@@ -15,8 +16,9 @@ from mobilenmt.runtime.opening import open_engine
 from mobilenmt.runtime.ort import SessionConfig, release_memory
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.retry import Retry
-from mobilenmt.runtime.segment import Piece, segments
-from mobilenmt.runtime.text.letters import has_words, long_words, without_inventions
+from mobilenmt.runtime.segment import Piece, worded_segments
+from mobilenmt.runtime.text.letters import without_inventions
+from mobilenmt.runtime.text.target import Targets
 
 _RELEASE_EVERY = 16  # segments, after which freed memory goes back to the system: 1 MB for 10 us a segment
 
@@ -76,10 +78,20 @@ class Translator:
         engine: str = "auto",
     ) -> None:
         config = SessionConfig(threads, providers, arena)
+        place = os.path.abspath(pack) if os.path.exists(pack) else os.fspath(pack)  # noqa: PTH100, PTH110  quicker
+        options: dict[str, Any] = {
+            "threads": threads,
+            "providers": providers,
+            "verify": verify,
+            "arena": arena,
+            "engine": engine,
+        }
+        self._opened = place, options
         self._arena = arena
         self._since_release = 0
         self.pack = Pack.open(pack, verify=verify)
         self.engine, self._engine, self._tokenizer = open_engine(self.pack, engine, config)
+        self._targets = Targets(self.pack.file("tokenizer.json").read_bytes, self.pack.manifest.target_language)
         self._retry = Retry(self._tokenizer, self._engine.search_briefly)
         release_memory()  # parsing the tokenizer and packing the weights left holes in the heap
 
@@ -94,9 +106,19 @@ class Translator:
     def __repr__(self) -> str:
         return f"Translator({str(self.pack.path)!r})"
 
-    def translate(self, text: str) -> str:
+    def __reduce__(self) -> tuple[Callable[..., Translator], tuple[str]]:
+        """Pickled, and copied, as the pack's place and the settings: it is opened anew."""
+        place, options = self._opened
+        return functools.partial(type(self), **options), (place,)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The codes of a model with several target languages, for ``target``; none where there is one."""
+        return self._targets.codes
+
+    def translate(self, text: str, *, target: str | None = None) -> str:
         """Translate a text of any length; line ends and the spaces around lines stay as they are."""
-        return self.translate_batch([text])[0].text
+        return self.translate_batch([text], target=target)[0].text
 
     def translate_batch(
         self,
@@ -107,6 +129,7 @@ class Translator:
         min_length: int = 0,
         n_best: int = 1,
         together: bool = False,
+        target: str | None = None,
     ) -> list[Translation]:
         """Translate several texts; each comes out as it would alone, unless ``together`` is set.
 
@@ -120,12 +143,15 @@ class Translator:
                 twice as wide follows where too few are found, and a text that then has fewer still gets fewer.
             together: put sentences through the model together: up to twice as fast for many. In an INT8 pack they
                 share the scale of their activations, so a word may differ where the model is unsure; quality does not.
+            target: code of the language to translate into, one of :attr:`targets`, for a model with several. A text
+                that begins with one (``>>deu<< the house``) has its own, for all its lines without another.
 
         Raises:
-            InputError: an argument is of a wrong type or out of range.
+            InputError: an argument is of a wrong type or out of range, or the model has no such target.
         """
         beams = self._check(texts, beam_size, max_length, min_length, n_best)
-        plans = [self._segments(text) for text in texts]
+        code = self._targets.check(target)
+        plans = [self._segments(text, code) for text in texts]
         words = [(piece.text, piece.ids) for plan in plans for piece in plan if piece.ids is not None]
         sources = [ids for _, ids in words]
         if n_best == 1:
@@ -144,7 +170,7 @@ class Translator:
             self._assemble(plan, [next(queue) for piece in plan if piece.ids is not None], n_best) for plan in plans
         ]
 
-    def stream(self, text: str) -> Iterator[str]:
+    def stream(self, text: str, *, target: str | None = None) -> Iterator[str]:
         """Translate greedily and yield the text so far after every token; the last one yielded is the whole.
 
         A loop is cut where it shows, since what was yielded cannot be translated again.
@@ -152,7 +178,7 @@ class Translator:
         self._check([text], 1, None, 0, 1)
         done = ""
         last: str | None = None
-        for piece in self._segments(text):
+        for piece in self._segments(text, self._targets.check(target)):
             source = piece.ids
             if source is not None:
                 ids: list[int] = []
@@ -172,20 +198,10 @@ class Translator:
 
     # -- segments -------------------------------------------------------------------------------------------------
 
-    def _segments(self, text: str) -> list[Piece]:
-        """Pieces to translate and what is copied: layout, lines without words, words too long to be any."""
+    def _segments(self, text: str, code: str) -> list[Piece]:
+        text, encode = self._targets.coded(text, code, self._tokenizer.encode)
         limit = self._engine.max_length - 1  # the end token takes a position
-        language = self.pack.manifest.source_language or ""
-        plan: list[Piece] = []
-        done = 0
-        for start, end, _ in [*long_words(text), (len(text), len(text), "")]:
-            for piece in segments(text[done:start], self._tokenizer.encode, limit):
-                empty = piece.ids is not None and not has_words(piece.text, language)
-                plan.append(Piece(piece.text) if empty else piece)
-            if start < end:
-                plan.append(Piece(text[start:end], kept=True))
-            done = end
-        return plan
+        return worded_segments(text, encode, limit, self.pack.manifest.source_language or "")
 
     def _limit(self, source: Sequence[int]) -> int:
         """Length limit relative to the source, start token counted.
