@@ -29,12 +29,15 @@ def translate(
     threads: int = 1,
     together: bool = False,
     engine: Literal["auto", "native", "onnx"] = "auto",
+    target: str | None = None,
+    encoding: str | None = None,
     json: bool = False,
 ) -> int:
     """Translate texts, a file, or standard input.
 
     Without TEXT, lines are read from --input or standard input; each input line gives one output line, flushed as
-    soon as it is there. Lines end at \\n only. Invalid UTF-8 is replaced by U+FFFD.
+    soon as it is there. Lines end at \\n only. Text is UTF-8, in and out; what begins with a byte order mark of UTF-16
+    or UTF-32 is read as that. What is no text is replaced by U+FFFD.
 
     Args:
         text: texts to translate, one line of output each; none to read lines instead
@@ -46,14 +49,17 @@ def translate(
         threads: lines translated at once, 0 for one a core
         together: put lines through ONNX Runtime together, faster for files; a word may differ from the line alone
         engine: native is the C core, onnx ONNX Runtime, auto the first of them that can run the pack here
+        target: code of the language to translate into, such as deu, for a pack with several
+        encoding: encoding of the input and the output, such as utf-16 or cp1252
         json: write a JSON object a line: source, text, score, tokens, alternatives, flags
     """
-    from mobilenmt.lines import decode_arguments, open_input, open_output, read_batches
+    from mobilenmt.lines import check_encoding, decode_arguments, open_input, open_output, read_batches
 
     if text and input is not None:
         raise InputError("give either TEXT or --input, not both")
     if n_best > 1 and not json:
         raise InputError("--n-best needs --json: plain output has one translation a line")
+    encoding = None if encoding is None else check_encoding(encoding)
     from mobilenmt.runtime.native import LIBRARY
 
     if engine == "onnx" or not LIBRARY.is_file():
@@ -66,17 +72,17 @@ def translate(
     translator = Translator(pack, threads=threads, engine=engine)
 
     def render(sources: list[str]) -> list[str]:
-        found = translator.translate_batch(sources, beam_size=beam, n_best=n_best, together=together)
+        found = translator.translate_batch(sources, beam_size=beam, n_best=n_best, together=together, target=target)
         if json:
             return [_json_line(source, item) for source, item in zip(sources, found, strict=True)]
         return [item.text.replace("\n", " ") for item in found]  # a TEXT may hold one; a line of output may not
 
-    with open_output(output) as sink:
+    with open_output(output, encoding) as sink:
         if text:
             for item in decode_arguments(text):  # one by one: the first appears at once
                 sink.write("".join(render([item])) + "\n")
         else:
-            with open_input(input) as source:
+            with open_input(input, encoding) as source:
                 for lines, ended in read_batches(source):
                     sink.write("\n".join(render(lines)) + ("\n" if ended or json else ""))
     return 0

@@ -265,6 +265,18 @@ def test_n_best(tiny_pack: Path) -> None:
     assert len(set(texts)) == len(texts)
 
 
+def test_encoding_and_target(tiny_pack: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes("the dog\r\nthe cat\r\n".encode("utf-16"))
+    plain = run("translate", "--pack", tiny_pack, "the dog").stdout.strip()
+    marked = run("translate", "--pack", tiny_pack, "--input", source)
+    assert (marked.returncode, marked.stderr) == (0, "") and marked.stdout.splitlines()[0] == plain
+    run("translate", "--pack", tiny_pack, "--input", source, "--encoding", "UTF-16", "--output", target)
+    assert target.read_bytes().decode("utf-16").splitlines() == marked.stdout.splitlines()
+    fails(run("translate", "--pack", tiny_pack, "--encoding", "utf-99", "the dog"), "--encoding: 'utf-99'")
+    fails(run("translate", "--pack", tiny_pack, "--target", "xx", "the dog"), "one target language")
+
+
 def test_a_reader_that_leaves_is_no_error(tiny_pack: Path, tmp_path: Path) -> None:
     (tmp_path / "lines").write_text("the dog and the cat\n" * 3000)
     shell = f"{sys.executable} -m mobilenmt translate --pack {tiny_pack} --input {tmp_path / 'lines'} | head -n 1"
