@@ -270,7 +270,7 @@ def test_encoding_and_target(tiny_pack: Path, tmp_path: Path) -> None:
     source.write_bytes("the dog\r\nthe cat\r\n".encode("utf-16"))
     plain = run("translate", "--pack", tiny_pack, "the dog").stdout.strip()
     marked = run("translate", "--pack", tiny_pack, "--input", source)
-    assert (marked.returncode, marked.stderr) == (0, "") and marked.stdout.splitlines()[0] == plain
+    assert (marked.returncode, marked.stderr) == (0, b"") and marked.stdout.splitlines()[0] == plain
     run("translate", "--pack", tiny_pack, "--input", source, "--encoding", "UTF-16", "--output", target)
     assert target.read_bytes().decode("utf-16").splitlines() == marked.stdout.splitlines()
     fails(run("translate", "--pack", tiny_pack, "--encoding", "utf-99", "the dog"), "--encoding: 'utf-99'")
