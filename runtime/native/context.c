@@ -140,6 +140,13 @@ mn_status mn_encode(mn_context *context, const char *text, size_t bytes, uint32_
     return mn_tokenizer_encode(context->model->tokenizers, text, bytes, ids, room, count, &context->text, error);
 }
 
+mn_status mn_knows(const mn_model *model, const uint32_t *ids, size_t length, int *known)
+{
+    if (!model || (!ids && length) || !known || !model->has_tokenizer) return MN_ERROR_ARGUMENT;
+    *known = mn_tokenizer_knows(model->tokenizers, ids, length);
+    return MN_OK;
+}
+
 mn_status mn_decode(const mn_model *model, const uint32_t *ids, size_t length, char *text, size_t room, size_t *count,
                     mn_error *error)
 {

@@ -129,6 +129,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         c_int,
         [c_void_p, POINTER(c_uint32), c_size_t, c_char_p, c_size_t, POINTER(c_size_t), POINTER(Error)],
     ),
+    "mn_knows": (c_int, [c_void_p, POINTER(c_uint32), c_size_t, POINTER(c_int)]),
     "mn_piece": (c_int, [c_void_p, c_uint32, POINTER(c_void_p), POINTER(c_size_t)]),
 }
 _lock = threading.Lock()

@@ -128,7 +128,12 @@ MN_API mn_status mn_translate(mn_context *context, const mn_request *request, mn
 MN_API mn_status mn_encode(mn_context *context, const char *text, size_t bytes, uint32_t *ids, size_t room,
                            size_t *count, mn_error *error);
 
-/* Text of ids of the target; special ids and those outside the vocabulary are left out. Writes at most `room` bytes (no
+/* Whether ids of the source, as mn_encode gives them, are all pieces of text: not 1 but 0 to `known` where one stands for
+   what the vocabulary lacks, be it a byte of it. */
+MN_API mn_status mn_knows(const mn_model *model, const uint32_t *ids, size_t length, int *known);
+
+/* Text of ids of the target; special ids and those outside the vocabulary are left out, and so are bytes that make no
+   character. Writes at most `room` bytes (no
    zero byte at the end), and the number there would be to `count`. */
 MN_API mn_status mn_decode(const mn_model *model, const uint32_t *ids, size_t length, char *text, size_t room,
                            size_t *count, mn_error *error);

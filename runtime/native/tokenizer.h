@@ -55,11 +55,12 @@ mn_status mn_tokenizer_open(mn_tokenizer *tokenizer, const uint8_t *data, size_t
 /* Whether there is text that it encodes; the table of a target may only decode. */
 int mn_tokenizer_encodes(const mn_tokenizer *tokenizer);
 
-/* See mn_encode, mn_decode and mn_piece. */
+/* See mn_encode, mn_knows, mn_decode and mn_piece. */
 mn_status mn_tokenizer_encode(const mn_tokenizer *tokenizer, const char *text, size_t bytes, uint32_t *ids, size_t room,
                               size_t *count, mn_text_memory *memory, mn_error *error);
 mn_status mn_tokenizer_decode(const mn_tokenizer *tokenizer, const uint32_t *ids, size_t length, char *text,
                               size_t room, size_t *count, mn_error *error);
+int mn_tokenizer_knows(const mn_tokenizer *tokenizer, const uint32_t *ids, size_t length);
 mn_status mn_tokenizer_piece(const mn_tokenizer *tokenizer, uint32_t id, const char **piece, size_t *bytes);
 
 #endif

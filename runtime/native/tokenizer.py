@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import byref, c_size_t, c_uint32
+from ctypes import byref, c_int, c_size_t, c_uint32
 
 from mobilenmt.runtime.native.library import Error, NativeModel, fail
-from mobilenmt.runtime.tokenizer import clean_line
+from mobilenmt.runtime.tokenizer import clean_line, is_clean
 
 
 class NativeTokenizer:
@@ -30,8 +30,18 @@ class NativeTokenizer:
                     return ids[: count.value]
                 room = count.value
 
+    def knows(self, text: str) -> bool:
+        """Whether the vocabulary has all characters of `text`: none comes out as unknown or in bytes."""
+        found = self.encode(text)
+        ids, known = (c_uint32 * len(found))(*found), c_int()
+        self._library.mn_knows(self._model.handle, ids, len(found), byref(known))
+        return bool(known.value) and is_clean(text)
+
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`. Special ids and ids outside the vocabulary are skipped; byte pieces become characters."""
+        """The text of `ids`. Special ids and ids outside the vocabulary are skipped.
+
+        Byte pieces become characters; bytes that make no character are left out.
+        """
         array, count, error, room = (c_uint32 * len(ids))(*ids), c_size_t(), Error(), 16 * len(ids) + 16
         while True:
             text = ctypes.create_string_buffer(room)

@@ -1,1 +1,4 @@
-"""What is done to a text before and after the model: layout, sentences. Imports nothing of runtime but errors."""
+"""What happens to text before and after the model. Knows strings only: no pack, no engine.
+
+Rules are data (``rules/*.json``) and code is small scanners, so that hosts in other languages can share both.
+"""

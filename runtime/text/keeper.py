@@ -43,6 +43,8 @@ class Result(NamedTuple):
     """``placed``: a span was put back where the links say; ``parts``: the sentence was translated in parts."""
     outputs: tuple[Output, ...] = ()
     """The outputs that it is made of."""
+    alternatives: tuple[Result, ...] = ()
+    """Where several translations were given: the next best that keep everything."""
 
 
 @dataclass
@@ -54,6 +56,8 @@ class _Job:
     flags: tuple[str, ...] = ()
     outputs: list[Output] = field(default_factory=list)
     done: bool = False
+    others: list[tuple[str, Output]] = field(default_factory=list)
+    """Further translations that keep everything."""
     best: tuple[Restored, Protected, Output, Sequence[Kept]] | None = None
     """The least bad try, and the spans it had marks for."""
 
@@ -94,9 +98,20 @@ class Keeper:
         free = [span for span in extra if all(span.end <= k.start or k.end <= span.start for k in kept)]
         return sorted([*kept, *free])
 
-    def run(self, sentences: Sequence[str]) -> list[Result]:
-        """Translate sentences; a text without words comes back as it is."""
-        plans = [cut(text, self.find(text), self._rules) for text in sentences]
+    def first(self, text: str, kept: Sequence[Kept]) -> str:
+        """A text as the model sees it at the first try, as a whole."""
+        protected = protect(text, merged(text, kept, self._copied), self._forms[0], self._rules, self._copied)
+        return text if protected is None else protected.text
+
+    def run(self, sentences: Sequence[str], kept: Sequence[Sequence[Kept]] | None = None) -> list[Result]:
+        """Translate sentences; a text without words comes back as it is.
+
+        Args:
+            sentences: the texts.
+            kept: the spans of each, if they are known already.
+        """
+        spans = [self.find(text) for text in sentences] if kept is None else kept
+        plans = [cut(text, found, self._rules) for text, found in zip(sentences, spans, strict=True)]
         jobs = [[_Job(piece) if isinstance(piece, Chunk) else piece for piece in plan] for plan in plans]
         self._work([job for plan in jobs for job in plan if isinstance(job, _Job)])
         return [_assemble(plan) for plan in jobs]
@@ -135,14 +150,15 @@ class Keeper:
 
 
 def _take(job: _Job, protected: Protected, spans: Sequence[Kept], outputs: Sequence[Output]) -> None:
-    """Take the first output in which every span is in place; remember the best of the others."""
+    """Take the first output in which every span is in place; remember the others, or the best where there is none."""
     for output in outputs:
         restored = restore(output.text, protected) if protected.marks else Restored(output.text)
-        if restored.ok:
+        if restored.ok and job.done:
+            job.others.append((job.chunk.fit(restored.text), output))
+        elif restored.ok:
             job.outputs = [output]
             job.finish(restored.text)
-            return
-        if job.best is None or restored.faults < job.best[0].faults:
+        elif not job.done and (job.best is None or restored.faults < job.best[0].faults):
             job.best = restored, protected, output, spans
 
 
@@ -200,7 +216,25 @@ def _around_lost(job: _Job) -> list[_Job | str]:
 
 
 def _assemble(plan: Sequence[_Job | str]) -> Result:
-    text = "".join(piece.text if isinstance(piece, _Job) else piece for piece in plan)
     jobs = [piece for piece in plan if isinstance(piece, _Job)]
-    flags = dict.fromkeys(flag for job in jobs for flag in job.flags)
-    return Result(text, tuple(flags), tuple(output for job in jobs for output in job.outputs))
+    flags = tuple(dict.fromkeys(flag for job in jobs for flag in job.flags))
+    ranked = [Result(*_ranked(plan, rank)) for rank in range(1 + max((len(job.others) for job in jobs), default=0))]
+    first = ranked[0]._replace(flags=flags)
+    return first._replace(alternatives=tuple(item._replace(flags=flags) for item in ranked[1:]))
+
+
+def _ranked(plan: Sequence[_Job | str], rank: int) -> tuple[str, tuple[str, ...], tuple[Output, ...]]:
+    """The text and the outputs at a rank; a stretch that has fewer translations stays at its last."""
+    parts: list[str] = []
+    outputs: list[Output] = []
+    for piece in plan:
+        if isinstance(piece, str):
+            parts.append(piece)
+        elif rank and piece.others:
+            text, output = piece.others[min(rank, len(piece.others)) - 1]
+            parts.append(text)
+            outputs.append(output)
+        else:
+            parts.append(piece.text)
+            outputs += piece.outputs
+    return "".join(parts), (), tuple(outputs)

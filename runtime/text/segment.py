@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.text.letters import has_words, long_words
 from mobilenmt.runtime.text.lines import marker_end
 from mobilenmt.runtime.text.sentences import split
 
@@ -62,8 +63,8 @@ def segments(
     r"""Cut `text` into pieces to translate and layout to keep.
 
     Layout is what separates lines (``\n`` and every other line end Unicode knows), the white space at both ends of a
-    line, bullets, numbering and marks of quoting at its beginning, a line in which nothing is printable, tabs, and the
-    white space at which a line was cut. No two layout pieces follow one another.
+    line, bullets, numbering and marks of quoting at its beginning, what holds no words (figures, signs, emoji), tabs,
+    and the white space at which a line was cut. No two layout pieces follow one another.
 
     Args:
         text: any text, of any length.
@@ -122,18 +123,31 @@ def _words(text: str, encode: Encode, limit: int, sentences: bool, language: str
             before = 0
             for end in split(cell, language) if sentences else (len(cell),):
                 part = cell[before:end]
-                here = part.lstrip(_BLANK)
-                at = start + begin + before + len(part) - len(here)
-                here = here.rstrip(_BLANK)
                 before = end
-                if not _has_content(here):
-                    continue
-                if len(here) <= limit * _CHARACTERS_A_TOKEN and len(ids := encode(here)) <= limit:
-                    yield Piece(here, ids, False, at, number)
-                    continue
-                parts = [cut for cut in _Cutter(here, encode, limit, language).cut() if _has_content(cut[1].text)]
-                for shift, piece in parts:
-                    yield piece._replace(cut=len(parts) > 1, start=at + shift, line=number)
+                for shift, here in _readable(part, limit * _CHARACTERS_A_TOKEN):
+                    yield from _fitting(here, encode, limit, language, start + begin + end - len(part) + shift, number)
+
+
+def _readable(part: str, most: int) -> Iterator[tuple[int, str]]:
+    """Yield what of a sentence is to be translated, and its offset: words of more than `most` letters are none."""
+    done = 0
+    for word in [*(long_words(part) if len(part) > most else ()), None]:
+        stretch = part[done : word.start if word else None]
+        here = stretch.lstrip(_BLANK)
+        yield done + len(stretch) - len(here), here.rstrip(_BLANK)
+        done = word.end if word else done
+
+
+def _fitting(here: str, encode: Encode, limit: int, language: str, at: int, number: int) -> Iterator[Piece]:
+    """Yield a sentence in as many pieces as it needs; nothing where it holds no words."""
+    if not _has_content(here) or not has_words(here, language):
+        return
+    if len(here) <= limit * _CHARACTERS_A_TOKEN and len(ids := encode(here)) <= limit:
+        yield Piece(here, ids, False, at, number)
+        return
+    parts = [cut for cut in _Cutter(here, encode, limit, language).cut() if _has_content(cut[1].text)]
+    for shift, piece in parts:
+        yield piece._replace(cut=len(parts) > 1, start=at + shift, line=number)
 
 
 def _cells(line: str, language: str) -> Iterator[tuple[int, str]]:

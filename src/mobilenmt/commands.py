@@ -14,7 +14,7 @@ from mobilenmt.runtime.errors import CheckpointError, ExportError, InputError
 if TYPE_CHECKING:
     from mobilenmt.runtime.manifest import PackManifest
     from mobilenmt.runtime.pack import Pack
-    from mobilenmt.runtime.translator import Translation
+    from mobilenmt.runtime.translation import Translation
 
 DEFAULT_PACK = "en-de"
 
@@ -31,12 +31,15 @@ def translate(
     engine: Literal["auto", "native", "onnx"] = "auto",
     split: bool | None = None,
     unwrap: bool = False,
+    target: str | None = None,
+    encoding: str | None = None,
     json: bool = False,
 ) -> int:
     """Translate texts, a file, or standard input.
 
     Without TEXT, lines are read from --input or standard input; each input line gives one output line (with --unwrap
-    each paragraph), flushed as soon as it is there. Lines end at \\n only. Invalid UTF-8 is replaced by U+FFFD.
+    each paragraph), flushed as soon as it is there. Lines end at \n only. Text is UTF-8, in and out; what begins with
+    a byte order mark of UTF-16 or UTF-32 is read as that. What is no text is replaced by U+FFFD.
 
     Args:
         text: texts to translate, one line of output each; none to read lines instead
@@ -50,14 +53,24 @@ def translate(
         engine: native is the C core, onnx ONNX Runtime, auto the first of them that can run the pack here
         split: translate each sentence of a line for itself, or lines whole; by default what the pack says
         unwrap: join the lines of paragraphs that were wrapped to a width; each paragraph gives one line
+        target: code of the language to translate into, such as deu, for a pack with several
+        encoding: encoding of the input and the output, such as utf-16 or cp1252
         json: write a JSON object a line: source, text, score, tokens, alternatives, flags
     """
-    from mobilenmt.lines import decode_arguments, open_input, open_output, read_batches, unwrap_batches
+    from mobilenmt.lines import (
+        check_encoding,
+        decode_arguments,
+        open_input,
+        open_output,
+        read_batches,
+        unwrap_batches,
+    )
 
     if text and input is not None:
         raise InputError("give either TEXT or --input, not both")
     if n_best > 1 and not json:
         raise InputError("--n-best needs --json: plain output has one translation a line")
+    encoding = None if encoding is None else check_encoding(encoding)
     from mobilenmt.runtime.native import LIBRARY
 
     if engine == "onnx" or not LIBRARY.is_file():
@@ -71,18 +84,18 @@ def translate(
 
     def render(sources: list[str]) -> list[str]:
         found = translator.translate_batch(
-            sources, beam_size=beam, n_best=n_best, together=together, split=split, unwrap=unwrap
+            sources, beam_size=beam, n_best=n_best, together=together, split=split, unwrap=unwrap, target=target
         )
         if json:
             return [_json_line(source, item) for source, item in zip(sources, found, strict=True)]
         return [item.text.replace("\n", " ") for item in found]  # a TEXT may hold one; a line of output may not
 
-    with open_output(output) as sink:
+    with open_output(output, encoding) as sink:
         if text:
             for item in decode_arguments(text):  # one by one: the first appears at once
                 sink.write("".join(render([item])) + "\n")
         else:
-            with open_input(input) as source:
+            with open_input(input, encoding) as source:
                 batches = read_batches(source)
                 for lines, ended in unwrap_batches(batches) if unwrap else batches:
                     sink.write("\n".join(render(lines)) + ("\n" if ended or json else ""))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from mobilenmt.runtime.atomic import atomic_path
+from mobilenmt.runtime.errors import InputError
 
 _READ = 1 << 16  # bytes asked for at once; what is there is returned, so nobody waits for a full block
 _BATCH_LINES = 64
@@ -19,18 +21,66 @@ _BATCH_BYTES = 1 << 15
 _MOST_HELD = 1 << 16  # characters
 
 
-class Source:
-    """An open file descriptor whose bytes are text, if only nearly."""
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as that of utf-16-le does
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_LONGEST_MARK = 4  # bytes
 
-    def __init__(self, descriptor: int, name: str) -> None:
+
+def check_encoding(name: str) -> str:
+    """An encoding of text by the name that Python gives it.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    try:
+        found = codecs.lookup(name)
+        "".encode(name)  # refuses codecs that are no encodings of text, such as hex
+    except (LookupError, ValueError):
+        raise InputError(f"--encoding: {name!r} is no encoding of text; try utf-8, utf-16, cp1252 or latin-1") from None
+    return found.name
+
+
+class Source:
+    """An open file descriptor whose bytes are text, if only nearly.
+
+    Without an encoding it is UTF-8, or UTF-16 or UTF-32 where the text begins with a byte order mark of theirs.
+    """
+
+    def __init__(self, descriptor: int, name: str, encoding: str | None = None) -> None:
         self._descriptor = descriptor
         self._name = name
+        self._encoding = encoding
         self._warned = False
 
     def blocks(self) -> Iterator[bytes]:
-        """What can be read, as soon as it can."""
-        while block := self._read():
-            yield block
+        """What can be read, as soon as it can, as UTF-8."""
+        block = self._read()
+        encoding = self._encoding
+        if encoding is None:
+            while block and len(block) < _LONGEST_MARK and any(mark.startswith(block[:2]) for mark, _ in _MARKS):
+                more = self._read()
+                if not more:
+                    break
+                block += more
+            for mark, marked in _MARKS:
+                if block.startswith(mark):
+                    encoding, block = marked, block[len(mark) :]
+                    break
+        if encoding in (None, "utf-8"):
+            while block:
+                yield block
+                block = self._read()
+            return
+        decoder = codecs.getincrementaldecoder(str(encoding))("strict")
+        decoder.errors = _handler(lambda: self._warn(str(encoding).upper()))
+        while block:
+            yield decoder.decode(block).encode("utf-8", "replace")
+            block = self._read()
+        yield decoder.decode(b"", final=True).encode("utf-8", "replace")
 
     def _read(self) -> bytes:
         try:
@@ -44,23 +94,53 @@ class Source:
         try:
             return line.decode("utf-8")
         except UnicodeDecodeError:
-            if not self._warned:
-                self._warned = True
-                print(f"mobilenmt: warning: {self._name} is not all UTF-8; U+FFFD stands for the rest", file=sys.stderr)
+            self._warn("UTF-8")
             return line.decode("utf-8", "replace")
+
+    def _warn(self, encoding: str) -> None:
+        if not self._warned:
+            self._warned = True
+            print(
+                f"mobilenmt: warning: {self._name} is not all {encoding}; U+FFFD stands for the rest", file=sys.stderr
+            )
+
+
+def _handler(warn: Callable[[], None]) -> str:
+    """The name of a way to go on after bytes that are no text: U+FFFD for each, once a warning."""
+
+    def replace(error: UnicodeError) -> tuple[str | bytes, int]:
+        warn()
+        return codecs.replace_errors(error)
+
+    name = f"mobilenmt.{id(replace)}"
+    codecs.register_error(name, replace)
+    return name
 
 
 class Sink:
-    """UTF-8 out, flushed at every write."""
+    """Text out, flushed at every write."""
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: BinaryIO, name: str, encoding: str | None = None) -> None:
         self._stream = stream
         self._name = name
+        self._encoding = encoding or "utf-8"
+        self._encoder = codecs.getincrementalencoder(self._encoding)("replace")  # writes a byte order mark once
+        self._encoder.errors = "replace" if self._encoding == "utf-8" else _handler(self._warn)
+        self._warned = False
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            print(
+                f"mobilenmt: warning: {self._name}: {self._encoding.upper()} lacks characters of the translation; "
+                "? stands for them",
+                file=sys.stderr,
+            )
 
     def write(self, text: str) -> None:
         """Write and flush."""
         try:
-            self._stream.write(text.encode("utf-8", "replace"))
+            self._stream.write(self._encoder.encode(text))
             self._stream.flush()
         except OSError as error:  # a full disk, which does not say where
             error.filename = self._name
@@ -131,24 +211,24 @@ def unwrap_batches(batches: Iterator[tuple[list[str], bool]]) -> Iterator[tuple[
 
 
 @contextlib.contextmanager
-def open_input(path: Path | None) -> Iterator[Source]:
-    """Standard input, or a file."""
+def open_input(path: Path | None, encoding: str | None = None) -> Iterator[Source]:
+    """Standard input, or a file; see :class:`Source` for what no encoding means."""
     if path is None:
         if sys.stdin is None:
             raise OSError(errno.EBADF, "is closed", "standard input")
-        yield Source(sys.stdin.fileno(), "standard input")
+        yield Source(sys.stdin.fileno(), "standard input", encoding)
         return
     with path.open("rb", buffering=0) as stream:
-        yield Source(stream.fileno(), str(path))
+        yield Source(stream.fileno(), str(path), encoding)
 
 
 @contextlib.contextmanager
-def open_output(path: Path | None) -> Iterator[Sink]:
-    """Standard output, or a file that gets its name only when the block has ended well."""
+def open_output(path: Path | None, encoding: str | None = None) -> Iterator[Sink]:
+    """Standard output, or a file that gets its name only when the block has ended well; UTF-8 without an encoding."""
     if path is None:
         if sys.stdout is None:
             raise OSError(errno.EBADF, "is closed", "standard output")
-        yield Sink(sys.stdout.buffer, "standard output")
+        yield Sink(sys.stdout.buffer, "standard output", encoding)
         return
     temporary: Path | None = None
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # told below
@@ -158,7 +238,7 @@ def open_output(path: Path | None) -> Iterator[Sink]:
     try:
         if path.exists() and (not path.is_file() or _descriptor(path)):  # a named pipe: nothing to rename
             with _open_special(path) as stream:
-                yield Sink(stream, str(path))
+                yield Sink(stream, str(path), encoding)
             return
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, "is read-only", str(path))  # a rename would replace it all the same
@@ -169,7 +249,7 @@ def open_output(path: Path | None) -> Iterator[Sink]:
         with atomic_path(target, hidden=True) as temporary:
             temporary.touch(0o666 if old is None else 0o600)  # nobody reads what was for fewer eyes while it is written
             with temporary.open("wb") as stream:
-                yield Sink(stream, str(path))
+                yield Sink(stream, str(path), encoding)
             if old is not None:
                 temporary.chmod(old)
     except OSError as error:

@@ -281,7 +281,21 @@ def test_n_best(tiny_pack: Path) -> None:
     done = run("translate", "--pack", tiny_pack, "--json", "--beam", 3, "--n-best", 3, "the dog")
     value = json.loads(done.stdout)
     scores = [value["score"], *(item["score"] for item in value["alternatives"])]
-    assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+    assert 1 < len(scores) <= 3 and scores == sorted(scores, reverse=True)
+    texts = [value["text"], *(item["text"] for item in value["alternatives"])]
+    assert len(set(texts)) == len(texts)
+
+
+def test_encoding_and_target(tiny_pack: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes("the dog\r\nthe cat\r\n".encode("utf-16"))
+    plain = run("translate", "--pack", tiny_pack, "the dog").stdout.strip()
+    marked = run("translate", "--pack", tiny_pack, "--input", source)
+    assert (marked.returncode, marked.stderr) == (0, b"") and marked.stdout.splitlines()[0] == plain
+    run("translate", "--pack", tiny_pack, "--input", source, "--encoding", "UTF-16", "--output", target)
+    assert target.read_bytes().decode("utf-16").splitlines() == marked.stdout.splitlines()
+    fails(run("translate", "--pack", tiny_pack, "--encoding", "utf-99", "the dog"), "--encoding: 'utf-99'")
+    fails(run("translate", "--pack", tiny_pack, "--target", "xx", "the dog"), "one target language")
 
 
 def test_a_reader_that_leaves_is_no_error(tiny_pack: Path, tmp_path: Path) -> None:

@@ -203,7 +203,8 @@ def expected_files() -> set[str]:
     info = f"mobilenmt-{mobilenmt.__version__}.dist-info"
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
     library = {f"mobilenmt/runtime/native/{LIBRARY.name}"} if compiler() else set()
-    return code | library | {"mobilenmt/py.typed"} | {f"{info}/{name}" for name in about}
+    rules = {f"mobilenmt/runtime/text/rules/{path.name}" for path in (ROOT / "runtime/text/rules").glob("*.json")}
+    return code | library | rules | {"mobilenmt/py.typed"} | {f"{info}/{name}" for name in about}
 
 
 def test_wheel_has_every_module_and_nothing_stray_nor_any_weights(wheel: Path) -> None:
@@ -317,6 +318,7 @@ def test_hook_gives_pyinstaller_the_packs(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.syspath_prepend(tmp_path)
     hooks = types.ModuleType("PyInstaller.utils.hooks")
     hooks.collect_submodules = lambda package: [f"{package}.translator"]  # type: ignore[attr-defined]
+    hooks.collect_data_files = lambda package: [("/site/fold.json", package)]  # type: ignore[attr-defined]
     hooks.copy_metadata = lambda name: [(f"/site/{name}", name)]  # type: ignore[attr-defined]
     for module in ("PyInstaller", "PyInstaller.utils"):
         monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
@@ -328,6 +330,7 @@ def test_hook_gives_pyinstaller_the_packs(tmp_path: Path, monkeypatch: pytest.Mo
     datas = set(found["datas"])
     assert {(str(folder / name), folder.name) for name in ("pack.json", *CONTENT)} < datas
     assert {(str(inner / name), str(Path("pack_inside", "pack"))) for name in ("pack.json", *CONTENT)} < datas
+    assert ("/site/fold.json", "mobilenmt.runtime.text") in datas
     assert {("/site/hook-pack", "hook-pack"), ("/site/inside-pack", "inside-pack")} < datas
     assert not any("notes.txt" in source for source, _ in datas)
     rules = ROOT / "src/mobilenmt/runtime/text/rules"

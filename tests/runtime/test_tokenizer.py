@@ -126,10 +126,28 @@ def test_hidden_pieces_are_never_shown(tmp_path: Path) -> None:
     assert tokenizer.decode([3, 4]) == "a"
 
 
-def test_incomplete_bytes_become_replacement_characters(tokenizer: Tokenizer) -> None:
-    first, second = tokenizer.encode("ü")[1:]
+def test_bytes_that_make_no_character_are_left_out(tokenizer: Tokenizer) -> None:
+    the, first, second = tokenizer.encode("the ü")[0], *tokenizer.encode("ü")[1:]
     assert tokenizer.decode([first, second]) == "ü"
-    assert set(tokenizer.decode([first])) == {"\ufffd"}
+    assert tokenizer.decode([first]) == tokenizer.decode([second, second]) == ""
+    assert tokenizer.decode([first, first, second, first, the]) == "ü the"
+    assert tokenizer.decode([second, the]) == "the"
+
+
+def test_random_bytes_are_what_python_makes_of_them(tokenizer: Tokenizer) -> None:
+    choose = random.Random(3)
+    ids = {piece: i for i in range(PAD) if (piece := tokenizer.pieces([i])[0]).startswith("<0x")}
+    some = bytes.fromhex("41 80 bf c0 c3 e0 e2 96 81 ed a0 ef bf f0 90 9f f4 8f f8 ff")
+    for _ in range(2000):
+        data = bytes(choose.choice(some) for _ in range(choose.randrange(1, 9)))
+        expected = data.decode("utf-8", "ignore").replace("▁", " ").removeprefix(" ")
+        assert tokenizer.decode([ids[f"<0x{byte:02X}>"] for byte in data]) == expected
+
+
+def test_it_knows_what_needs_no_bytes(tokenizer: Tokenizer) -> None:
+    assert tokenizer.knows("the houses {}~ 09")
+    for text in ("ü", "→", "你", "\0", "\ud800", "\ufffe", "the ü"):
+        assert not tokenizer.knows(text)
 
 
 def test_pieces_beyond_the_models_vocabulary_are_unk(tmp_path: Path) -> None:

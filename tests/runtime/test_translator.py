@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,9 +90,9 @@ def test_layout_is_kept_and_lines_are_translated_alone(translator: Translator) -
 def test_odd_text_translates(text: str, translator: Translator) -> None:
     found = translator.translate_batch([text])[0]
     for piece in ("<unk>", "</s>", "<pad>", "\uffff"):
-        assert piece not in found.text
+        assert piece not in found.text or found.text == text  # given back
     steps = list(translator.stream(text))
-    assert steps and all(piece not in steps[-1] for piece in ("<unk>", "</s>", "<pad>", "\uffff"))
+    assert steps and all(piece not in steps[-1] or steps[-1] == text for piece in ("<unk>", "</s>", "<pad>", "\uffff"))
 
 
 def test_a_long_line_is_split_and_says_so(translator: Translator) -> None:
@@ -123,7 +124,7 @@ def test_fp32_texts_put_together_give_what_each_gives_alone(tiny_fp32_pack: Path
 def test_n_best_and_limits(translator: Translator) -> None:
     (found,) = translator.translate_batch(["the dog sees"], beam_size=4, n_best=4, max_length=12)
     scores = [found.score, *(item.score for item in found.alternatives)]
-    assert len(scores) == 4 and scores == sorted(scores, reverse=True)
+    assert scores == sorted(scores, reverse=True)
     assert all(len(item.tokens) <= 10 for item in found.alternatives)
     (found,) = translator.translate_batch(["the dog sees"], max_length=20, min_length=20)
     assert len(found.tokens) == 18 and "truncated" in found.flags
@@ -276,14 +277,46 @@ def fake_search(monkeypatch: pytest.MonkeyPatch, greedy: list[int], beam: list[i
         monkeypatch.setattr(engine, "generate", generate)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("00:00:01,000 --> 00:00:03,500", "---", "```", "|---|:---:|", "~", "***", "42", "3.5 %", "1,000.50", "😀👍"),
+        *("→", "  --  \n\n42\n", "x" * 20_000, "ACGT" * 500, "iVBORw0KGgo/" * 2000 + "==", "a" * 2**20),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_holds_no_words_is_given_back_at_once(
+    text: str, translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> list[list[Hypothesis]]:
+        assert arguments[1] == [], "the model was asked"
+        return []
+
+    for engine in (Engine, NativeEngine):
+        monkeypatch.setattr(engine, "generate", refuse)
+    start = time.perf_counter()
+    found = translator.translate_batch([text])[0]
+    assert (found.text, found.flags) == (text, ("kept",) if len(text) > 99 else ())
+    assert time.perf_counter() - start < 1
+    assert "".join(list(translator.stream(text))[-1:]) == text
+
+
+def test_a_long_word_is_kept_and_the_rest_of_its_line_translated(translator: Translator) -> None:
+    blob = "R0lGOD" * 50
+    found = translator.translate_batch([f"the dog {blob} sees the cat"])[0]
+    before, after = (translator.translate(part) for part in ("the dog", "sees the cat"))
+    assert found.text == f"{before} {blob} {after}"
+    assert "kept" in found.flags
+
+
 LOOP = [9, 10, 11] * 8
 SOURCE = "the dog sees a cat and where is the station"
 
 
 def test_a_loop_is_translated_again_with_a_beam(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_search(monkeypatch, LOOP, [9, 10, 11, 12])
+    fake_search(monkeypatch, LOOP, [9, 10, 11, 12, 13, 14])
     (found,) = translator.translate_batch([SOURCE])
-    assert (len(found.tokens), found.flags) == (4, ("retried",))
+    assert (len(found.tokens), found.flags) == (6, ("retried",))
 
 
 def test_a_loop_that_stays_is_cut_and_flagged(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,10 +325,53 @@ def test_a_loop_that_stays_is_cut_and_flagged(translator: Translator, monkeypatc
     assert (len(found.tokens), found.flags) == (3, ("retried", "cut"))
 
 
-def test_a_runaway_from_a_single_word_is_cut(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_search(monkeypatch, list(range(9, 20)), list(range(9, 20)))
-    (found,) = translator.translate_batch(["a"])
-    assert len(found.text) <= 5 and "cut" in found.flags
+@pytest.mark.parametrize("ids", [list(range(9, 20)), [9] * 10, [9, 10] * 6, []])
+def test_a_word_that_runs_away_loops_or_vanishes_is_given_back(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch, ids: list[int]
+) -> None:
+    fake_search(monkeypatch, ids, ids)
+    (found,) = translator.translate_batch([" a\n"])
+    assert (found.text, found.tokens, found.flags) == (" a\n", (), ("retried", "kept"))
+
+
+def test_what_is_far_too_short_is_translated_again(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_search(monkeypatch, [9, 10], [9, 10, 11, 12, 13, 14])
+    (found,) = translator.translate_batch([SOURCE])
+    assert (len(found.tokens), found.flags) == (6, ("retried",))
+
+
+def test_what_stays_too_short_is_flagged_and_the_longest_shown(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_search(monkeypatch, [9], [9, 10, 11])
+    (found,) = translator.translate_batch([SOURCE])
+    assert (len(found.tokens), found.flags) == (3, ("retried", "short"))
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        ([[9], [9, 10], [9], [11]], [[9], [9, 10], [11]]),  # of the same text, the better one
+        ([[9], [9]], [[9], [12], [13]]),  # the wider search has more
+        ([[13], [13]], [[13]]),  # no more to be had
+    ],
+)
+def test_alternatives_are_different_texts(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch, found: list[list[int]], wanted: list[list[int]]
+) -> None:
+    wide = [[9], [12], [13]] if found[0] == [9] else [[13]]
+
+    def generate(self: Any, sources: Any, *, beam_size: int, n_best: int, **rest: Any) -> list[list[Hypothesis]]:
+        ids = found if beam_size == len(found) else wide
+        several = [Hypothesis(tuple(item), -1.0 - rank / 8, len(item) + 1) for rank, item in enumerate(ids)]
+        return [(several * beam_size)[:n_best] for _ in sources]
+
+    for engine in (Engine, NativeEngine):
+        monkeypatch.setattr(engine, "generate", generate)
+    (result,) = translator.translate_batch(["the"], beam_size=len(found), n_best=min(3, len(found)), max_length=9)
+    texts = [result.text, *(item.text for item in result.alternatives)]
+    decode = translator._tokenizer.decode
+    assert texts == [decode(ids) for ids in wanted][: min(3, len(found))]
 
 
 def test_a_retry_holds_one_graph_at_a_time_and_leaves_the_greedy_one(

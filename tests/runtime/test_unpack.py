@@ -350,3 +350,21 @@ def test_damaged_zip_is_a_pack_error_or_the_same_pack(zipped: Path, folder: Path
             assert {name: found[name] for name in CONTENT} == {name: expected[name] for name in CONTENT}
     assert refused > 100
     assert not [path for path in cache.iterdir() if ".tmp-" in path.name]
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_cache_of_another_user_is_named(
+    zipped: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """As root every folder can be looked into, so the refusal is made up."""
+    real = Path.stat
+
+    def stat(self: Path, **options: Any) -> os.stat_result:
+        if cache in self.parents:
+            raise error
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(PackError, match="set MOBILENMT_CACHE to a folder of your own") as caught:
+        Pack.open(zipped)
+    assert str(cache) in str(caught.value) and str(error.strerror) in str(caught.value)

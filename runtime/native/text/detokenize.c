@@ -70,38 +70,44 @@ static int shown(const mn_tokenizer *t, uint32_t id)
     return id < t->pieces && !is_kind(t, id, MN_PIECE_HIDDEN);
 }
 
-/* The byte pieces from ids[at] on, which together are text or, each, U+FFFD; returns the place behind them. */
+/* One byte of a run of byte pieces: a character is written once it is whole, bytes that belong to none are left out.
+   (Dropping the held bytes together is right: all but the first are continuations, which begin nothing.) */
+static void write_byte(sink *out, uint8_t *window, size_t *held, uint8_t byte, int *written)
+{
+    uint32_t code;
+    int continues = (byte & 0xC0) == 0x80;
+    if (continues != (*held != 0)) {
+        *held = 0;
+        if (continues)
+            return;
+    }
+    window[(*held)++] = byte;
+    if (*held < (window[0] < 0x80 ? 1u : window[0] < 0xE0 ? 2u : window[0] < 0xF0 ? 3u : 4u))
+        return;
+    if (mn_read_character(window, *held, &code) == *held) {
+        write_text(out, window, *held, !(out->t->flags & MN_KEEP_BYTE_MARKS));
+        *written = 1;
+    }
+    *held = 0;
+}
+
+/* The byte pieces from ids[at] on, those shown among them; returns the place behind them. */
 static size_t write_byte_run(sink *out, const uint32_t *ids, size_t at, size_t length)
 {
     const mn_tokenizer *t = out->t;
     uint8_t window[4];
-    size_t end = at, held = 0, valid = 1;
-    /* Twice: first to see whether it is UTF-8 and where it ends, then to write it. */
-    for (int writing = 0; writing < 2; writing++) {
-        for (size_t i = at; i < (writing ? end : length); i++) {
-            uint32_t code;
-            if (!shown(t, ids[i]))
-                continue;
-            if (!is_kind(t, ids[i], MN_PIECE_BYTE))
-                break;
-            end = writing ? end : i + 1;
-            if (!valid) {
-                if (writing)
-                    write_code(out, 0xFFFD);
-                continue;
-            }
-            window[held++] = t->kinds[(size_t)ids[i] * 2 + 1];
-            if (held < (window[0] < 0x80 ? 1u : window[0] < 0xE0 ? 2u : window[0] < 0xF0 ? 3u : 4u))
-                continue;
-            if (mn_read_character(window, held, &code) != held)
-                valid = 0;
-            else if (writing)
-                write_text(out, window, held, !(t->flags & MN_KEEP_BYTE_MARKS));
-            held = 0;
-        }
-        valid = valid && held == 0;
-        held = 0;
+    size_t held = 0, end = at;
+    int written = 0;
+    for (size_t i = at; i < length; i++) {
+        if (!shown(t, ids[i]))
+            continue;
+        if (!is_kind(t, ids[i], MN_PIECE_BYTE))
+            break;
+        end = i + 1;
+        write_byte(out, window, &held, t->kinds[(size_t)ids[i] * 2 + 1], &written);
     }
+    if (written)
+        out->first = 0;
     return end;
 }
 
@@ -122,8 +128,8 @@ mn_status mn_tokenizer_decode(const mn_tokenizer *t, const uint32_t *ids, size_t
             size_t bytes;
             const uint8_t *piece = piece_text(t, ids[at++], &bytes);
             write_text(&out, piece, bytes, 1);
+            out.first = 0;
         }
-        out.first = 0;
     }
     *count = out.count;
     return MN_OK;

@@ -8,19 +8,15 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from PyInstaller.utils.hooks import collect_submodules, copy_metadata
+from PyInstaller.utils.hooks import collect_data_files, collect_submodules, copy_metadata
 
-from mobilenmt.runtime import text
 from mobilenmt.runtime.locate import GROUP, pack_in
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.pack import read_manifest
 
 hiddenimports = collect_submodules("mobilenmt.runtime")  # loaded at their first use
 binaries = [(str(LIBRARY), "mobilenmt/runtime/native")] if LIBRARY.is_file() else []  # opened by its path
-ROOM = Path(text.__file__).parent
-datas = [  # rules, opened by their paths
-    (str(path), str(Path("mobilenmt/runtime/text", path.parent.relative_to(ROOM)))) for path in ROOM.rglob("*.json")
-]
+datas: list[tuple[str, str]] = collect_data_files("mobilenmt.runtime.text")
 for entry in entry_points(group=GROUP):
     pack = pack_in(entry.name, entry.value)
     target = Path(*entry.value.split("."), *(["pack"] if pack.name == "pack" else []))

@@ -1,0 +1,226 @@
+"""Text handling of a pack, untimed: ``python -m benchmarks.text guards|case|unicode [FILE...]``.
+
+guards: single words of the sources in FILEs (TSV of source and reference), and strings of the kinds that people report
+to translators: how many loop, grow beyond three times their source, come out too short, are given back.
+case: chrF of sentences IN CAPITALS and As Titles, as they are and through sentence case, English to German.
+unicode: random strings over all planes: whether U+FFFD shows where the source has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mobilenmt import Translator
+from mobilenmt.runtime.guard import is_degenerate
+from mobilenmt.runtime.text.case import Case, lower, restore
+from mobilenmt.runtime.tokenizer import clean
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_MOST_TIMES = 3
+_FREE = 12  # characters that a translation may always have: "shy" is "schüchtern"
+
+PIECES = [
+    *(
+        "hello",
+        "STOP",
+        "Open The Window",
+        "no no no no",
+        "ha ha ha ha ha ha",
+        "OK",
+        "I",
+        "a",
+        "the",
+        "yes!!!",
+        "why???",
+    ),
+    *("max@example.com", "https://example.org/a/b?x=1&y=2", "{{ user.name }}", "%(count)d", "%s", "C:\\temp\\a.txt"),
+    *(
+        "<b>bold</b>",
+        "<br/>",
+        "&nbsp;",
+        "`code`",
+        "#tag",
+        "@name",
+        "😀",
+        "👍🏽",
+        "❤\ufe0f",
+        "→",
+        "你好",
+        "Привет",
+        "مرحبا",
+    ),
+    *(
+        "3.5 km",
+        "2026-11-29",
+        "12:30",
+        "$1,000.50",
+        "50 %",
+        "---",
+        "***",
+        "\n",
+        "\t",
+        "\u00a0",
+        "\u200b",
+        "“",
+        "”",
+        "…",
+    ),
+    *(
+        "Guten Morgen",
+        "Ich bin müde.",
+        "Bonjour à tous",
+        "¿Qué tal?",
+        "asdfghjkl",
+        "aaaaaaaaaaaa",
+        "xXxXxX",
+        "lol",
+        "C++",
+    ),
+    *(
+        "NATO",
+        "U.S.",
+        "Dr. Smith",
+        "e.g.",
+        "it's",
+        "don't",
+        "The man is here.",
+        "Where is the station?",
+        "HELP ME PLEASE",
+    ),
+]
+
+
+def odd_strings(count: int, seed: int = 1) -> Iterator[str]:
+    """Strings of what people translate besides clean sentences: each piece alone, then some of them together."""
+    yield from PIECES[:count]
+    choose = random.Random(seed)
+    for _ in range(count - len(PIECES)):
+        yield choose.choice(("", " ", " ", "\n")).join(choose.choices(PIECES, k=choose.randrange(1, 5)))
+
+
+def random_strings(count: int, seed: int = 1) -> Iterator[str]:
+    """Strings over all planes of Unicode: some of one block, some of anything, some with words between."""
+    choose = random.Random(seed)
+    for _ in range(count):
+        base = choose.choice((0x20, 0xA0, 0x370, 0x900, 0x2000, 0x3000, 0xAC00, 0x1F300, choose.randrange(0x110000)))
+        spread = choose.choice((0x60, 0x400, 0x110000))
+        text = "".join(chr(min(base + choose.randrange(spread), 0x10FFFF)) for _ in range(choose.randrange(1, 16)))
+        yield choose.choice(("", "the house ", "I see ")) + text + choose.choice(("", " is here", "."))
+
+
+def faults(source: str, output: str) -> list[str]:
+    """What is wrong with an output, judged by its characters alone."""
+    found = []
+    again = re.search(r"(.{1,30}?)\1{5,}", output, re.DOTALL)
+    if is_degenerate([hash(word) for word in source.split()], [hash(word) for word in output.split()]) or (
+        again and not re.search(r"(.{1,30}?)\1{2,}", source, re.DOTALL)
+    ):
+        found.append("loops")
+    if len(output) > max(_MOST_TIMES * len(source), _FREE):
+        found.append("too long")
+    elif len(output) > _MOST_TIMES * len(source):
+        found.append(f"over {_MOST_TIMES} times, but at most {_FREE} characters")
+    if not output.strip() and source.strip():
+        found.append("empty")
+    if "\ufffd" in output and "\ufffd" not in clean(source):
+        found.append("U+FFFD")
+    return found
+
+
+def guards(translator: Translator, lines: Sequence[str]) -> None:
+    """Print what becomes of single words and odd strings."""
+    words = sorted({word for line in lines for word in _WORD.findall(line)})
+    words = random.Random(1).sample(words, min(5_000, len(words)))
+    for name, sources in (("words", words), ("strings", list(odd_strings(500)))):
+        found = translator.translate_batch(sources)
+        flags = Counter(flag for item in found for flag in item.flags)
+        wrong = [
+            (s, item.text, fault) for s, item in zip(sources, found, strict=True) for fault in faults(s, item.text)
+        ]
+        print(f"{len(sources)} {name}: flags {dict(flags)}, faults {dict(Counter(fault for *_, fault in wrong))}")
+        for source, output, fault in wrong:
+            print(f"  {fault}: {source!r} -> {output!r}")
+
+
+def unicode(translator: Translator, count: int) -> None:
+    """Print how many random strings come out with a U+FFFD that they did not have."""
+    shown = 0
+    strings = list(random_strings(count))
+    for start in range(0, count, 500):
+        part = strings[start : start + 500]
+        for source, item in zip(part, translator.translate_batch(part), strict=True):
+            shown += "\ufffd" in item.text and "\ufffd" not in clean(source)
+    print(f"{count} random strings: {shown} with a U+FFFD that the source lacks")
+
+
+def case(translator: Translator, pairs: Sequence[tuple[str, str]], count: int) -> None:
+    """Print chrF of capitals and titles with and without sentence case."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    chosen = random.Random(1).sample(list(pairs), min(count, len(pairs)))
+    sources, references = [source for source, _ in chosen], [reference for _, reference in chosen]
+    sizes: dict[str, int] = {}
+
+    def cost(word: str) -> int:
+        if word not in sizes:
+            sizes[word] = len(translator._tokenizer.encode(word))
+        return sizes[word]
+
+    def run(texts: Sequence[str], through: bool) -> tuple[list[str], int]:
+        prepared = [lower(text, "en", cost=cost) if through else (text, Case.PLAIN) for text in texts]
+        found = translator.translate_batch([text for text, _ in prepared])
+        outputs = [restore(item.text, kind, "de") for item, (_, kind) in zip(found, prepared, strict=True)]
+        return outputs, sum(kind is not Case.PLAIN for _, kind in prepared)
+
+    def score(outputs: Sequence[str], wanted: Sequence[str]) -> str:
+        return f"{CHRF().corpus_score(outputs, [wanted]).score:.1f}"
+
+    upper = [reference.upper() for reference in references]
+    titles = [" ".join(word[:1].upper() + word[1:] for word in source.split(" ")) for source in sources]
+    capitals = [source.upper() for source in sources]
+    plain, wrongly = run(sources, True)
+    (as_capitals, _), (as_titles, _) = run(capitals, False), run(titles, False)
+    (through_capitals, found_capitals), (through_titles, found_titles) = run(capitals, True), run(titles, True)
+    kept = [
+        (a == b)
+        for source in sources
+        for a, b in zip(source.split(), lower(source.upper(), "en", cost=cost)[0].split(), strict=True)
+    ]
+    print(f"{len(chosen)} sentences: plain {score(plain, references)}, taken for capitals or titles: {wrongly}")
+    print(
+        f"  capitals: {score(as_capitals, upper)} as they are, {score(through_capitals, upper)} in sentence case "
+        f"(found {found_capitals}; {sum(kept) / len(kept):.1%} of the words in the case they had)"
+    )
+    print(
+        f"  titles: {score(as_titles, references)} as they are, {score(through_titles, references)} in sentence case "
+        f"(found {found_titles})"
+    )
+
+
+def main() -> None:
+    """Read the command line and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("guards", "case", "unicode"))
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    parser.add_argument("--pack", default="en-de")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--count", type=int, default=None)
+    options = parser.parse_args()
+    translator = Translator(options.pack, engine=options.engine)
+    if options.what == "unicode":
+        unicode(translator, options.count or 100_000)
+        return
+    rows = [line.split("\t") for path in options.files for line in path.read_text(encoding="utf-8").split("\n") if line]
+    if options.what == "guards":
+        guards(translator, [row[0] for row in rows])
+    else:
+        case(translator, [(row[0], row[1]) for row in rows], options.count or 100)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Several translations of one sentence: none shown twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mobilenmt.runtime.hypothesis import Hypothesis
+
+
+def distinct(found: Sequence[Hypothesis], text: Callable[[Sequence[int]], str]) -> list[Hypothesis]:
+    """Those with texts of their own, in order: different ids may decode to one text."""
+    first: dict[str, Hypothesis] = {}
+    for item in found:
+        first.setdefault(text(item.ids), item)
+    return list(first.values())
+
+
+def search_distinct(
+    search: Callable[[Sequence[Sequence[int]], int], list[list[Hypothesis]]],
+    sources: Sequence[Sequence[int]],
+    beams: int,
+    n_best: int,
+    text: Callable[[Sequence[int]], str],
+    widest: int,
+) -> list[list[Hypothesis]]:
+    """Up to ``n_best`` hypotheses of each source with texts of their own, best first.
+
+    Where a search with ``beams`` has too few, one with twice as many adds what it finds. A source can still have fewer
+    in the end, and then fewer are given.
+
+    Args:
+        search: gives as many hypotheses of each source as it is told beams.
+        sources: ids of each.
+        beams: hypotheses kept by the first search.
+        n_best: hypotheses wanted.
+        text: what ids decode to.
+        widest: most beams there can be.
+    """
+    outputs = [distinct(found, text) for found in search(sources, beams)]
+    few = [index for index, found in enumerate(outputs) if len(found) < n_best]
+    if few and beams < widest:
+        more = search([sources[index] for index in few], min(2 * beams, widest))
+        for index, found in zip(few, more, strict=True):
+            both = sorted([*outputs[index], *found], key=lambda item: -item.score)
+            outputs[index] = distinct(both, text)
+    return [found[:n_best] for found in outputs]

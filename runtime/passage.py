@@ -1,0 +1,223 @@
+"""Sentences in, sentences out, for one call: what is done to each before and after the model, and in between the search.
+
+sentence -> folded -> capitals gone -> placeholders -> ids -> search, guards -> text -> all of it undone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from mobilenmt.runtime.alternatives import search_distinct
+from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, most_beams
+from mobilenmt.runtime.manifest import PackManifest
+from mobilenmt.runtime.opening import Text
+from mobilenmt.runtime.retry import Retry
+from mobilenmt.runtime.text.case import Case, lower, restore
+from mobilenmt.runtime.text.fold import Folded, Folder
+from mobilenmt.runtime.text.keeper import Keeper, Output, Result
+from mobilenmt.runtime.text.kept import Kept, Rules
+from mobilenmt.runtime.text.letters import Alphabet, long_words, unknown, without_inventions
+
+Find = Callable[[Sequence[Sequence[int]], SearchOptions], list[list[Hypothesis]]]
+"""Ids and how to search, to hypotheses of each."""
+
+
+class Rendering(NamedTuple):
+    """One translation of a sentence."""
+
+    text: str
+    outputs: tuple[Hypothesis, ...]
+    """What the model gave for it: one, or one for each part of it; none for what was copied."""
+    flags: tuple[str, ...]
+
+    @property
+    def shown(self) -> tuple[Hypothesis, ...]:
+        """The outputs without those in whose place the source is shown."""
+        return tuple(output for output in self.outputs if "kept" not in output.flags)
+
+
+class _Prepared(NamedTuple):
+    source: str
+    text: str
+    case: Case
+    kept: Sequence[Kept]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What is known of a pack's text: made once, used by every call."""
+
+    manifest: PackManifest
+    tokenizer: Text
+    alphabet: Alphabet
+    folder: Folder
+    retry: Retry
+
+    @classmethod
+    def of(cls, manifest: PackManifest, tokenizer: Text, retry: Retry) -> Reader:
+        """Make one."""
+        alphabet = Alphabet(tokenizer.knows)
+        return cls(manifest, tokenizer, alphabet, Folder(alphabet), retry)
+
+
+class Passage:
+    """The sentences of one call.
+
+    Args:
+        reader: of the pack.
+        find: the search.
+        options: how to search.
+        encode: text to ids: the tokenizer's, or one that puts the code of a language before.
+        guarded: whether outputs are checked for loops and length, and bad ones tried again.
+        rules: what is kept; None for all rules.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        find: Find,
+        options: SearchOptions,
+        encode: Callable[[str], Sequence[int]],
+        guarded: bool = True,
+        rules: Rules | None = None,
+    ) -> None:
+        self._reader = reader
+        self._find = find
+        self._options = options
+        self._encode = encode
+        self._guarded = guarded
+        self._keeper = Keeper(self._translate, rules, reader.manifest.placeholders, self._strange)
+        self._prepared: dict[str, _Prepared] = {}
+        self._ids: dict[str, Sequence[int]] = {}
+        manifest = reader.manifest
+        self._languages = manifest.source_language or "", manifest.target_language or ""
+
+    def encode(self, sentence: str) -> Sequence[int]:
+        """The ids that a sentence goes through the model as, at the first try."""
+        found = self._prepare(sentence)
+        return self._encoded(found.text if not found.kept else self._keeper.first(found.text, found.kept))
+
+    def is_plain(self, sentence: str) -> bool:
+        """Whether the output for :meth:`encode` is the translation, with nothing to undo."""
+        found = self._prepare(sentence)
+        return not found.kept and found.case is Case.PLAIN
+
+    def run(self, sentences: Sequence[str]) -> list[list[Rendering]]:
+        """Translate; each gets up to ``n_best`` renderings with texts of their own, best first."""
+        prepared = [self._prepare(sentence) for sentence in sentences]
+        results = self._keeper.run([item.text for item in prepared], [item.kept for item in prepared])
+        return [self._undone(*pair) for pair in zip(prepared, results, strict=True)]
+
+    # -- before ---------------------------------------------------------------------------------------------------
+
+    def _prepare(self, sentence: str) -> _Prepared:
+        found = self._prepared.get(sentence)
+        if found is None:
+            folded = self._reader.folder.fold(sentence)
+            text, kept = folded.text, self._keeper.find(folded.text)
+            if kept and folded.origin is not None:
+                text, kept = _unfolded(sentence, folded, kept)
+            spans = [(start, end) for start, end, _ in kept]
+            text, case = lower(text, self._languages[0], keep=spans, cost=self._cost)
+            found = self._prepared[sentence] = _Prepared(sentence, text, case, kept)
+        return found
+
+    def _cost(self, word: str) -> int:
+        return len(self._reader.tokenizer.encode(word))
+
+    def _strange(self, text: str) -> list[Kept]:
+        """What no rule names, and the model never saw."""
+        long = long_words(text)
+        return [*long, *unknown(text, self._reader.alphabet)] if long else unknown(text, self._reader.alphabet)
+
+    def _encoded(self, text: str) -> Sequence[int]:
+        found = self._ids.get(text)
+        if found is None:
+            found = self._ids[text] = self._encode(text)
+        return found
+
+    # -- the model ------------------------------------------------------------------------------------------------
+
+    def _translate(self, texts: list[str], beams: int) -> list[list[Output]]:
+        """Translations of texts; with more than one beam as many of each, whatever was asked for."""
+        options = self._options
+        if beams > 1:
+            beams = min(beams, most_beams(self._reader.manifest.model))
+            options = replace(options, beam_size=max(beams, options.beam_size), n_best=beams)
+        sources = [self._encoded(text) for text in texts]
+        if options.n_best > 1 and beams == 1:
+
+            def search(some: Sequence[Sequence[int]], width: int) -> list[list[Hypothesis]]:
+                return self._find(some, replace(options, beam_size=width, n_best=width))
+
+            widest = most_beams(self._reader.manifest.model)
+            decode = self._reader.tokenizer.decode
+            found = search_distinct(search, sources, options.beam_size, options.n_best, decode, widest)
+        else:
+            with self._reader.retry.brief() if beams > 1 else nullcontext():
+                found = self._find(sources, options)
+        if self._guarded:
+
+            def again(bad: Sequence[Sequence[int]], width: int) -> list[list[Hypothesis]]:
+                return self._find(bad, replace(options, beam_size=width, n_best=width))
+
+            found = self._reader.retry.run(list(zip(texts, sources, strict=True)), found, options.n_best, again)
+        return [
+            [Output(self._text(text, item), (), item) for item in outputs]
+            for text, outputs in zip(texts, found, strict=True)
+        ]
+
+    def _text(self, source: str, output: Hypothesis) -> str:
+        """What is shown of an output: never a broken or invisible character that its source lacks."""
+        if "kept" in output.flags:
+            return source
+        return without_inventions(self._reader.tokenizer.decode(output.ids), source)
+
+    # -- after ----------------------------------------------------------------------------------------------------
+
+    def _undone(self, source: _Prepared, result: Result) -> list[Rendering]:
+        found = [self._rendering(source, item) for item in (result, *result.alternatives)]
+        return list({item.text: item for item in reversed(found)}.values())[::-1]  # capitals may make two texts one
+
+    def _rendering(self, source: _Prepared, result: Result) -> Rendering:
+        text = result.text
+        if source.case is not Case.PLAIN:
+            kept = [source.text[start:end] for start, end, _ in source.kept]
+            text = restore(text, source.case, self._languages[1], keep=_places(text, kept))
+        outputs = tuple(item.origin for item in result.outputs if isinstance(item.origin, Hypothesis))
+        flags = [flag for output in outputs for flag in output.flags]
+        if not outputs:
+            text = source.source  # as it was written, not as it was folded
+            flags.append("kept")
+        return Rendering(text, outputs, tuple(dict.fromkeys([*flags, *result.flags])))
+
+
+def _unfolded(source: str, folded: Folded, kept: Sequence[Kept]) -> tuple[str, list[Kept]]:
+    """The folded text with what is kept in it as it was written, and where that stands."""
+    parts: list[str] = []
+    spans = []
+    done = length = 0
+    for start, end, rule in kept:
+        first, last = folded.source_span(start, end)
+        parts += folded.text[done:start], source[first:last]
+        length += start - done
+        spans.append(Kept(length, length + last - first, rule))
+        length += last - first
+        done = end
+    return "".join(parts) + folded.text[done:], spans
+
+
+def _places(text: str, kept: Sequence[str]) -> list[tuple[int, int]]:
+    """Where the kept spans stand in a translation, in order."""
+    places: list[tuple[int, int]] = []
+    for span in sorted(set(kept), key=len, reverse=True):
+        start = text.find(span)
+        while start >= 0:
+            end = start + len(span)
+            if all(end <= place[0] or place[1] <= start for place in places):
+                places.append((start, end))
+            start = text.find(span, end)
+    return sorted(places)

@@ -1,0 +1,128 @@
+"""What a text became, and how it is put together from its pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mobilenmt.runtime.opening import Text
+from mobilenmt.runtime.passage import Rendering
+from mobilenmt.runtime.text.segment import Piece, between
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A stretch of a text that was translated for itself."""
+
+    source: tuple[int, int]
+    """Where it begins and ends in the source, in characters."""
+    target: tuple[int, int]
+    """Where its translation begins and ends in the output."""
+    score: float
+    """As :attr:`Translation.score`."""
+    flags: tuple[str, ...] = ()
+    """As :attr:`Translation.flags`."""
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What a text became."""
+
+    text: str
+    score: float
+    """Sum of log-probabilities, ``</s>`` included, over (generated tokens)^length_penalty; 0 for layout alone."""
+    tokens: tuple[str, ...] = ()
+    """Pieces of the output, without special ones."""
+    alternatives: tuple[Translation, ...] = ()
+    """The other n_best - 1 translations, best first, each another text; fewer where there are no more."""
+    flags: tuple[str, ...] = ()
+    """What happened on the way: ``split`` (a sentence longer than the model's positions), ``retried`` (a loop, a runaway
+    or what was too short was translated again with a beam), ``cut`` (its repetition was cut), ``short`` (still too short
+    for its source), ``kept`` (a stretch was given back as it was), ``placed`` (something kept was put where the alignment
+    of words says), ``parts`` (a sentence was translated in parts around it), ``truncated`` (the length limit ended
+    it)."""
+    sentences: tuple[Sentence, ...] = ()
+    """The sentences, in order."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The translation as JSON types."""
+        return {
+            "text": self.text,
+            "score": self.score,
+            "tokens": list(self.tokens),
+            "alternatives": [item.to_dict() for item in self.alternatives],
+            "flags": list(self.flags),
+            "sentences": [
+                {
+                    "source": list(item.source),
+                    "target": list(item.target),
+                    "score": item.score,
+                    "flags": list(item.flags),
+                }
+                for item in self.sentences
+            ],
+        }
+
+
+def assemble(
+    plan: Sequence[Piece], found: Sequence[Sequence[Rendering]], n_best: int, penalty: float, tokenizer: Text
+) -> Translation:
+    """Put segments and layout together again, for each of the n best.
+
+    A segment with fewer alternatives than another stays at its last.
+
+    Args:
+        plan: the pieces of the text.
+        found: renderings of each piece that holds words, best first.
+        n_best: translations wanted.
+        penalty: exponent of the length in scores.
+        tokenizer: names tokens.
+    """
+    count = min(n_best, max((len(renderings) for renderings in found), default=1))
+    ranked = [
+        _join(plan, [renderings[min(rank, len(renderings) - 1)] for renderings in found], penalty, tokenizer)
+        for rank in range(count)
+    ]
+    return replace(ranked[0], alternatives=tuple(ranked[1:]))
+
+
+def _join(plan: Sequence[Piece], renderings: Sequence[Rendering], penalty: float, tokenizer: Text) -> Translation:
+    parts: list[str] = []
+    sentences = []
+    length = 0
+    for piece, text, rendering in _texts(plan, renderings):
+        if rendering is not None:
+            end = length + len(text)
+            source = piece.start, piece.start + len(piece.text)
+            flags = (("split",) if piece.cut else ()) + rendering.flags
+            sentences.append(Sentence(source, (length, end), _score([rendering], penalty), flags))
+        parts.append(text)
+        length += len(text)
+    tokens = [piece for item in renderings for output in item.shown for piece in tokenizer.pieces(output.ids)]
+    flags = tuple(dict.fromkeys(flag for sentence in sentences for flag in sentence.flags))
+    return Translation("".join(parts), _score(renderings, penalty), tuple(tokens), (), flags, tuple(sentences))
+
+
+def _texts(plan: Sequence[Piece], renderings: Sequence[Rendering]) -> Iterator[tuple[Piece, str, Rendering | None]]:
+    """Yield each piece with what becomes of it, and the spaces that sentences need between them."""
+    queue = iter(renderings)
+    before: Piece | None = None
+    last = ""
+    for piece in plan:
+        rendering = None if piece.ids is None else next(queue)
+        text = piece.text if rendering is None else rendering.text
+        if space := between(before, piece, last):
+            yield piece, space, None
+        yield piece, text, rendering
+        before, last = piece, text
+
+
+def _score(renderings: Sequence[Rendering], penalty: float) -> float:
+    """The score of several outputs as if they were one: the sum of their sums over the power of all their tokens."""
+    outputs = [output for item in renderings for output in item.outputs]
+    if len(outputs) == 1:
+        return outputs[0].score
+    total = sum(output.score * output.generated**penalty for output in outputs)
+    count = sum(output.generated for output in outputs)
+    return float(total / count**penalty) if count else 0.0
