@@ -2,8 +2,8 @@
 
     python benchmarks/kept.py models/en-de
 
-Prints tables for docs/kept.md. The cases are those of tests/runtime/text/data/kept.txt. Dev data, if given, is a file of
-``source<TAB>target`` lines: names and numbers of its sentences give way to things to keep.
+Prints tables for docs/kept.md. The cases are those of tests/runtime/text/data/kept.txt. Dev data, if given, is a file
+of ``source<TAB>target`` lines: names and numbers of its sentences give way to things to keep.
 """
 
 from __future__ import annotations
