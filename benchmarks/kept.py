@@ -64,9 +64,7 @@ def _rate(translator: Translator, chunks: Sequence[Chunk], form: Form) -> str:
     texts = [item for item in tried if item is not None]
     outputs = translator.translate_batch([item.text for item in texts], together=True)
     done = [restore(output.text, item) for output, item in zip(outputs, texts, strict=True)]
-    counts = [
-        sum(map(bool, faults)) for faults in zip(*((d.missing, d.doubled, d.misplaced, d.leftover) for d in done))
-    ]
+    counts = [sum(bool(getattr(d, fault)) for d in done) for fault in ("missing", "doubled", "misplaced", "leftover")]
     return f"{sum(d.ok for d in done) / len(done):6.1%}  of {len(done)}: {', '.join(map(str, counts))}"
 
 
