@@ -77,7 +77,7 @@ def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules) -
     """Cut both ends off text[start:end]."""
     spans = list(kept)
     first, last = start, end
-    while spans and not text[first : spans[0].start].strip():
+    while spans and spans[0].target is None and not text[first : spans[0].start].strip():
         reach = _leading(text, spans[0], last, rules)
         if reach is None:
             break
@@ -87,7 +87,7 @@ def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules) -
         first, last = spans[0].end, spans[-1].start
         spans = spans[1:-1]
     mark = ""
-    while spans:
+    while spans and spans[-1].target is None:
         tail = text[spans[-1].end : last].strip()
         if tail.strip(_END) or not _is_trailing(text, spans, first, rules):
             break
@@ -98,13 +98,21 @@ def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules) -
     left = len(body) - len(body.lstrip())
     right = len(body.rstrip())
     if not _has_words(text, first, last, spans):
-        return [text[start:end]] if end > start else []
+        return [_copied(text, start, end, spans)] if end > start else []
     core = body[left:right]
     offset = first + left
-    moved = tuple(Kept(span.start - offset, span.end - offset, span.rule) for span in spans)
+    moved = tuple(span.moved(offset) for span in spans)
     unclosed = bool(mark) and core[-1] not in _END + ":,;"
     chunk = Chunk(core + mark, moved, True) if unclosed else Chunk(core, moved, whole=len(core) == len(text))
     return [piece for piece in (text[start:offset], chunk, text[first + right : end]) if piece]
+
+
+def _copied(text: str, start: int, end: int, spans: Sequence[Kept]) -> str:
+    """text[start:end] without a translation: spans as what they become."""
+    for span in reversed(spans):
+        text = text[: span.start] + span.written(text) + text[span.end :]
+        end += len(span.written(text)) - (span.end - span.start) if span.target is not None else 0
+    return text[start:end]
 
 
 def _wrapped(text: str, spans: Sequence[Kept], first: int, last: int) -> bool:

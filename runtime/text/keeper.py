@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from mobilenmt.runtime.text.edges import Chunk, cut, words
 from mobilenmt.runtime.text.forms import Form, Placeholders
+from mobilenmt.runtime.text.glossary import Glossary
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules
 from mobilenmt.runtime.text.placeholders import Protected, Restored, protect, restore
 from mobilenmt.runtime.text.placing import Link, place
@@ -64,6 +65,9 @@ class _Job:
     def finish(self, text: str, *flags: str) -> None:
         """Take a text for the translation."""
         self.text, self.flags, self.done = self.chunk.fit(text), flags, True
+        first = self.chunk.text[:1]
+        if first.isupper() and any(span.target and text.startswith(span.target) for span in self.chunk.kept):
+            self.text = self.text[:1].upper() + self.text[1:]  # a term begins the sentence now
 
 
 class Keeper:
@@ -73,6 +77,7 @@ class Keeper:
         translate: gives translations of texts, several at once.
         rules: what is kept; None for all rules of :func:`default_rules`.
         placeholders: what the model does with placeholders; None for the default.
+        glossary: terms that become what it says.
         extra: further spans of a text (characters that the model never saw, say). Those that overlap are left out.
     """
 
@@ -81,6 +86,7 @@ class Keeper:
         translate: Translate,
         rules: Rules | None = None,
         placeholders: Placeholders | None = None,
+        glossary: Glossary | None = None,
         extra: Callable[[str], Sequence[Kept]] | None = None,
     ) -> None:
         self._translate = translate
@@ -88,11 +94,14 @@ class Keeper:
         self._forms = (placeholders or Placeholders()).tried
         self._copied = frozenset(rule.name for rule in self._rules.rules if rule.copied)
         self._copied |= frozenset((placeholders or Placeholders()).copied)
+        self._glossary = glossary
         self._extra = extra
 
     def find(self, text: str) -> list[Kept]:
         """The spans of a text, by the rules and by `extra`."""
         kept = self._rules.find(text)
+        if self._glossary is not None:
+            kept = self._glossary.added(text, kept)
         if self._extra is None or not (extra := self._extra(text)):
             return kept
         free = [span for span in extra if all(span.end <= k.start or k.end <= span.start for k in kept)]
@@ -169,7 +178,11 @@ def merged(text: str, kept: Sequence[Kept], apart: frozenset[str] = frozenset())
     for span in kept:
         alone = span.rule in apart or (bool(spans) and spans[-1].rule in apart)
         if spans and not alone and text[spans[-1].end : span.start] in ("", " "):
-            spans[-1] = Kept(spans[-1].start, span.end, spans[-1].rule)
+            last = spans[-1]
+            target = None
+            if last.target is not None or span.target is not None:
+                target = last.written(text) + text[last.end : span.start] + span.written(text)
+            spans[-1] = Kept(last.start, span.end, last.rule, target)
         else:
             spans.append(span)
     return spans
@@ -206,11 +219,11 @@ def _around_lost(job: _Job) -> list[_Job | str]:
             continue
         start, end = words(text, done, span.start, inside)
         if start < end:
-            moved = tuple(Kept(item.start - start, item.end - start, item.rule) for item in inside)
+            moved = tuple(item.moved(start) for item in inside)
             plan += [text[done:start], _Job(Chunk(text[start:end], moved)), text[end : span.start]]
         else:
             plan.append(text[done : span.start])
-        plan.append(text[span.start : span.end])
+        plan.append(span.written(text))
         done, inside = span.end, []
     return plan
 

@@ -26,11 +26,21 @@ Finder = Callable[[str], Iterable[tuple[int, int]]]
 
 
 class Kept(NamedTuple):
-    """A span text[start:end] that a translation keeps."""
+    """A span text[start:end] that a translation keeps, or that becomes a text which is known beforehand."""
 
     start: int
     end: int
     rule: str
+    target: str | None = None
+    """What it becomes (a term of a glossary); None for what it is."""
+
+    def written(self, text: str) -> str:
+        """What it becomes, in the text it was found in."""
+        return text[self.start : self.end] if self.target is None else self.target
+
+    def moved(self, by: int) -> Kept:
+        """The span of a text that begins `by` characters later."""
+        return self._replace(start=self.start - by, end=self.end - by)
 
 
 @dataclass(frozen=True)

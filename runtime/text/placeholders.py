@@ -107,7 +107,7 @@ def protect(
     marks: list[Mark] = []
     done = length = 0
     for span in kept:
-        body = text[span.start : span.end]
+        body = span.written(text)
         gap = text[done : span.start]
         if marks and marks[-1].spaced and gap[:1].isalnum():
             gap = f" {gap}"
