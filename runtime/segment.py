@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from mobilenmt.runtime.errors import InputError
-from mobilenmt.runtime.text.letters import has_words, long_words
+from mobilenmt.runtime.text.letters import has_words
+from mobilenmt.runtime.text.spans import Kept
 
 #: Longest text, in characters for each token of the limit, that is encoded at all. No tokenizer reaches 64 characters a
 #: token on average (4 are usual), so a longer text is over the limit, and no call of `encode` sees a megabyte.
@@ -91,18 +92,19 @@ def segments(text: str, encode: Encode, limit: int) -> list[Piece]:
     return pieces
 
 
-def worded_segments(text: str, encode: Encode, limit: int, language: str) -> list[Piece]:
-    """As :func:`segments`, with what holds no words as layout, and words too long to be any kept.
+def worded_segments(text: str, encode: Encode, limit: int, language: str, spans: Sequence[Kept]) -> list[Piece]:
+    """As :func:`segments`, with what holds no words as layout, and some stretches kept.
 
     Args:
         text: any text.
         encode: gives the ids of a text.
         limit: most tokens in a piece.
         language: of the text, "" if unknown.
+        spans: the stretches to keep, in order.
     """
     plan: list[Piece] = []
     done = 0
-    for start, end, _ in [*long_words(text), (len(text), len(text), "")]:
+    for start, end, _ in [*spans, Kept(len(text), len(text), "")]:
         for piece in segments(text[done:start], encode, limit):
             empty = piece.ids is not None and not has_words(piece.text, language)
             plan.append(Piece(piece.text) if empty else piece)

@@ -17,7 +17,7 @@ from mobilenmt.runtime.ort import SessionConfig, release_memory
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.segment import Piece, worded_segments
-from mobilenmt.runtime.text.letters import without_inventions
+from mobilenmt.runtime.text.source import Source
 from mobilenmt.runtime.text.target import Targets
 
 _RELEASE_EVERY = 16  # segments, after which freed memory goes back to the system: 1 MB for 10 us a segment
@@ -92,6 +92,8 @@ class Translator:
         self.pack = Pack.open(pack, verify=verify)
         self.engine, self._engine, self._tokenizer = open_engine(self.pack, engine, config)
         self._targets = Targets(self.pack.file("tokenizer.json").read_bytes, self.pack.manifest.target_language)
+        languages = (self.pack.manifest.source_language or "", self.pack.manifest.target_language or "")
+        self._source = Source(self._tokenizer.encode, self._tokenizer.knows, *languages)
         self._retry = Retry(self._tokenizer, self._engine.search_briefly)
         release_memory()  # parsing the tokenizer and packing the weights left holes in the heap
 
@@ -186,11 +188,11 @@ class Translator:
                     ids.append(token)
                     if is_degenerate(source, ids):
                         break
-                    grown = done + without_inventions(self._tokenizer.decode(ids), piece.text)
+                    grown = done + self._source.write(self._tokenizer.decode(ids), piece.text)
                     if grown != last:
                         last = grown
                         yield grown
-                done += without_inventions(self._tokenizer.decode(cut_loops(source, ids)), piece.text)
+                done += self._source.write(self._tokenizer.decode(cut_loops(source, ids)), piece.text)
             else:
                 done += piece.text
         if done != last:
@@ -200,8 +202,11 @@ class Translator:
 
     def _segments(self, text: str, code: str) -> list[Piece]:
         text, encode = self._targets.coded(text, code, self._tokenizer.encode)
+        source = self._source
         limit = self._engine.max_length - 1  # the end token takes a position
-        return worded_segments(text, encode, limit, self.pack.manifest.source_language or "")
+        language = self.pack.manifest.source_language or ""
+        spans = self._targets.outside(text, source.kept(text))
+        return worded_segments(text, lambda part: encode(source.prepare(part)[0]), limit, language, spans)
 
     def _limit(self, source: Sequence[int]) -> int:
         """Length limit relative to the source, start token counted.
@@ -277,7 +282,7 @@ class Translator:
         """What is shown of a segment: never a broken or invisible character that its source lacks."""
         if "kept" in output.flags:
             return piece.text
-        return without_inventions(self._tokenizer.decode(output.ids), piece.text)
+        return self._source.write(self._tokenizer.decode(output.ids), piece.text)
 
     def _check(
         self, texts: Sequence[str], beam_size: int | None, max_length: int | None, min_length: int, n_best: int

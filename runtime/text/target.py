@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.text.data import base_language
+from mobilenmt.runtime.text.spans import Kept
 
 _CODE = re.compile(rb'">>([0-9A-Za-z_-]{1,30})<<"')
 _AT_THE_START = re.compile(r"(\s*)>>([0-9A-Za-z_-]{1,30})<<[ \t]?")
+_ANYWHERE = re.compile(r">>([0-9A-Za-z_-]{1,30})<<")
 _MOST_NAMED = 40  # codes in an error
 
 Encode = Callable[[str], list[int]]
@@ -63,6 +65,13 @@ class Targets:
         if match is None or match[2] not in self.codes:
             return "", text
         return match[2], match[1] + text[match.end() :]
+
+    def outside(self, text: str, spans: Sequence[Kept]) -> Sequence[Kept]:
+        """The spans that are no part of a code within the text."""
+        if ">>" not in text or not self.codes:
+            return spans
+        codes = [match.span() for match in _ANYWHERE.finditer(text) if match[1] in self.codes]
+        return [span for span in spans if not any(start <= span.start < end for start, end in codes)]
 
     def coded(self, text: str, code: str, encode: Encode) -> tuple[str, Encode]:
         """The text without its own code, and an encoding that puts that code, or else `code`, before every segment.
