@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mobilenmt import Translator
 from mobilenmt.runtime.guard import is_degenerate
-from mobilenmt.runtime.text.case import Case, lower, restore
+from mobilenmt.runtime.text.case import Case
 from mobilenmt.runtime.tokenizer import clean
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
@@ -116,10 +116,10 @@ def random_strings(count: int, seed: int = 1) -> Iterator[str]:
 def faults(source: str, output: str) -> list[str]:
     """What is wrong with an output, judged by its characters alone."""
     found = []
-    again = re.search(r"(.{1,30}?)\1{5,}", output, re.DOTALL)
-    if is_degenerate([hash(word) for word in source.split()], [hash(word) for word in output.split()]) or (
-        again and not re.search(r"(.{1,30}?)\1{2,}", source, re.DOTALL)
-    ):
+    loops = is_degenerate([], [hash(word) for word in output.split()]) or re.search(
+        r"(.{1,30}?)\1{5,}", output, re.DOTALL
+    )
+    if loops and not re.search(r"(.{1,30}?)\1{2,}", source, re.DOTALL):
         found.append("loops")
     if len(output) > max(_MOST_TIMES * len(source), _FREE):
         found.append("too long")
@@ -164,18 +164,15 @@ def case(translator: Translator, pairs: Sequence[tuple[str, str]], count: int) -
 
     chosen = random.Random(1).sample(list(pairs), min(count, len(pairs)))
     sources, references = [source for source, _ in chosen], [reference for _, reference in chosen]
-    sizes: dict[str, int] = {}
 
-    def cost(word: str) -> int:
-        if word not in sizes:
-            sizes[word] = len(translator._tokenizer.encode(word))
-        return sizes[word]
+    def raw(texts: Sequence[str]) -> list[str]:
+        """What the model makes of them without any handling of the text."""
+        found = translator._search([translator._tokenizer.encode(text) for text in texts], 1, None, 0, 1)
+        return [translator._tokenizer.decode(best.ids) for best, *_ in found]
 
-    def run(texts: Sequence[str], through: bool) -> tuple[list[str], int]:
-        prepared = [lower(text, "en", cost=cost) if through else (text, Case.PLAIN) for text in texts]
-        found = translator.translate_batch([text for text, _ in prepared])
-        outputs = [restore(item.text, kind, "de") for item, (_, kind) in zip(found, prepared, strict=True)]
-        return outputs, sum(kind is not Case.PLAIN for _, kind in prepared)
+    def whole(texts: Sequence[str]) -> tuple[list[str], int]:
+        kinds = [translator._source.prepare(text)[1] for text in texts]
+        return [item.text for item in translator.translate_batch(texts)], sum(kind is not Case.PLAIN for kind in kinds)
 
     def score(outputs: Sequence[str], wanted: Sequence[str]) -> str:
         return f"{CHRF().corpus_score(outputs, [wanted]).score:.1f}"
@@ -183,13 +180,13 @@ def case(translator: Translator, pairs: Sequence[tuple[str, str]], count: int) -
     upper = [reference.upper() for reference in references]
     titles = [" ".join(word[:1].upper() + word[1:] for word in source.split(" ")) for source in sources]
     capitals = [source.upper() for source in sources]
-    plain, wrongly = run(sources, True)
-    (as_capitals, _), (as_titles, _) = run(capitals, False), run(titles, False)
-    (through_capitals, found_capitals), (through_titles, found_titles) = run(capitals, True), run(titles, True)
+    plain, wrongly = whole(sources)
+    as_capitals, as_titles = raw(capitals), raw(titles)
+    (through_capitals, found_capitals), (through_titles, found_titles) = whole(capitals), whole(titles)
     kept = [
-        (a == b)
+        before == after
         for source in sources
-        for a, b in zip(source.split(), lower(source.upper(), "en", cost=cost)[0].split(), strict=True)
+        for before, after in zip(source.split(), translator._source.prepare(source.upper())[0].split(), strict=False)
     ]
     print(f"{len(chosen)} sentences: plain {score(plain, references)}, taken for capitals or titles: {wrongly}")
     print(
