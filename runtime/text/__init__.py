@@ -1,3 +1,4 @@
-"""What is done to text before and after the model: layout, sentences, things to keep, markup."""
+"""What happens to text before and after the model. Knows strings only: no pack, no engine.
 
-from __future__ import annotations
+Rules are data (``rules/*.json``) and code is small scanners, so that hosts in other languages can share both.
+"""

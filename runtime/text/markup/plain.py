@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mobilenmt.runtime.text.document import Document, Layout, Result, Unit
+from mobilenmt.runtime.text.markup.document import Document, Layout, Result, Unit
 
 
 def parse(text: str) -> Document:

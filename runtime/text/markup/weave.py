@@ -13,8 +13,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import groupby
 
-from mobilenmt.runtime.text.document import Mark, Result
-from mobilenmt.runtime.text.trace import Trace
+from mobilenmt.runtime.text.markup.document import Mark, Result
+from mobilenmt.runtime.text.markup.trace import Trace
 
 Piece = tuple[str, bool]
 """Some of the output, and whether it is markup (else words, not yet escaped)."""

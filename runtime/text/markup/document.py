@@ -12,8 +12,8 @@ translation made of the words they stood around.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from mobilenmt.runtime.errors import InputError
@@ -74,6 +74,8 @@ class Unit:
     marks: tuple[Mark, ...]
     raw: str
     """The stretch of the source. It is given back where the translation is the text itself."""
+    spelling: Mapping[str, str] = field(default_factory=dict)
+    """Characters that the source does not spell plainly, and how it does (``&nbsp;``)."""
 
     @property
     def kept(self) -> list[tuple[int, int]]:
@@ -133,7 +135,7 @@ def detect(filename: str) -> str:
 def _module(name: str) -> _Format:
     if name not in _MODULES:
         raise InputError(f"there is no format {name!r}: the formats are {', '.join(FORMATS)}")
-    return cast("_Format", importlib.import_module(f"mobilenmt.runtime.text.{_MODULES[name]}"))
+    return cast("_Format", importlib.import_module(f"mobilenmt.runtime.text.markup.{_MODULES[name]}"))
 
 
 def parse(text: str, format: str) -> Document:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
-from mobilenmt.runtime.text.document import Link, Mark, Result
-from mobilenmt.runtime.text.words import Word, overlapping, pair, pair_in_proportion, words
+from mobilenmt.runtime.text.markup.document import Link, Mark, Result
+from mobilenmt.runtime.text.markup.words import Word, overlapping, pair, pair_in_proportion, words
 
 
 class Trace:
