@@ -22,10 +22,10 @@ def _names(names: str) -> frozenset[str]:
 
 #: Elements that end a unit where they begin and where they end.
 BLOCKS = _names(
-    "address article aside base basefont bgsound blockquote body caption center col colgroup dd details dialog dir div dl "
-    "dt fieldset figcaption figure footer form frame frameset h1 h2 h3 h4 h5 h6 head header hgroup hr html legend li link "
-    "listing main menu menuitem meta nav noscript ol optgroup option p plaintext pre search section select summary "
-    "table tbody td tfoot th thead title tr ul xmp"
+    "address article aside base basefont bgsound blockquote body caption center col colgroup dd details dialog "
+    "dir div dl dt fieldset figcaption figure footer form frame frameset h1 h2 h3 h4 h5 h6 head header hgroup hr "
+    "html legend li link listing main menu menuitem meta nav noscript ol optgroup option p plaintext pre search "
+    "section select summary table tbody td tfoot th thead title tr ul xmp"
 )
 #: Elements without content.
 VOID = _names(

@@ -97,36 +97,34 @@ class Trace:
                 if mark >= 0 and len(here) == 1:
                     low, high = hulls.get(mark, (c, d))
                     hulls[mark] = (min(low, c), max(high, d))
-        places: dict[str, list[int]] = {}
-        taken: list[tuple[int, int, int]] = []
-
-        def free(start: int, end: int) -> bool:
-            at = bisect_left(taken, (start,))
-            return (at == len(taken) or taken[at][0] >= end) and (at == 0 or taken[at - 1][1] <= start)
-
-        def take(start: int, end: int, mark: int) -> None:
-            taken.insert(bisect_left(taken, (start,)), (start, end, mark))
-
-        lost = []
+        alike: dict[str, list[tuple[int, int]]] = {}
         for start, end, mark in kept:
-            wanted = text[start:end]
-            if wanted not in places:
-                places[wanted] = _occurrences(target, wanted)
-            hoped = hulls.get(mark, (start * len(target) // max(1, len(text)), 0))[0]
-            spots = places[wanted]
-            at = bisect_left(spots, hoped)
-            if at == len(spots) or (at and hoped - spots[at - 1] < spots[at] - hoped):
-                at -= 1
-            if spots and free(spots[at], spots[at] + len(wanted)):
-                spot = spots.pop(at)
-                take(spot, spot + len(wanted), mark)
-            elif mark in hulls:
-                lost.append(mark)
-        for mark in lost:  # what the model made of it gives way
-            start, end = hulls[mark]
-            if 0 <= start < end <= len(target) and free(start, end):
+            hoped = hulls[mark][0] if mark in hulls else start * len(target) // max(1, len(text))
+            alike.setdefault(text[start:end], []).append((hoped, mark))
+        taken: list[tuple[int, int, int]] = []
+        used = bytearray(len(target))  # characters that are some mark's
+
+        def take(start: int, end: int, mark: int) -> bool:
+            free = 1 not in used[start:end]
+            if free:
+                used[start:end] = b"\1" * (end - start)
+                taken.append((start, end, mark))
+            return free
+
+        for wanted, marks in alike.items():
+            spots = _occurrences(target, wanted)
+            at = 0
+            for number, (hoped, mark) in enumerate(sorted(marks)):
+                last = max(at, len(spots) - len(marks) + number)  # leaves one for each of those behind
+                while at < min(last, len(spots) - 1) and abs(spots[at + 1] - hoped) <= abs(spots[at] - hoped):
+                    at += 1
+                if at < len(spots) and take(spots[at], spots[at] + len(wanted), mark):
+                    hulls.pop(mark, None)
+                at += 1
+        for mark, (start, end) in hulls.items():  # what the model made of it gives way
+            if 0 <= start < end <= len(target):
                 take(start, end, mark)
-        return taken
+        return sorted(taken)
 
     def _take_apart(self, from_words: Sequence[Word]) -> list[int]:
         """Cut the words of the source where marks begin and end; give the first part of each word, and their number."""
