@@ -16,6 +16,7 @@ _SPACE = " \t\n\f\r"
 _RUNS = re.compile(f"[{_SPACE}]+")
 #: Deepest nesting in a unit. A tag beyond that ends the unit, and is layout: every text gets through, however deep.
 DEEPEST = 24
+_NOWHERE = 1 << 60
 #: Most elements that are opened again behind a closed one.
 _REVIVED = 8
 
@@ -34,6 +35,8 @@ class _Node:
     begun: bool = False
     unended: bool = False
     kept: bool = False
+    spaced: bool = False  # white space stood before it
+    revived: bool = False  # not in the source: opened again
     children: list[_Node] = field(default_factory=list)
 
 
@@ -117,6 +120,7 @@ class Builder:
             self._point.open += self._source[start:end]
             self._point.until = end
         else:
+            self._bring_back(start)
             self._space = True
 
     def _word(self, start: int, end: int) -> None:
@@ -127,7 +131,7 @@ class Builder:
         self._last = end
 
     def _add(self, text: str) -> None:
-        if self._space and self._length:
+        if self._space and self._length and not self._text[-1].endswith(" "):
             text = " " + text
         self._space = False
         self._text.append(text)
@@ -137,7 +141,9 @@ class Builder:
         revive, self._revive = self._revive[-_REVIVED:], []
         for old in revive:
             if not self.full:
-                self._push(_Node(old.name, self._length, -1, old.open, at, formatting=True, split=old.split))
+                self._push(
+                    _Node(old.name, self._length, -1, old.open, at, formatting=True, split=old.split, revived=True)
+                )
 
     def _push(self, node: _Node) -> None:
         (self._open[-1].children if self._open else self._roots).append(node)
@@ -163,20 +169,22 @@ class Builder:
         """Read a tag that opens an element. Call `finish` first if `full`."""
         self._bring_back(at)
         self._point = None
-        self._push(_Node(name, self._length, -1, raw, at, formatting=formatting, split=split))
+        self._push(
+            _Node(
+                name, self._length, -1, raw, at, at + len(raw), formatting=formatting, split=split, spaced=self._space
+            )
+        )
 
     def close(self, name: str, raw: str, at: int, implied: bool = False) -> None:
         """Read a tag that closes the last open element of this name, if there is one; or none, where it is implied."""
         self._point = None
-        if self.is_open(name):
+        revived = next((node for node in reversed(self._revive) if node.name == name), None)
+        if revived is not None:
+            self._revive.remove(revived)
+        elif self.is_open(name):
             self._unwind(name)
             node = self._pop()
             node.close, node.until = raw, at if implied else at + len(raw)
-        elif any(node.name == name for node in self._revive):
-            for n in range(len(self._revive) - 1, -1, -1):
-                if self._revive[n].name == name:
-                    del self._revive[n]
-                    break
         elif self._outer.get(name, 0):
             self._outer[name] -= 1
             self._unwind(None)
@@ -199,16 +207,15 @@ class Builder:
         """Read markup without words: a tag that stands alone, a comment."""
         node = _Node("", self._length, self._length, raw, at, at + len(raw))
         (self._open[-1].children if self._open else self._roots).append(node)
-        if self._space and self._length:
+        ends_in_space = self._length > 0 and self._text[-1].endswith(" ")
+        if self._space and self._length and not ends_in_space:
             self._text.append(" ")
             self._length += 1
+            ends_in_space = True
+        if ends_in_space or not self._length:
             node.start = node.end = self._length
             self._point = node
             self._space = False
-        elif self._point is not None or not self._length:
-            self._point = node
-        elif self._text and self._text[-1] == " ":
-            node.start = node.end = self._length
 
     def kept(self, text: str, raw: str, at: int) -> None:
         """Read words that are copied, spelled `raw`, markup and all."""
@@ -223,7 +230,8 @@ class Builder:
 
     def finish(self, end: int) -> Built:
         """Give all that was read, up to source[end], and begin the next unit there."""
-        for node in [*self._open, *self._revive]:
+        self._bring_back(_NOWHERE)
+        for node in self._open:
             self._outer[node.name] = self._outer.get(node.name, 0) + 1
         while self._open:
             self._pop().unended = True
@@ -237,9 +245,11 @@ class Builder:
     def _build(self, text: str, start: int, end: int) -> Built:
         for node in self._roots:
             _tidy(node, text)
-        roots = self._roots
+        roots = [node for node in self._roots if not _needless(node)]
         while True:  # what stands before all words, behind all, or around all, is layout
-            roots = [node for node in roots if node.end > 0 and node.start < len(text)]
+            roots = [
+                node for node in roots if node.end > 0 and (node.start < len(text) or (node.revived and node.unended))
+            ]
             if len(roots) != 1 or roots[0].kept or roots[0].start > 0 or roots[0].end < len(text):
                 break
             roots = roots[0].children
@@ -265,6 +275,7 @@ def _tidy(node: _Node, text: str) -> None:
     """Draw the ends of a mark to its words, and let one without words stand where its first mark does."""
     for child in node.children:
         _tidy(child, text)
+    node.children = [child for child in node.children if not _needless(child)]
     node.end = min(node.end, len(text))
     start = min(node.start, node.end)
     while start < node.end and text[start].isspace():
@@ -272,7 +283,10 @@ def _tidy(node: _Node, text: str) -> None:
     while start < node.end and text[node.end - 1].isspace():
         node.end -= 1
     if start == node.end:
-        start = node.end = min(node.children[0].start if node.children else node.start, len(text))
+        start = min(node.children[0].start if node.children else node.start, len(text))
+        if node.spaced and not node.children and text[start : start + 1] == " ":
+            start += 1
+        node.end = start
     node.start = start
     fixed = node.begun or node.unended
     node.split = (
@@ -280,3 +294,7 @@ def _tidy(node: _Node, text: str) -> None:
         and not fixed
         and all(child.split or child.kept or child.start == child.end for child in node.children)
     )
+
+
+def _needless(node: _Node) -> bool:
+    return node.revived and not node.unended and node.start == node.end and not node.children
