@@ -61,9 +61,10 @@ class Builder:
     def __init__(self, source: str) -> None:
         self._source = source
         self._outer: dict[str, int] = {}  # elements opened in earlier units, by name
-        self._begin(0)
+        self.begin(0)
 
-    def _begin(self, at: int) -> None:
+    def begin(self, at: int) -> None:
+        """Begin a unit at source[at]."""
         self._from = at
         self._text: list[str] = []
         self._length = 0
@@ -75,6 +76,7 @@ class Builder:
         self._begun = 0
         self.spelling: dict[str, str] = {}
         """How characters of the unit are spelled, where not plainly."""
+        self.place = ""
         self._first = self._last = -1  # the first character that is no space, and behind the last, in the source
         self._point: _Node | None = None  # had a space before it; another one behind it belongs to it
 
@@ -175,8 +177,8 @@ class Builder:
             )
         )
 
-    def close(self, name: str, raw: str, at: int, implied: bool = False) -> None:
-        """Read a tag that closes the last open element of this name, if there is one; or none, where it is implied."""
+    def close(self, name: str, raw: str, at: int, until: int | None = None) -> None:
+        """Read a tag that closes the last open element of this name, if there is one; it ends at source[until]."""
         self._point = None
         revived = next((node for node in reversed(self._revive) if node.name == name), None)
         if revived is not None:
@@ -184,7 +186,7 @@ class Builder:
         elif self.is_open(name):
             self._unwind(name)
             node = self._pop()
-            node.close, node.until = raw, at if implied else at + len(raw)
+            node.close, node.until = raw, at + len(raw) if until is None else until
         elif self._outer.get(name, 0):
             self._outer[name] -= 1
             self._unwind(None)
@@ -239,7 +241,7 @@ class Builder:
         built = Built(self._source[self._from : end], None, "")
         if any(map(str.isalpha, text)):
             built = self._build(text, self._from, end)
-        self._begin(end)
+        self.begin(end)
         return built
 
     def _build(self, text: str, start: int, end: int) -> Built:
@@ -267,7 +269,7 @@ class Builder:
                     node.start, node.end, node.open, node.close, parent, node.split, node.begun, node.unended, node.kept
                 )
             )
-        unit = Unit(text, tuple(marks), self._source[first:last], self.spelling)
+        unit = Unit(text, tuple(marks), self._source[first:last], self.spelling, self.place)
         return Built(self._source[start:first], unit, self._source[last:end])
 
 

@@ -76,6 +76,8 @@ class Unit:
     """The stretch of the source. It is given back where the translation is the text itself."""
     spelling: Mapping[str, str] = field(default_factory=dict)
     """Characters that the source does not spell plainly, and how it does (``&nbsp;``)."""
+    place: str = ""
+    """What the unit is (``cell``), where the format must know to spell it."""
 
     @property
     def kept(self) -> list[tuple[int, int]]:

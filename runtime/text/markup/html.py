@@ -147,7 +147,7 @@ class _Parser:
             if self._builder.full:
                 self._finish(token.start)
             if name in ("a", "nobr") and self._builder.is_open(name):
-                self._builder.close(name, f"</{name}>", token.start, implied=True)
+                self._builder.close(name, f"</{name}>", token.start, until=token.start)
             split = name in SPLIT and "id" not in attributes
             self._builder.open(name, raw, token.start, formatting=name in FORMATTING, split=split)
 
