@@ -82,6 +82,7 @@ class Blocks:
         self._in_html = False
         self._html_lines: list[tuple[int, int]] = []
         self._columns = 0  # of the table; 0: in none
+        self._bare_item = 0  # how deep the item is that has no content so far; 0: it has, or there is none
         lines = _lines(source)
         for start, end in lines[self._front_matter(lines) :]:
             self._line(start, end)
@@ -117,7 +118,10 @@ class Blocks:
             elif following < end:
                 if there - column < container.indent:
                     break
+                self._bare_item = 0
                 at, column = self._advance(at, column, container.indent)
+            elif self._bare_item == matched + 1:
+                break  # an item may begin with one empty line, not with two
             matched += 1
         whole = matched == len(self._containers)
         if self._fence is not None:
@@ -170,9 +174,6 @@ class Blocks:
                 self._leave(kept)
             return
         if whole and self._paragraph and not fresh:
-            if _SETEXT.match(rest):
-                self._close_paragraph("heading")
-                return
             if _DELIMITERS.match(rest) and (
                 "|" in rest or ":" in rest or "|" in self._source[slice(*self._paragraph[-1])]
             ):
@@ -183,6 +184,9 @@ class Blocks:
                     self._close_paragraph()
                     self._table_row(cells, len(cells))
                     return
+            if _SETEXT.match(rest):
+                self._close_paragraph("heading")
+                return
         fence = _FENCE.match(rest)
         heading = _HEADING.match(rest)
         if fence or heading or _THEMATIC.match(rest) or self._html_begins(rest) or self._formula(following, end):
@@ -349,6 +353,7 @@ class Blocks:
         space = content - marker_end
         if following >= end or space > 4:
             space = 1
+        self._bare_item = len(self._containers) + 1 if following >= end else 0
         self._containers.append(_Item(marker_end + space - column))
         return self._advance(at, marker_end, space) if following < end else (following, content)
 

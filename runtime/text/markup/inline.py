@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mobilenmt.runtime.text.markup.blocks import TAG, normal
@@ -29,8 +29,8 @@ class Inline(NamedTuple):
     """A stretch of a block's text."""
 
     kind: str
-    """``text``, ``open``, ``close``, ``point``, ``kept``, ``break`` (a line break that shows), ``line`` (one that does not),
-    ``tag`` (HTML)."""
+    """``text``, ``open``, ``close``, ``point``, ``kept``, ``break`` (a line break that shows), ``line`` (one that does
+    not), ``tag`` (HTML)."""
     start: int
     end: int
     text: str = ""
@@ -51,6 +51,8 @@ class _Run:
     length: int
     opens: bool
     closes: bool
+    ended: list[Inline] = field(default_factory=list)  # before what is left of it
+    begun: list[Inline] = field(default_factory=list)  # behind it, the last first
 
 
 @dataclass(slots=True)
@@ -75,7 +77,8 @@ class _Reader:
     def __init__(self, text: str, labels: set[str]) -> None:
         self._text = text
         self._labels = labels
-        self._found: list[list[Inline]] = []  # at each place: what is there, in order
+        self._found: list[Inline] = []
+        self._used: dict[int, _Run] = {}  # delimiter runs that became emphasis, by their place
         self._runs: list[_Run] = []
         self._brackets: list[_Bracket] = []
         self._inactive = 0  # brackets before this may open no link: there is one in them
@@ -100,10 +103,14 @@ class _Reader:
             else:
                 at = self._special(sign, stop)
         self._emphasis(0)
-        return [inline for place in self._found for inline in place]
+        found: list[Inline] = []
+        for node, inline in enumerate(self._found):
+            run = self._used.get(node)
+            found.extend((*run.ended, inline, *reversed(run.begun)) if run else (inline,))
+        return found
 
     def _add(self, inline: Inline) -> int:
-        self._found.append([inline])
+        self._found.append(inline)
         return len(self._found) - 1
 
     def _plain(self, start: int, end: int) -> int:
@@ -149,11 +156,11 @@ class _Reader:
         return self._plain(at, at + 1)
 
     def _line_feed(self, at: int) -> int:
-        before = self._found[-1][-1] if self._found else None
+        before = self._found[-1] if self._found else None
         if before and before.kind == "text" and before.text.endswith("  "):
             shown = before.text.rstrip(" ")
             start = before.end - (len(before.text) - len(shown))
-            self._found[-1][-1] = before._replace(text=shown, end=start)
+            self._found[-1] = before._replace(text=shown, end=start)
             return self._line_end(start, at + 1, "break")
         return self._line_end(at, at + 1, "line")
 
@@ -217,9 +224,9 @@ class _Reader:
         if not end:
             return self._plain(at, at + 1)
         self._emphasis(bracket.runs)
-        opening = self._found[bracket.node][0]
+        opening = self._found[bracket.node]
         name = "image" if bracket.image else "link"
-        self._found[bracket.node][0] = Inline("open", opening.start, opening.end, name=name)
+        self._found[bracket.node] = Inline("open", opening.start, opening.end, name=name)
         self._add(Inline("close", at, end, name=name, markup=markup))
         if not bracket.image:
             self._inactive = len(self._brackets)
@@ -288,9 +295,8 @@ class _Reader:
         return end
 
     def _emphasis(self, bottom: int) -> None:
-        """Pair the delimiter runs from one on: the algorithm of the specification, with its bounds for a linear time."""
+        """Pair the delimiter runs from one on: the algorithm of the specification, with its bounds on time."""
         runs = self._runs
-        openers: dict[str, list[_Run]] = {"*": [], "_": [], "~": []}
         order: list[_Run] = []  # openers, in order, of all signs
         floors: dict[tuple[str, bool, int], int] = {}
         for closer in runs[bottom:]:
@@ -308,7 +314,7 @@ class _Reader:
                         order.pop()
             if closer.opens and closer.end > closer.start:
                 order.append(closer)
-        del runs[bottom:], openers
+        del runs[bottom:]
 
     def _opener(self, order: list[_Run], closer: _Run, floor: int) -> _Run | None:
         for opener in reversed(order):
@@ -329,14 +335,12 @@ class _Reader:
     def _pair(self, opener: _Run, closer: _Run) -> None:
         width = 2 if opener.end - opener.start >= 2 and closer.end - closer.start >= 2 else 1
         opener.end -= width
-        self._found[opener.node].insert(1, Inline("open", opener.end, opener.end + width, name="emphasis"))
-        first = self._found[opener.node][0]
-        self._found[opener.node][0] = first._replace(end=opener.end, text=first.text[:-width])
-        place = self._found[closer.node]
-        last = place.pop()
-        place.append(Inline("close", closer.start, closer.start + width, name="emphasis"))
+        opener.begun.append(Inline("open", opener.end, opener.end + width, name="emphasis"))
+        closer.ended.append(Inline("close", closer.start, closer.start + width, name="emphasis"))
         closer.start += width
-        place.append(last._replace(start=closer.start, text=last.text[width:]))
+        for run in (opener, closer):
+            self._found[run.node] = Inline("text", run.start, run.end, self._text[run.start : run.end])
+            self._used[run.node] = run
 
 
 def _is_sign(character: str) -> bool:

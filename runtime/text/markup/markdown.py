@@ -12,16 +12,16 @@ from collections.abc import Sequence
 
 from mobilenmt.runtime.text.markup import html
 from mobilenmt.runtime.text.markup.blocks import Block, Blocks, normal
-from mobilenmt.runtime.text.markup.builder import Builder
-from mobilenmt.runtime.text.markup.document import Document, Layout, Mark, Result, Unit
+from mobilenmt.runtime.text.markup.builder import DEEPEST, Builder
+from mobilenmt.runtime.text.markup.document import Document, Layout, Result, Unit
 from mobilenmt.runtime.text.markup.inline import Inline, inlines
 from mobilenmt.runtime.text.markup.weave import Piece, weave
 
 _TAG_NAME = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9-]*)")
 #: What a line must not begin with, if it is to be a paragraph: the sign to be escaped is behind a group.
 _LINE_START = re.compile(
-    r"()(?:#{1,6}(?=[ \t]|\Z)|>|[-+*](?=[ \t]|\Z)|(?:-[ \t]*){3,}\Z|(?:\*[ \t]*){3,}\Z|(?:_[ \t]*){3,}\Z|=+\Z|`{3}|~{3}|\|"
-    r"|\[[^\]]+\]:)|[0-9]{1,9}()[.)](?=[ \t]|\Z)"
+    r"()(?:#{1,6}(?=[ \t]|\Z)|>|[-+*](?=[ \t]|\Z)|(?:-[ \t]*){3,}\Z|(?:\*[ \t]*){3,}\Z|(?:_[ \t]*){3,}\Z|=+\Z|`{3}|~{3}"
+    r"|\||\[[^\]]+\]:)|[0-9]{1,9}()[.)](?=[ \t]|\Z)"
 )
 _CLOSING = re.compile(r"(?:(?<=[ \t])|\A)(#+[ \t]*)\Z")
 _SIGNS = "\\`*_{}[]<>#~|$&!"
@@ -111,7 +111,7 @@ def _read(source: str, block: Block, builder: Builder, labels: set[str]) -> list
 
 
 def _pair_tags(found: Sequence[Inline], text: str) -> dict[int, str]:
-    """Find HTML tags that belong together and cross no emphasis: the first to "open", the second to the first's markup."""
+    """Find HTML tags that belong together and cross no emphasis: the first -> "open", the second -> the first."""
     pairs: dict[int, str] = {}
     above: list[tuple[str, int]] = []
     waiting: dict[str, int] = {}
@@ -130,8 +130,8 @@ def _pair_tags(found: Sequence[Inline], text: str) -> dict[int, str]:
                     above.append((name, number))
                     waiting[name] = waiting.get(name, 0) + 1
             elif waiting.get(name, 0):
-                tries = []
-                while above and above[-1][0] and above[-1][0] != name:
+                tries: list[tuple[str, int]] = []
+                while above and above[-1][0] and above[-1][0] != name and len(tries) < DEEPEST:
                     tries.append(above.pop())
                 if above and above[-1][0] == name:
                     opening = above.pop()[1]
@@ -181,19 +181,26 @@ def _spell(pieces: Sequence[Piece], unit: Unit, everything: bool) -> str:
             out.append(text)
             continue
         spelled = text.translate(table)
-        if out and out[-1].endswith("\n") or (out and "\n" in out[-1] and not out[-1].rsplit("\n", 1)[1].strip(" \t>")):
-            spelled = spelled.removeprefix(" ")
+        if out and "\n" in out[-1] and not out[-1].rsplit("\n", 1)[1].strip(" \t>"):  # the break was the white space
+            spelled = _guard(spelled.lstrip(" "))
         out.append(spelled)
     output = "".join(out)
     if unit.place == "paragraph":
         output = output.lstrip(" \t")
-        match = _LINE_START.match(output)
-        if match and not (pieces and pieces[0][1]):
-            at = max(match.start(1), match.start(2))
-            output = f"{output[:at]}\\{output[at:]}"
+        if not (pieces and pieces[0][1]):
+            output = _guard(output)
     elif unit.place == "heading":
         output = _CLOSING.sub(r"\\\1", output)
     return output
+
+
+def _guard(text: str) -> str:
+    """Escape the beginning of a line that would begin something else than a paragraph."""
+    match = _LINE_START.match(text)
+    if not match:
+        return text
+    at = max(match.start(1), match.start(2))
+    return f"{text[:at]}\\{text[at:]}"
 
 
 def _shown(pieces: Sequence[Piece], unit: Unit) -> str:

@@ -92,15 +92,14 @@ class Trace:
         starts = [word.start for word in from_words]
         for a, b, c, d in links:
             here = overlapping(from_words, starts, a, b)
+            same = len(here) > 1 and text[a:b] == target[c:d]
             for i in here:
                 mark = from_words[i].kept
-                if mark >= 0 and len(here) == 1:
+                if mark >= 0 and same:
+                    hulls[mark] = (c + from_words[i].start - a, c + from_words[i].end - a)
+                elif mark >= 0 and len(here) == 1:
                     low, high = hulls.get(mark, (c, d))
                     hulls[mark] = (min(low, c), max(high, d))
-        alike: dict[str, list[tuple[int, int]]] = {}
-        for start, end, mark in kept:
-            hoped = hulls[mark][0] if mark in hulls else start * len(target) // max(1, len(text))
-            alike.setdefault(text[start:end], []).append((hoped, mark))
         taken: list[tuple[int, int, int]] = []
         used = bytearray(len(target))  # characters that are some mark's
 
@@ -111,8 +110,19 @@ class Trace:
                 taken.append((start, end, mark))
             return free
 
+        alike: dict[str, list[tuple[int, int]]] = {}
+        for start, end, mark in kept:
+            wanted = text[start:end]
+            hoped = hulls[mark][0] if mark in hulls else start * len(target) // max(1, len(text))
+            if mark in hulls and target.startswith(wanted, hoped) and take(hoped, hoped + len(wanted), mark):
+                del hulls[mark]
+            else:
+                alike.setdefault(wanted, []).append((hoped, mark))
         for wanted, marks in alike.items():
-            spots = _occurrences(target, wanted)
+            spots: list[int] = []
+            for alone in (True, False):
+                if len(spots) < len(marks):
+                    spots = [at for at in _occurrences(target, wanted, alone) if 1 not in used[at : at + len(wanted)]]
             at = 0
             for number, (hoped, mark) in enumerate(sorted(marks)):
                 last = max(at, len(spots) - len(marks) + number)  # leaves one for each of those behind
@@ -199,8 +209,8 @@ class Trace:
             at = end
 
 
-def _occurrences(text: str, wanted: str) -> list[int]:
-    """Find where a text stands, not inside a longer word."""
+def _occurrences(text: str, wanted: str, alone: bool) -> list[int]:
+    """Find where a text stands; alone: not inside a longer word."""
     found = []
     at = text.find(wanted)
     while at >= 0:
@@ -208,7 +218,7 @@ def _occurrences(text: str, wanted: str) -> list[int]:
         inside = (at > 0 and wanted[0].isalnum() and text[at - 1].isalnum()) or (
             end < len(text) and wanted[-1].isalnum() and text[end].isalnum()
         )
-        if not inside:
+        if not (alone and inside):
             found.append(at)
-        at = text.find(wanted, end if not inside else at + 1)
+        at = text.find(wanted, at + 1 if alone and inside else end)
     return found
