@@ -9,6 +9,8 @@ from markdown_it.token import Token
 
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
+EMPHASIS = {"em": "em", "strong": "strong", "del": "s"}
+
 
 def structure(source: str) -> list[tuple[object, ...]]:
     """The tokens: type, tag, attributes, markup; words run together, lines that are wrapped not told apart."""
@@ -27,6 +29,10 @@ def structure(source: str) -> list[tuple[object, ...]]:
                 add(token.children or [])
             elif token.type in ("text", "softbreak", "text_special"):
                 text(token.content)
+            elif token.type == "html_inline" and token.content.strip("</>") in EMPHASIS:
+                name = token.content.strip("</>")
+                end = "close" if token.content.startswith("</") else "open"
+                found.append((f"{EMPHASIS[name]}_{end}", name.replace("del", "s"), (), ""))
             else:
                 content = token.content
                 if token.type in ("html_block", "code_inline"):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from mobilenmt.runtime.text.markup import html
 from mobilenmt.runtime.text.markup.blocks import Block, Blocks, normal
@@ -23,6 +25,7 @@ _LINE_START = re.compile(
     r"()(?:#{1,6}(?=[ \t]|\Z)|>|[-+*](?=[ \t]|\Z)|(?:-[ \t]*){3,}\Z|(?:\*[ \t]*){3,}\Z|(?:_[ \t]*){3,}\Z|=+\Z|`{3}|~{3}"
     r"|\||\[[^\]]+\]:)|[0-9]{1,9}()[.)](?=[ \t]|\Z)"
 )
+_TAGS = {"*": "em", "_": "em", "**": "strong", "__": "strong", "~~": "del"}
 _CLOSING = re.compile(r"(?:(?<=[ \t])|\A)(#+[ \t]*)\Z")
 _SIGNS = "\\`*_{}[]<>#~|$&!"
 
@@ -149,7 +152,7 @@ def render_unit(unit: Unit, result: Result) -> str:
     """Give a unit's translation with its marks.
 
     Signs are escaped where the source escaped them or they would be read as markup; that what comes out is read as the
-    words and marks that went in is checked, and if it is not, all signs are escaped.
+    words and marks that went in is checked, and if it is not, all signs are escaped, and then emphasis written as HTML.
     """
     if unit.place == "html":
         return html.render_unit(unit, result)
@@ -163,9 +166,26 @@ def render_unit(unit: Unit, result: Result) -> str:
         output = _spell(pieces, unit, everything)
         if _reads_as(output, labels) == wanted:
             return output
-    underlined = [(p.replace("_", "*"), m) if m and not p.strip("_") else (p, m) for p, m in pieces]
-    other = _spell(underlined, unit, True)
-    return other if _reads_as(other, labels) == wanted else output
+    tagged = _tagged(pieces)
+    other = _spell(tagged, unit, True)
+    return other if _reads_as(other, labels) == _shown(tagged, unit) else output
+
+
+def _tagged(pieces: Sequence[Piece]) -> list[Piece]:
+    """Write emphasis as HTML: its signs do not work next to every character."""
+    out: list[Piece] = []
+    above: list[str] = []
+    for text, markup in pieces:
+        name = _TAGS.get(text, "") if markup else ""
+        if name and above and above[-1] == text:
+            above.pop()
+            out.append((f"</{name}>", True))
+        elif name:
+            above.append(text)
+            out.append((f"<{name}>", True))
+        else:
+            out.append((text, markup))
+    return out
 
 
 def _spell(pieces: Sequence[Piece], unit: Unit, everything: bool) -> str:
@@ -176,11 +196,15 @@ def _spell(pieces: Sequence[Piece], unit: Unit, everything: bool) -> str:
         spelling["|"] = "\\|"
     table = {ord(sign): spelled for sign, spelled in spelling.items() if len(sign) == 1}
     out: list[str] = []
-    for text, markup in pieces:
+    for markup, group in groupby(pieces, key=itemgetter(1)):
+        several = [text for text, _ in group]
         if markup:
-            out.append(text)
+            for text in several:
+                if text.startswith("`") and out and out[-1].endswith("`"):
+                    out.append(" ")
+                out.append(text)
             continue
-        spelled = text.translate(table)
+        spelled = "".join(several).translate(table)
         if out and "\n" in out[-1] and not out[-1].rsplit("\n", 1)[1].strip(" \t>"):  # the break was the white space
             spelled = _guard(spelled.lstrip(" "))
         out.append(spelled)
