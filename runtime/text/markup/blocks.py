@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from mobilenmt.runtime.text.markup.embedded import BLOCK, SIGNED, TAG_ALONE
+
 _DEEPEST = 100  # containers in one another; more are text
 _THEMATIC = re.compile(r"(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,}|(?:_[ \t]*){3,})\Z")
 _ITEM = re.compile(r"(?:[-+*]|([0-9]{1,9})[.)])(?=[ \t]|\Z)")
@@ -26,27 +28,6 @@ _DEFINITION = re.compile(
 _BARE_DEFINITION = re.compile(
     r"\[((?:[^\[\]\\]|\\[\s\S]){1,999})\]:[ \t]*\n?[ \t]*(?:<(?:[^<>\n\\]|\\[^\n])*>|[^\s<]\S*)[ \t]*(?:\n|\Z)"
 )
-_HTML = (
-    (
-        re.compile(r"<(?:script|pre|style|textarea)(?=[ \t>]|\Z)", re.I),
-        re.compile(r"</(?:script|pre|style|textarea)>", re.I),
-    ),
-    (re.compile(r"<!--"), re.compile(r"-->")),
-    (re.compile(r"<\?"), re.compile(r"\?>")),
-    (re.compile(r"<![A-Za-z]"), re.compile(r">")),
-    (re.compile(r"<!\[CDATA\["), re.compile(r"\]\]>")),
-)
-_HTML_BLOCK = re.compile(
-    r"</?(?:address|article|aside|base|basefont|blockquote|body|caption|center|col|colgroup|dd|details|dialog|dir|div|dl|dt|"
-    r"fieldset|figcaption|figure|footer|form|frame|frameset|h[1-6]|head|header|hr|html|iframe|legend|li|link|main|menu|"
-    r"menuitem|nav|noframes|ol|optgroup|option|p|param|search|section|summary|table|tbody|td|tfoot|th|thead|title|tr|track|"
-    r"ul)(?=[ \t>]|/>|\Z)",
-    re.IGNORECASE,
-)
-_ATTRIBUTES = r"(?:\s+[A-Za-z_:][A-Za-z0-9_.:-]*(?:\s*=\s*(?:[^\s\"'=<>`]+|'[^']*'|\"[^\"]*\"))?)*\s*"
-#: A whole tag, as Markdown wants it.
-TAG = re.compile(rf"<[A-Za-z][A-Za-z0-9-]*{_ATTRIBUTES}/?>|</[A-Za-z][A-Za-z0-9-]*\s*>")
-_TAG_ALONE = re.compile(rf"(?:{TAG.pattern})[ \t]*\Z")
 
 
 class Block(NamedTuple):
@@ -273,12 +254,12 @@ class Blocks:
     def _html_begins(self, rest: str) -> bool:
         if rest[0] != "<":
             return False
-        if any(begin.match(rest) for begin, _ in _HTML) or _HTML_BLOCK.match(rest):
+        if any(begin.match(rest) for begin, _ in SIGNED) or BLOCK.match(rest):
             return True
-        return not self._paragraph and _TAG_ALONE.match(rest) is not None
+        return not self._paragraph and TAG_ALONE.match(rest) is not None
 
     def _begin_html(self, rest: str, at: int, start: int, end: int) -> None:
-        self._html = next((close for begin, close in _HTML if begin.match(rest)), None)
+        self._html = next((close for begin, close in SIGNED if begin.match(rest)), None)
         self._in_html = True
         self._add_html(at, start, end)
 

@@ -13,7 +13,7 @@ from mobilenmt.runtime.text.markup.builder import Builder
 from mobilenmt.runtime.text.markup.document import Document, Layout, Result, Unit
 from mobilenmt.runtime.text.markup.entities import encode, references
 from mobilenmt.runtime.text.markup.tokens import Token, tokens
-from mobilenmt.runtime.text.markup.weave import weave
+from mobilenmt.runtime.text.markup.weave import TEXT, weave
 
 
 def _names(names: str) -> frozenset[str]:
@@ -56,7 +56,7 @@ def render_unit(unit: Unit, result: Result) -> str:
     """Give a unit's translation with its tags."""
     pieces: list[str] = []
     last = ""
-    for markup, group in groupby(weave(unit.text, unit.marks, result), key=lambda piece: piece[1]):
+    for markup, group in groupby(weave(unit.text, unit.marks, result), key=lambda piece: piece[1] != TEXT):
         several = [piece for piece, _ in group]
         joined = "".join(several)
         if markup:

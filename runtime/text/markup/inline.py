@@ -8,7 +8,8 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mobilenmt.runtime.text.markup.blocks import TAG, normal
+from mobilenmt.runtime.text.markup.blocks import normal
+from mobilenmt.runtime.text.markup.embedded import TAG
 from mobilenmt.runtime.text.markup.entities import references
 
 _PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"

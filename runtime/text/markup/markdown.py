@@ -10,14 +10,13 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import groupby
-from operator import itemgetter
 
 from mobilenmt.runtime.text.markup import html
 from mobilenmt.runtime.text.markup.blocks import Block, Blocks, normal
 from mobilenmt.runtime.text.markup.builder import DEEPEST, Builder
 from mobilenmt.runtime.text.markup.document import Document, Layout, Result, Unit
 from mobilenmt.runtime.text.markup.inline import Inline, inlines
-from mobilenmt.runtime.text.markup.weave import Piece, weave
+from mobilenmt.runtime.text.markup.weave import ALONE, CLOSE, OPEN, TEXT, Piece, weave
 
 _TAG_NAME = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9-]*)")
 #: What a line must not begin with, if it is to be a paragraph: the sign to be escaped is behind a group.
@@ -173,19 +172,11 @@ def render_unit(unit: Unit, result: Result) -> str:
 
 def _tagged(pieces: Sequence[Piece]) -> list[Piece]:
     """Write emphasis as HTML: its signs do not work next to every character."""
-    out: list[Piece] = []
-    above: list[str] = []
-    for text, markup in pieces:
-        name = _TAGS.get(text, "") if markup else ""
-        if name and above and above[-1] == text:
-            above.pop()
-            out.append((f"</{name}>", True))
-        elif name:
-            above.append(text)
-            out.append((f"<{name}>", True))
-        else:
-            out.append((text, markup))
-    return out
+    slashes = {OPEN: "", CLOSE: "/"}
+    return [
+        (f"<{slashes[kind]}{_TAGS[text]}>", ALONE) if kind in slashes and text in _TAGS else (text, kind)
+        for text, kind in pieces
+    ]
 
 
 def _spell(pieces: Sequence[Piece], unit: Unit, everything: bool) -> str:
@@ -196,7 +187,7 @@ def _spell(pieces: Sequence[Piece], unit: Unit, everything: bool) -> str:
         spelling["|"] = "\\|"
     table = {ord(sign): spelled for sign, spelled in spelling.items() if len(sign) == 1}
     out: list[str] = []
-    for markup, group in groupby(pieces, key=itemgetter(1)):
+    for markup, group in groupby(pieces, key=lambda piece: piece[1] != TEXT):
         several = [text for text, _ in group]
         if markup:
             for text in several:

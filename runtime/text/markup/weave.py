@@ -16,8 +16,9 @@ from itertools import groupby
 from mobilenmt.runtime.text.markup.document import Mark, Result
 from mobilenmt.runtime.text.markup.trace import Trace
 
-Piece = tuple[str, bool]
-"""Some of the output, and whether it is markup (else words, not yet escaped)."""
+TEXT, OPEN, CLOSE, ALONE = range(4)
+Piece = tuple[str, int]
+"""Some of the output: words, not yet escaped (`TEXT`, 0), or markup: the beginning or the end of a mark, or another."""
 
 _Gaps = dict[int, tuple[list[int], list[int]]]
 
@@ -27,7 +28,7 @@ _FAR = 4  # words without a link that are looked over to find a neighbour of wha
 def weave(text: str, marks: Sequence[Mark], result: Result) -> list[Piece]:
     """Give the pieces of a translation with its marks, in order."""
     if not marks:
-        return [(result.text, False)]
+        return [(result.text, TEXT)]
     return _Weaver(text, marks, result).pieces()
 
 
@@ -49,10 +50,10 @@ class _Weaver:
         out: list[Piece] = []
         self._write(-1, [(0, len(self._words))], [out])
         if self._words:
-            out.insert(0, (self._target[: self._words[0].start], False))
-            out.append((self._target[self._words[-1].end :], False))
+            out.insert(0, (self._target[: self._words[0].start], TEXT))
+            out.append((self._target[self._words[-1].end :], TEXT))
         else:
-            out.append((self._target, False))
+            out.append((self._target, TEXT))
         return [piece for piece in out if piece[0]]
 
     # where each mark goes
@@ -89,7 +90,7 @@ class _Weaver:
             mark = self._marks[child]
             texts: list[list[Piece]] = [[] for _ in groups[child]]
             if mark.kept:
-                texts = [[(mark.open, True)] for _ in texts]
+                texts = [[(mark.open, ALONE)] for _ in texts]
             elif texts:
                 self._write(child, groups[child], texts)
             for (low, _), content in zip(groups[child], texts, strict=True):
@@ -209,7 +210,7 @@ class _Weaver:
             lefts, rights = gaps.get(at, ((), ()))
             out.extend(self._alone(point, False) for point in lefts)
             if low < at < high:
-                out.append((self._target[self._words[at - 1].end : self._words[at].start], False))
+                out.append((self._target[self._words[at - 1].end : self._words[at].start], TEXT))
             out.extend(self._alone(point, True) for point in rights)
             if at >= high:
                 return
@@ -218,11 +219,11 @@ class _Weaver:
                 mark = self._marks[child]
                 content = inner[at, child]
                 at = end
-                out.extend(content if mark.kept else [(mark.open, True), *content, (mark.close, True)])
+                out.extend(content if mark.kept else [(mark.open, OPEN), *content, (mark.close, CLOSE)])
                 continue
             while stops[following] <= at:
                 following += 1
-            out.append((self._target[self._words[at].start : self._words[stops[following] - 1].end], False))
+            out.append((self._target[self._words[at].start : self._words[stops[following] - 1].end], TEXT))
             at = stops[following]
 
     def _alone(self, point: int, touches_next: bool) -> Piece:
@@ -230,7 +231,7 @@ class _Weaver:
         mark = self._marks[point]
         if mark.kept:  # it was lost: as a word of its own
             space = " " if touches_next and self._text[mark.end : mark.end + 1].isspace() else ""
-            return (mark.open + space, True)
+            return (mark.open + space, ALONE)
         inside: list[str] = []
         todo: list[tuple[int, bool]] = [(point, False)]
         while todo:
@@ -241,7 +242,7 @@ class _Weaver:
             inside.append(self._marks[index].open)
             todo.append((index, True))
             todo.extend((child, False) for child in reversed(self._children[index]))
-        return ("".join(inside), True)
+        return ("".join(inside), ALONE)
 
 
 class _Foreign:
