@@ -1,7 +1,7 @@
 """Subtitles: SubRip (.srt) and WebVTT (.vtt).
 
 What one speaker says in a cue is a unit; where a sentence goes on in the next cue, all of it is one, and its
-translation is dealt out to the cues again, by links or by length. Numbers, times, settings, notes, styles and tags stay.
+translation is dealt out to the cues again, by links or by length. Numbers, times, settings, notes, styles, tags stay.
 """
 
 from __future__ import annotations
