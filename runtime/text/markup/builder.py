@@ -113,9 +113,12 @@ class Builder:
         if lead + len(inside) < len(text):
             self._read_space(start + lead + len(inside), end)
 
-    def space(self) -> None:
-        """Read what parts words though no white space is there, a line break."""
-        self._space = self._point is None
+    def space(self, behind_mark: str = "") -> None:
+        """Read what parts words though no white space is there, a line break; and how a mark before it spells that."""
+        if self._point is None:
+            self._space = True
+        else:
+            self._point.open += behind_mark
 
     def _read_space(self, start: int, end: int) -> None:
         if self._point is not None:

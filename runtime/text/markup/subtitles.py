@@ -143,7 +143,7 @@ class _Parser:
             while line_end > at and source[line_end - 1] in "\r\n":
                 line_end -= 1
             if number:
-                self._builder.space()
+                self._builder.space(" ")
             if number == 0 or _SPEAKER_LINE.match(source, at, line_end):
                 at = self._read_markup(at, line_end)
                 dash = _SPEAKER.match(source, at, line_end)

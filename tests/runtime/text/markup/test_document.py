@@ -103,7 +103,7 @@ HEADS = {"srt": "1\n00:00:01,000 --> 00:00:02,000\n", "vtt": "WEBVTT\n\n00:01.00
 
 @pytest.mark.parametrize("name", FORMATS)
 @given(text=TEXTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_text_is_refused_and_layout_and_units_are_all_of_it(name: str, text: str) -> None:
     source = HEADS.get(name, "") + text
     document = parse(source, name)
@@ -114,7 +114,7 @@ def test_no_text_is_refused_and_layout_and_units_are_all_of_it(name: str, text: 
 
 
 @given(text=TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_encoded_text_is_read_as_itself(text: str) -> None:
     encoded = encode(text, {})
     assert "<" not in encoded
@@ -126,7 +126,7 @@ def test_encoded_text_is_read_as_itself(text: str) -> None:
 
 
 @given(text=TEXTS, links=st.lists(st.tuples(*[st.integers(-3, 70)] * 4), max_size=5), made=TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_links_may_be_anything(text: str, links: list[tuple[int, int, int, int]], made: str) -> None:
     for name in FORMATS:
         source = HEADS.get(name, "") + text
