@@ -109,7 +109,7 @@ static void sum(const mn_matrix *matrix, int32_t *result)
     const int8_t *weights = matrix->weights;
     for (size_t o = 0; o < matrix->outputs; o += MN_LANES) {
         sums s = sums_zero();
-        for (size_t i = 0; i < matrix->inputs; i += 4, weights += 64) s = dot(s, weights, ones, 0);
+        for (size_t i = 0; i < matrix->inputs; i += 4, weights += 64) s = dot(s, weights, ones, WIDENS);
         const i16 got = sums_get(s);
         memcpy(result + o, &got, sizeof got);
     }

@@ -12,6 +12,10 @@
 extern const mn_kernel_set mn_kernels_avx512vnni, mn_kernels_avxvnni, mn_kernels_avx2;
 #elif defined(__aarch64__)
 extern const mn_kernel_set mn_kernels_neondot, mn_kernels_neon;
+#elif defined(__arm__) && defined(__ARM_NEON)
+extern const mn_kernel_set mn_kernels_neon;
+#elif defined(__wasm_relaxed_simd__)
+extern const mn_kernel_set mn_kernels_wasmrelaxed, mn_kernels_wasm;
 #elif defined(__wasm_simd128__)
 extern const mn_kernel_set mn_kernels_wasm;
 #endif
@@ -22,6 +26,10 @@ const mn_kernel_set *const mn_kernel_sets[] = {
     &mn_kernels_avx512vnni, &mn_kernels_avxvnni, &mn_kernels_avx2,
 #elif defined(__aarch64__)
     &mn_kernels_neondot, &mn_kernels_neon,
+#elif defined(__arm__) && defined(__ARM_NEON)
+    &mn_kernels_neon,
+#elif defined(__wasm_relaxed_simd__)
+    &mn_kernels_wasmrelaxed, &mn_kernels_wasm,
 #elif defined(__wasm_simd128__)
     &mn_kernels_wasm,
 #endif

@@ -24,7 +24,7 @@ typedef struct mn_matrix {
     const int32_t *sums; /* [outputs], the sum of each output's weights */
     uint32_t outputs;    /* a multiple of 16 */
     uint32_t inputs;     /* a multiple of 16 */
-    uint32_t wide;       /* some weight lies outside +-64: two products may not fit 16 bits */
+    uint32_t wide;       /* some weight lies outside -64 to 63: two products may not fit 16 bits */
 } mn_matrix;
 
 typedef enum mn_activation {
