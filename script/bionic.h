@@ -59,6 +59,9 @@ unsigned long getauxval(unsigned long type);
 /* libm.so */
 float sqrtf(float x);
 
+#define INFINITY (__builtin_inff())
+#define isfinite(x) __builtin_isfinite(x)
+#define isnan(x) __builtin_isnan(x)
 #define errno (*__errno())
 #define O_RDONLY 0
 #define O_CLOEXEC 02000000
