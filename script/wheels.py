@@ -53,8 +53,10 @@ TARGETS = {
     # clang fails at NEON under zig's name for this system; by this name it makes the same code, with Android's calls.
     "android-armeabi-v7a": Target(
         "arm-linux-musleabihf",
-        ("-mcpu=cortex_a8", "-mfloat-abi=softfp", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables")
-        + ("-fno-builtin-bcmp", "-lcompiler_rt"),
+        (
+            *("-mcpu=cortex_a8", "-mfloat-abi=softfp", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
+            *("-fno-builtin-bcmp", "-lcompiler_rt"),
+        ),
         library="android/armeabi-v7a/libmobilenmt.so",
     ),
     "android-x86_64": Target("x86_64-linux-android", library="android/x86_64/libmobilenmt.so"),

@@ -5,7 +5,8 @@
        sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
 
    which adds to each sum the products of four weights (64 bytes in all) and the same four bytes of the activations;
-   and put_bytes(uint8_t *to, i16 values), which stores sixteen integers as bytes. */
+   and put_bytes(uint8_t *to, i16 values), which stores sixteen integers as bytes. With OWN_SUMS it has a sum_rows for
+   two to ROWS rows of one block, too. */
 
 #define CAT_(a, b) a##b
 #define CAT(a, b) CAT_(a, b)
@@ -36,7 +37,12 @@ INLINE void tile(const int rows, const int blocks, const int wide, const mn_matr
     const int count = chains * rows * blocks; /* one flat loop: GCC keeps what nested ones hold in memory */
     sums s[(ROWS > SPLIT ? ROWS : SPLIT) * BLOCKS];
     UNROLL for (int j = 0; j < count; j++) s[j] = sums_zero();
+#ifdef OWN_SUMS
+    if (rows > 1) sum_rows(rows, weights, (const int8_t *)bytes, inputs, s);
+    for (size_t i = rows > 1 ? inputs : 0; i < inputs; i += 4 * (size_t)chains) {
+#else
     for (size_t i = 0; i < inputs; i += 4 * (size_t)chains) {
+#endif
         UNROLL for (int j = 0; j < count; j++) {
             const size_t r = (size_t)(j % rows), b = (size_t)(j / rows % blocks), c = (size_t)(j / rows / blocks);
             s[j] = dot(s[j], weights + (b * inputs + i + 4 * c) * MN_LANES, bytes + r * inputs + i + 4 * c, wide);

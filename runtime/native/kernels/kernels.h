@@ -12,6 +12,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* AVX-VNNI and I8MM are younger than some compilers that know all else. */
+#if defined(__clang__)
+#define MN_NEW_COMPILER (__clang_major__ >= 13)
+#else
+#define MN_NEW_COMPILER (__GNUC__ >= 11)
+#endif
+
 #define MN_LANES 16
 #define MN_ROUND_UP(n) (((n) + 15u) & ~(size_t)15)
 
