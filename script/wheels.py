@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import importlib.util
 import os
 import re
 import shlex
@@ -158,10 +159,13 @@ def build_library(target: Target) -> tuple[str, int]:
 
 
 def compress(data: bytes) -> dict[str, int]:
-    """Bytes of it as a web server sends it."""
-    import brotli
+    """Bytes of it as a web server sends it; by brotli if that is installed."""
+    sizes = {"gzip": len(gzip.compress(data, 9))}
+    if importlib.util.find_spec("brotli") is not None:
+        import brotli
 
-    return {"gzip": len(gzip.compress(data, 9)), "brotli": len(brotli.compress(data))}
+        sizes["brotli"] = len(brotli.compress(data))
+    return sizes
 
 
 def main() -> None:
