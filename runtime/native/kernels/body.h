@@ -16,7 +16,7 @@ static void quantize(const float *x, size_t n, int positive, uint8_t *bytes, flo
     f16 most = all(0);
     for (size_t i = 0; i < n; i += MN_LANES) most = larger(magnitude(load(x + i)), most);
     const float greatest = greatest_of(most), levels = positive ? 255.0f : 127.0f;
-    const int usable = greatest > 1e-30f && greatest < 1e30f;
+    const int usable = greatest > 1e-20f && greatest < 1e30f;
     const f16 factor = all(usable ? levels / greatest : 0.0f);
     const int32_t shift = (positive ? 0 : 128) - (SIGNED ? 128 : 0);
     *scale = usable ? greatest / levels : 0.0f;
