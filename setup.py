@@ -3,10 +3,16 @@
 The core is a plain shared library that Python opens by ctypes, so one wheel serves every Python of a platform. Where
 there is no compiler, or one that does not know vector types (MSVC), the installation goes on without it: packs then run
 on ONNX Runtime, and ``mobilenmt info`` says so.
+
+For another system (script/wheels): ``MOBILENMT_CC``, a compiler's whole command for it, and ``MOBILENMT_PLATFORM``, the
+wheel's tag. Then there is no going on without the library.
 """
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,9 +21,12 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 NAME = "mobilenmt.runtime.native._native"
-SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+COMPILER, PLATFORM = os.environ.get("MOBILENMT_CC"), os.environ.get("MOBILENMT_PLATFORM", sys.platform)
+SUFFIX = ".dll" if PLATFORM.startswith("win") else ".dylib" if PLATFORM.startswith(("darwin", "macos")) else ".so"
 SOURCES = sorted(path.as_posix() for path in Path("runtime/native").rglob("*.c"))
 HEADERS = sorted(path.as_posix() for path in Path("runtime/native").rglob("*.h"))
+# -ffp-contract=off: fused operations round once instead of twice, and not every processor has them.
+FLAGS = Path("runtime/native/flags.txt").read_text(encoding="utf-8").split()
 
 
 class BuildLibrary(build_ext):
@@ -32,23 +41,31 @@ class BuildLibrary(build_ext):
         """No init function: the header says what is exported."""
         return list(ext.export_symbols)
 
+    def build_extension(self, ext: Extension) -> None:
+        """By setuptools' compiler, or by the one named."""
+        if COMPILER is None:
+            super().build_extension(ext)
+            return
+        out = Path(self.get_ext_fullpath(ext.name))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        command = [*shlex.split(COMPILER), *FLAGS, "-Iruntime/native", "-shared", "-s", "-o", str(out), *SOURCES]
+        subprocess.run(command, check=True)
+
 
 class Wheel(bdist_wheel):
     """For a platform, and any Python 3."""
 
     def get_tag(self) -> tuple[str, str, str]:
         """``py3-none-<platform>``."""
-        return "py3", "none", super().get_tag()[2]
+        return "py3", "none", super().get_tag()[2] if COMPILER is None else PLATFORM
 
 
-# -ffp-contract=off: fused operations round once instead of twice, and not every processor has them.
 CORE = Extension(
     NAME,
     SOURCES,
     include_dirs=["runtime/native"],
     depends=HEADERS,
-    define_macros=[("_GNU_SOURCE", "1"), ("NDEBUG", "1")],
-    extra_compile_args=["-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-Wno-psabi"],
+    extra_compile_args=FLAGS,
     extra_link_args=[] if sys.platform in {"win32", "darwin"} else ["-s"],
     optional=True,
 )

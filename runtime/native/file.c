@@ -9,7 +9,29 @@
 #include "error.h"
 #include "model.h"
 
-#if defined(_WIN32)
+#if defined(MN_NO_FILES) /* a browser has none */
+
+static const char *map(const char *path, void **data, size_t *bytes)
+{
+    (void)path;
+    (void)data;
+    (void)bytes;
+    return "this library reads no files: mn_open_memory";
+}
+
+static void unmap(void *data, size_t bytes)
+{
+    (void)data;
+    (void)bytes;
+}
+
+static void give_back(const void *data, size_t bytes)
+{
+    (void)data;
+    (void)bytes;
+}
+
+#elif defined(_WIN32)
 
 #include <windows.h>
 

@@ -116,7 +116,7 @@ static void fill_matrix(const maker *make, const record *r, const spread *output
         if (bias) bias[o] = row == MN_NONE ? 0.0f : mn_f32(bytes_at(make, r->bias + 4ull * row));
     }
     int wide = 0;
-    for (uint64_t i = 0; i < size; i++) wide |= weights[i] > 64 || weights[i] < -64;
+    for (uint64_t i = 0; i < size; i++) wide |= weights[i] > 63 || weights[i] < -64;
     matrix->wide = (uint32_t)wide;
     make->model->kernels->sum(matrix, sums);
 }

@@ -5,7 +5,8 @@
        sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
 
    which adds to each sum the products of four weights (64 bytes in all) and the same four bytes of the activations;
-   and put_bytes(uint8_t *to, i16 values), which stores sixteen integers as bytes. */
+   and put_bytes(uint8_t *to, i16 values), which stores sixteen integers as bytes. With OWN_SUMS it has a sum_rows for
+   two to ROWS rows of one block, too. */
 
 #define CAT_(a, b) a##b
 #define CAT(a, b) CAT_(a, b)
@@ -15,7 +16,7 @@ static void quantize(const float *x, size_t n, int positive, uint8_t *bytes, flo
     f16 most = all(0);
     for (size_t i = 0; i < n; i += MN_LANES) most = larger(magnitude(load(x + i)), most);
     const float greatest = greatest_of(most), levels = positive ? 255.0f : 127.0f;
-    const int usable = greatest > 1e-30f && greatest < 1e30f;
+    const int usable = greatest > 1e-20f && greatest < 1e30f;
     const f16 factor = all(usable ? levels / greatest : 0.0f);
     const int32_t shift = (positive ? 0 : 128) - (SIGNED ? 128 : 0);
     *scale = usable ? greatest / levels : 0.0f;
@@ -36,7 +37,12 @@ INLINE void tile(const int rows, const int blocks, const int wide, const mn_matr
     const int count = chains * rows * blocks; /* one flat loop: GCC keeps what nested ones hold in memory */
     sums s[(ROWS > SPLIT ? ROWS : SPLIT) * BLOCKS];
     UNROLL for (int j = 0; j < count; j++) s[j] = sums_zero();
+#ifdef OWN_SUMS
+    if (rows > 1) sum_rows(rows, weights, (const int8_t *)bytes, inputs, s);
+    for (size_t i = rows > 1 ? inputs : 0; i < inputs; i += 4 * (size_t)chains) {
+#else
     for (size_t i = 0; i < inputs; i += 4 * (size_t)chains) {
+#endif
         UNROLL for (int j = 0; j < count; j++) {
             const size_t r = (size_t)(j % rows), b = (size_t)(j / rows % blocks), c = (size_t)(j / rows / blocks);
             s[j] = dot(s[j], weights + (b * inputs + i + 4 * c) * MN_LANES, bytes + r * inputs + i + 4 * c, wide);
@@ -118,7 +124,7 @@ static void sum(const mn_matrix *matrix, int32_t *result)
     const int8_t *weights = matrix->weights;
     for (size_t o = 0; o < matrix->outputs; o += MN_LANES) {
         sums s = sums_zero();
-        for (size_t i = 0; i < matrix->inputs; i += 4, weights += 64) s = dot(s, weights, ones, 0);
+        for (size_t i = 0; i < matrix->inputs; i += 4, weights += 64) s = dot(s, weights, ones, WIDENS);
         const i16 got = sums_get(s);
         memcpy(result + o, &got, sizeof got);
     }

@@ -12,6 +12,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* AVX-VNNI and I8MM are younger than some compilers that know all else. */
+#if defined(__clang__)
+#define MN_NEW_COMPILER (__clang_major__ >= 13)
+#else
+#define MN_NEW_COMPILER (__GNUC__ >= 11)
+#endif
+
 #define MN_LANES 16
 #define MN_ROUND_UP(n) (((n) + 15u) & ~(size_t)15)
 
@@ -24,7 +31,7 @@ typedef struct mn_matrix {
     const int32_t *sums; /* [outputs], the sum of each output's weights */
     uint32_t outputs;    /* a multiple of 16 */
     uint32_t inputs;     /* a multiple of 16 */
-    uint32_t wide;       /* some weight lies outside +-64: two products may not fit 16 bits */
+    uint32_t wide;       /* some weight lies outside -64 to 63: two products may not fit 16 bits */
 } mn_matrix;
 
 typedef enum mn_activation {

@@ -1,8 +1,8 @@
-/* 64-bit ARM without products of bytes: Cortex-A53, A72 and their like. */
+/* ARM without products of bytes: Cortex-A53, A72 and their like, and 32-bit processors with NEON. */
 
 #include "kernels.h"
 
-#if defined(__aarch64__)
+#if defined(__aarch64__) || (defined(__arm__) && defined(__ARM_NEON))
 
 #include <arm_neon.h>
 #include <math.h>
@@ -13,28 +13,30 @@
 #define WIDTH 4
 #define MOST_SUMS 16
 #define SIGNED 1
+#define BLOCKS 1
+#if defined(__aarch64__) /* 32 registers, 16 on 32-bit processors */
 #define ROWS 2
-#define BLOCKS 2
 #define FEW 2
+#else
+#define ROWS 1
+#define FEW 1
+#endif
 #define SPLIT 1
 #define WIDENS 0
 
 #include "floats.h"
+
+#define PAIRS
 #include "sumsneon.h"
 
-/* Two products fit 16 bits: 2 * 128 * 127; they are added to 32 bits pair by pair. */
+/* Two neighbours' products are added to one 32-bit sum. */
 INLINE sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
 {
     (void)wide;
     int32_t x;
     memcpy(&x, four, 4);
-    const int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(x));
-    UNROLL for (int i = 0; i < 4; i++) {
-        const int8x16_t w = vld1q_s8(weights + 16 * i);
-        const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(a));
-        const int16x8_t high = vmull_s8(vget_high_s8(w), vget_high_s8(a));
-        s.quarter[i] = vaddq_s32(s.quarter[i], vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
-    }
+    const int8x8_t a = vreinterpret_s8_s32(vdup_n_s32(x));
+    UNROLL for (int i = 0; i < 8; i++) s.part[i] = vpadalq_s16(s.part[i], vmull_s8(vld1_s8(weights + 8 * i), a));
     return s;
 }
 

@@ -1,17 +1,31 @@
-/* Sixteen sums in four registers of NEON, and sixteen integers to bytes. */
+/* Sixteen sums in four registers of NEON, and sixteen integers to bytes. With PAIRS, each output has two sums side by
+   side in eight registers, which are put together at the end. */
 
-typedef struct sums { int32x4_t quarter[4]; } sums;
+#ifdef PAIRS
+typedef struct sums { int32x4_t part[8]; } sums;
+#else
+typedef struct sums { int32x4_t part[4]; } sums;
+#endif
 
 INLINE sums sums_zero(void)
 {
     sums s;
-    UNROLL for (int i = 0; i < 4; i++) s.quarter[i] = vdupq_n_s32(0);
+    UNROLL for (size_t i = 0; i < sizeof s.part / sizeof *s.part; i++) s.part[i] = vdupq_n_s32(0);
     return s;
 }
 
 INLINE i16 sums_get(sums s)
 {
-    return (i16){{(vi)s.quarter[0], (vi)s.quarter[1], (vi)s.quarter[2], (vi)s.quarter[3]}};
+    i16 r;
+#ifdef PAIRS
+    UNROLL for (int i = 0; i < 4; i++) {
+        const int32x4_t a = s.part[2 * i], b = s.part[2 * i + 1];
+        r.part[i] = (vi)vcombine_s32(vpadd_s32(vget_low_s32(a), vget_high_s32(a)), vpadd_s32(vget_low_s32(b), vget_high_s32(b)));
+    }
+#else
+    UNROLL for (int i = 0; i < 4; i++) r.part[i] = (vi)s.part[i];
+#endif
+    return r;
 }
 
 INLINE void put_bytes(uint8_t *to, i16 values)
