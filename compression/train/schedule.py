@@ -1,14 +1,10 @@
-"""Learning rate and optimizer. Both follow from the settings and the step alone, so a resumed run goes on exactly."""
+"""The learning rate. It follows from the settings and the step alone, so a resumed run goes on exactly."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from mobilenmt.compression.train.settings import DEFAULT_EPOCHS, TrainSettings
-
-if TYPE_CHECKING:
-    import torch
 
 
 def total_steps(settings: TrainSettings, updates_per_epoch: int) -> int:
@@ -35,20 +31,3 @@ def learning_rate(settings: TrainSettings, step: int, total: int) -> float:
     if decaying:
         rate *= min(1.0, (total - step + 1) / decaying)
     return rate
-
-
-def make_optimizer(parameters: dict[str, torch.nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019) on the matrices of the layers alone."""
-    import torch
-
-    groups: dict[float, list[torch.nn.Parameter]] = {settings.weight_decay: [], 0.0: []}
-    for name, value in parameters.items():
-        matrix = value.dim() > 1 and name != "model.shared.weight"
-        groups[settings.weight_decay if matrix else 0.0].append(value)
-    return torch.optim.AdamW(
-        [{"params": members, "weight_decay": decay} for decay, members in groups.items()],
-        lr=settings.learning_rate,
-        betas=(settings.adam_beta1, settings.adam_beta2),
-        eps=settings.adam_epsilon,
-        fused=True,
-    )

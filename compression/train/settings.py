@@ -29,8 +29,13 @@ class TrainSettings:
     share the pieces if their number divides this one, else the sentences of each piece."""
     max_tokens: int = 128
     """Pairs with a longer side are left out."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """adam: for all weights. muon: Muon for the matrices of the layers (torch 2.9 or newer), Adam for embeddings,
+    biases and norms; fewer tokens to the same loss, for about a tenth more time an update of 8,192 tokens."""
+    muon_momentum: float = 0.95
+    """Decay of Muon's mean gradient."""
     learning_rate: float = 1e-3
-    """Peak rate of Adam."""
+    """Peak rate; Muon's steps are scaled to the size of Adam's."""
     warmup_steps: int = 1000
     """Updates in which the rate rises from 0 to its peak."""
     schedule: Literal["inverse_sqrt", "cosine", "constant"] = "inverse_sqrt"
@@ -178,7 +183,7 @@ class TeacherModelSettings(TrainSettings):
     """Dimensions; the default is Transformer-base (Vaswani et al. 2017)."""
 
 
-_SHARES = (*DROPOUT, "label_smoothing", "adam_beta1", "adam_beta2", "ema_decay")
+_SHARES = (*DROPOUT, "label_smoothing", "adam_beta1", "adam_beta2", "muon_momentum", "ema_decay")
 _LEAST = {
     0: "warmup_steps weight_decay clip_norm average_last dev_lines patience save_every save_seconds threads",
     1: "steps epochs batch_tokens accumulation average_every dev_every log_every bad_updates",

@@ -17,7 +17,7 @@ from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.dataset.batches import Batch, derive_seed
 from mobilenmt.compression.train.averaging import MovingAverage
 from mobilenmt.compression.train.loss import LossWeights, TrainingModule
-from mobilenmt.compression.train.schedule import make_optimizer
+from mobilenmt.compression.train.optimizer import Optimizer
 from mobilenmt.compression.train.settings import DistillSettings, TrainSettings
 from mobilenmt.compression.train.student import trained_parameters
 
@@ -69,7 +69,7 @@ class Updater:
         self.dtype = matrix_type(settings.precision, accelerator.device)
         self.module = accelerator.prepare_model(TrainingModule(student, self.weights, self.dtype))
         self.parameters = trained_parameters(student)
-        self.optimizer = make_optimizer(self.parameters, settings)
+        self.optimizer = Optimizer(self.parameters, settings)
         self.average = MovingAverage(self.parameters, settings.ema_decay) if settings.ema_decay else None
 
     def update(self, step: int, work: Sequence[tuple[int, bool, Batch]], tokens: int, rate: float) -> UpdateResult:
@@ -105,42 +105,35 @@ class Updater:
         limit = self.settings.clip_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit, foreach=True))
         if math.isfinite(norm):
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
+            self.optimizer.step(rate)
             with torch.no_grad():
                 self.student.model.shared.weight[-1].zero_()
             if self.average is not None:
                 self.average.update(self.parameters, step)
         else:
             sums.zero_()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         return UpdateResult(sums, norm)
 
     def state(self) -> dict[str, Mapping[str, torch.Tensor]]:
         """Tensors to resume from, by group and name."""
-        adam: dict[str, torch.Tensor] = {}
-        for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state[parameter].items():
-                adam[f"{name}:{key}"] = value
-        groups: dict[str, Mapping[str, torch.Tensor]] = {"model": self.parameters, "optimizer": adam}
+        groups: dict[str, Mapping[str, torch.Tensor]] = {"model": self.parameters, "optimizer": self.optimizer.state()}
         if self.average is not None:
             groups["average"] = self.average.values
         return groups
 
-    def restore(self, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-        """Take in what :meth:`state` gave. Raises TrainingError if it belongs to another model."""
+    def restore(self, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> list[str]:
+        """Take in what :meth:`state` gave; return names of parameters whose moments another optimizer made.
+
+        Raises TrainingError if it belongs to another model.
+        """
         try:
             with torch.no_grad():
                 for name, parameter in self.parameters.items():
                     parameter.copy_(tensors["model"][name])
                     if self.average is not None:
                         self.average.values[name].copy_(tensors["average"][name])
-            for key, value in tensors["optimizer"].items():
-                name, _, part = key.rpartition(":")
-                parameter = self.parameters[name]
-                # fused Adam keeps its step beside the parameter
-                self.optimizer.state[parameter][part] = value.to(parameter.device)
+            return self.optimizer.restore(tensors["optimizer"])
         except (KeyError, RuntimeError) as error:
             raise TrainingError(f"the saved state belongs to another model: {error}") from None
 
