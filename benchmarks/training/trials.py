@@ -3,10 +3,10 @@
     python -m benchmarks.training.trials RECIPE WORK --tokens 2000000 --set student.d_model=128 \\
         --try optimizer=adam learning_rate=1e-3,2e-3,4e-3 --try optimizer=muon learning_rate=2e-3,4e-3 --out trials.json
 
-Each ``--try`` is a set of values of ``[distill]``, all combinations of which are trained from the same start on the same
-text. The dev loss (cross-entropy in nats a token, of the moving average where there is one) is taken twelve times on the
-way. The table has the loss at the end, and how many tokens the setting needs for the loss that the best of the first
-``--try`` ends with.
+Each ``--try`` is a set of values of ``[distill]``, all combinations of which are trained from the same start on the
+same text. The dev loss (cross-entropy in nats a token, of the moving average where there is one) is taken twelve times
+on the way. The table has the loss at the end, and how many tokens the setting needs for the loss that the best of the
+first ``--try`` ends with. A later call with the same ``--out`` adds to it.
 """
 
 from __future__ import annotations
