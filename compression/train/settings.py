@@ -62,6 +62,8 @@ class TrainSettings:
     """Part of the probability spread over all pieces but the padding."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Type of the matrix products; weights, sums and updates are always fp32. auto: bf16 where the processor has it."""
+    compiled: bool = False
+    """On a GPU, have torch.compile fuse the layers (takes a minute or more at the start, and a C compiler)."""
     ema_decay: float = 0.999
     """Decay of the exponential moving average of the weights, which is what is evaluated and kept; 0 turns it off."""
     average_last: int = 0
@@ -87,7 +89,9 @@ class TrainSettings:
     bad_updates: int = 10
     """Stop after this many updates in a row whose loss or gradient is not finite (each is skipped)."""
     initial: Path | None = None
-    """Checkpoint folder to start from, of the same width and vocabulary; None starts from random weights."""
+    """Checkpoint folder to start from, of the same width and vocabulary; None starts from random weights. Or the folder
+    ``last`` of another run (or a state in it): its moving average comes along, and what its optimizer keeps, if it is
+    the same one; so a run can go on with other text or other settings. Steps are counted anew."""
     initial_layers: Literal["same", "spread"] = "same"
     """same: the checkpoint of ``initial`` has the same number of layers. spread: layers are taken evenly from its, so
     that a student starts from some of its teacher's layers (in a recipe without ``initial``: of the teacher trained

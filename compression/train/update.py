@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,7 +17,8 @@ from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.dataset.batches import Batch, derive_seed
 from mobilenmt.compression.train.averaging import MovingAverage
 from mobilenmt.compression.train.loss import LossWeights, TrainingModule
-from mobilenmt.compression.train.optimizer import Optimizer
+from mobilenmt.compression.train.resume import is_state
+from mobilenmt.compression.train.schedule import Optimizer
 from mobilenmt.compression.train.settings import DistillSettings, TrainSettings
 from mobilenmt.compression.train.student import trained_parameters
 
@@ -65,10 +66,14 @@ class Updater:
         self.seed = seed
         self.student = student
         self.dtype = matrix_type(settings.precision, accelerator.device)
-        self.module = accelerator.prepare_model(TrainingModule(student, self.weights, self.dtype))
+        compiled = settings.compiled and accelerator.device.type != "cpu"
+        self.module = accelerator.prepare_model(TrainingModule(student, self.weights, self.dtype, compiled=compiled))
         self.parameters = trained_parameters(student)
         self.optimizer = Optimizer(self.parameters, settings)
-        self.average = MovingAverage(self.parameters, settings.ema_decay) if settings.ema_decay else None
+        self.average: MovingAverage | None = None
+        if settings.ema_decay:
+            settled = settings.initial is not None and is_state(settings.initial)
+            self.average = MovingAverage(self.parameters, settings.ema_decay, settled=settled)
 
     def update(self, step: int, work: Sequence[tuple[int, bool, Batch]], tokens: int, rate: float) -> UpdateResult:
         """Make update ``step`` (from 1).
@@ -81,7 +86,7 @@ class Updater:
 
         Returns:
             Sums of this process and the norm of the whole gradient. An update whose gradient is not finite changes
-            nothing; its sums are zero.
+            nothing; its sums are zero. On an accelerator nothing waits for it: see :meth:`Optimizer.step`.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         whole_pieces = self.settings.accumulation % world == 0
@@ -101,17 +106,17 @@ class Updater:
                 sums[:3] += parts
                 sums[3] += batch.tokens
         limit = self.settings.clip_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit, foreach=True))
-        if math.isfinite(norm):
-            self.optimizer.step(rate)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit, foreach=True)
+        finite = torch.isfinite(norm)
+        waiting = self.accelerator.device.type == "cpu"
+        if not waiting or finite:
+            self.optimizer.step(rate, None if waiting else ~finite)
             with torch.no_grad():
                 self.student.model.shared.weight[-1].zero_()
             if self.average is not None:
                 self.average.update(self.parameters, step)
-        else:
-            sums.zero_()
         self.optimizer.zero_grad()
-        return UpdateResult(sums, norm)
+        return UpdateResult(torch.where(finite, sums, torch.zeros_like(sums)), norm)
 
     def state(self) -> dict[str, Mapping[str, torch.Tensor]]:
         """Tensors to resume from, by group and name."""
@@ -129,20 +134,31 @@ class Updater:
             with torch.no_grad():
                 for name, parameter in self.parameters.items():
                     parameter.copy_(tensors["model"][name])
-                    if self.average is not None:
-                        self.average.values[name].copy_(tensors["average"][name])
+                    if self.average is not None:  # a run without one may be gone on with by one that has one
+                        self.average.values[name].copy_(tensors.get("average", tensors["model"])[name])
             return self.optimizer.restore(tensors["optimizer"])
         except (KeyError, RuntimeError) as error:
             raise TrainingError(f"the saved state belongs to another model: {error}") from None
 
 
-class UpdateResult(NamedTuple):
-    """What an update gave."""
+class UpdateResult:
+    """What an update gave, which an accelerator may still be working on."""
 
-    sums: torch.Tensor
-    """float64 [4]: the three of :func:`fused_loss`, and the target tokens they are summed over."""
-    norm: float
-    """Of the gradient, before clipping; not finite if the update was skipped."""
+    def __init__(self, sums: torch.Tensor, norm: torch.Tensor) -> None:
+        self.sums = sums
+        """float64 [4]: the three of :func:`fused_loss`, and the target tokens they are summed over; zeros if the update
+        was skipped."""
+        self._norm = norm if norm.device.type == "cpu" else norm.to("cpu", non_blocking=True)
+        self._copied = None
+        if norm.device.type == "cuda":
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
+
+    def norm(self) -> float:
+        """Of the gradient, before clipping; not finite if the update was skipped. Waits for this update alone."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return float(self._norm)
 
 
 def matrix_type(precision: str, device: torch.device) -> torch.dtype:
