@@ -131,7 +131,7 @@ def _check_job(context: Context, job: TrainingJob, name: str) -> None:
     _check_dev(job, name, context.languages[1])
     for key, path in job.checkpoints().items():
         if path != context.teacher_checkpoint.absolute() and not (path / "config.json").is_file():
-            if key == "initial" and path.is_dir() and any(path.glob("**/state.json")):
+            if key == "initial" and [*path.glob("state.json"), *path.glob("step-*/state.json")]:
                 if job.settings.initial_layers == "spread":
                     raise RecipeError(
                         f"{context.recipe_name}: {name}.initial_layers: a saved state is taken as it is; use 'same', "

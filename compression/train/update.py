@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.profiler import record_function
 
 from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.dataset.batches import Batch, derive_seed
@@ -97,26 +98,33 @@ class Updater:
             soft = None if self.soft_targets is None else self.soft_targets(data)
             last = position == len(work) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
-                loss, parts = self.module(
-                    data.source, data.source_mask, data.decoder_input, data.positions, data.labels, soft
-                )
+                with record_function("forward"):
+                    loss, parts = self.module(
+                        data.source, data.source_mask, data.decoder_input, data.positions, data.labels, soft
+                    )
                 # DistributedDataParallel takes the mean over processes; the sum is wanted.
                 (loss * (world / tokens if counts else 0.0)).backward()
             if counts:
                 sums[:3] += parts
                 sums[3] += batch.tokens
+        with record_function("optimizer"):
+            norm = self._step(step, rate)
+        finite = torch.isfinite(norm)
+        return UpdateResult(torch.where(finite, sums, torch.zeros_like(sums)), norm)
+
+    def _step(self, step: int, rate: float) -> torch.Tensor:
+        """Change weights and average by the gradients, unless these are not finite; returns their norm."""
         limit = self.settings.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit, foreach=True)
-        finite = torch.isfinite(norm)
         waiting = self.accelerator.device.type == "cpu"
-        if not waiting or finite:
-            self.optimizer.step(rate, None if waiting else ~finite)
+        if not waiting or torch.isfinite(norm):
+            self.optimizer.step(rate, None if waiting else ~torch.isfinite(norm))
             with torch.no_grad():
                 self.student.model.shared.weight[-1].zero_()
             if self.average is not None:
                 self.average.update(self.parameters, step)
         self.optimizer.zero_grad()
-        return UpdateResult(torch.where(finite, sums, torch.zeros_like(sums)), norm)
+        return norm
 
     def state(self) -> dict[str, Mapping[str, torch.Tensor]]:
         """Tensors to resume from, by group and name."""
