@@ -15,6 +15,7 @@ from mobilenmt.compression.chain.chain import Chain
 from mobilenmt.compression.chain.recipe import load_recipe
 from mobilenmt.compression.dataset.batches import Batch, derive_seed, make_batch, plan_epoch
 from mobilenmt.compression.dataset.dataset import PackedDataset
+from mobilenmt.compression.train.resume import is_state, open_state
 from mobilenmt.compression.train.settings import DistillSettings
 from mobilenmt.compression.train.stage import distill_settings
 from mobilenmt.compression.train.student import StudentShape, load_weights, make_student
@@ -47,14 +48,18 @@ class Setting:
         )
 
     def updater(self) -> Updater:
-        """The model, from ``initial`` or from random weights, and its optimizer."""
+        """The model, from ``initial`` or from random weights, and its optimizer. Without teacher."""
         dropout: dict[str, Any] = {"dropout": self.settings.dropout}
         student = make_student(self.shape, self.vocabulary, seed=derive_seed(self.seed, "weights"), **dropout)
-        if self.settings.initial is not None:
-            load_weights(student, self.settings.initial, self.vocabulary, layers=self.settings.initial_layers)
+        initial = self.settings.initial
+        if initial is not None and not is_state(initial):
+            load_weights(student, initial, self.vocabulary, layers=self.settings.initial_layers)
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
-        return Updater(student, self.settings, Accelerator(cpu=self.settings.device == "cpu"), None, self.seed)
+        updater = Updater(student, self.settings, Accelerator(cpu=self.settings.device == "cpu"), None, self.seed)
+        if initial is not None and is_state(initial):
+            updater.restore(open_state(initial).tensors)
+        return updater
 
     def batches(self) -> Iterator[Work]:
         """The pieces of each update, as the trainer makes them on one process."""

@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from mobilenmt.compression.train.forward import hidden_states
 
-CHUNK_BYTES = 8_000_000
-"""fp32 logits held at once on a CPU: about a core's share of the cache."""
+CHUNK_BYTES = 16_000_000
+"""fp32 logits held at once on a CPU: about half of a cache shared by its cores (8 MB: 6 % slower)."""
 CHUNK_BYTES_GPU = 512_000_000
 _TINY = 1e-38  # a likelihood below it counts as it
 
