@@ -18,17 +18,18 @@ Tensors = Mapping[str, torch.Tensor]
 class MovingAverage:
     """Exponential moving average of parameters, in fp32.
 
-    The decay of update t is min(decay, (1 + t) / (10 + t)), so that the average forgets the random start.
+    The decay of update t is min(decay, (1 + t) / (10 + t)), so that the average forgets the random start; it is
+    ``decay`` from the first update on if the run goes on from another one's average (``settled``).
     """
 
-    def __init__(self, parameters: Tensors, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, parameters: Tensors, decay: float, *, settled: bool = False) -> None:
+        self.decay, self.settled = decay, settled
         self.values = {name: value.detach().clone() for name, value in parameters.items()}
 
     @torch.no_grad()
     def update(self, parameters: Tensors, step: int) -> None:
         """Take in the weights after update ``step``."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = self.decay if self.settled else min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(
             list(self.values.values()), [parameters[name].detach() for name in self.values], weight=1 - decay
         )

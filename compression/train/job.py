@@ -17,6 +17,15 @@ NO_RESULT = ("save_every", "save_seconds", "teacher_tokens", "threads", "device"
 """Settings that change nothing in what the files that come out mean; they may change on the way, as machines do."""
 
 
+_LATER: Mapping[str, Any] = {"optimizer": "adam", "muon_momentum": 0.95, "compiled": False}
+"""Settings that came later, with what trainers before them did: folders made then are not of other settings."""
+
+
+def without_later(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name, without those that came later and say what was done before."""
+    return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
+
+
 @dataclass(frozen=True)
 class TrainingJob:
     """A model to train.
@@ -53,7 +62,7 @@ class TrainingJob:
         """The settings that the result depends on, as a stage's folder remembers them."""
         values = {item.name: getattr(self.settings, item.name) for item in dataclasses.fields(self.settings)}
         return {
-            **{key: value for key, value in values.items() if key not in NO_RESULT},
+            **{key: value for key, value in without_later(values).items() if key not in NO_RESULT},
             "student": self.shape,
             "weights": dict(self.weights),
             "augment": self.augment,

@@ -82,6 +82,27 @@ def load_state(folder: Path) -> State | None:
     return None
 
 
+def is_state(path: Path) -> bool:
+    """Whether a folder is a saved state, or the folder ``last`` of a run."""
+    return (path / "state.json").is_file() or bool(_states(path))
+
+
+def open_state(path: Path) -> State:
+    """Read a saved state, or the latest one of a folder ``last``, for a run that goes on from it elsewhere.
+
+    Raises TrainingError if it is damaged.
+    """
+    if (path / "state.json").is_file():
+        try:
+            return _read(path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TrainingError(f"{path}: the saved state cannot be read: {error}") from None
+    state = load_state(path)
+    if state is None:
+        raise TrainingError(f"{path}: there is no saved state")
+    return state
+
+
 def _read(path: Path) -> State:
     from safetensors.torch import load_file
 

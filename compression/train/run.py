@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mobilenmt.compression.core.errors import StoppedError, TrainingError
+from mobilenmt.compression.core.errors import StoppedError
 from mobilenmt.compression.core.progress import progress
 from mobilenmt.compression.core.stage import write_json
 from mobilenmt.compression.dataset.batches import (
@@ -29,11 +28,12 @@ from mobilenmt.compression.train.averaging import Snapshots, swapped
 from mobilenmt.compression.train.devset import DevEvaluator, mean_score, read_dev_sets, to_json
 from mobilenmt.compression.train.interrupt import StopRequest
 from mobilenmt.compression.train.job import TrainingJob
-from mobilenmt.compression.train.resume import load_state, save_state
+from mobilenmt.compression.train.resume import is_state, load_state, open_state, save_state
 from mobilenmt.compression.train.runlog import RunLog, plot, read_log
 from mobilenmt.compression.train.schedule import learning_rate, total_steps
 from mobilenmt.compression.train.soft_targets import open_targets
 from mobilenmt.compression.train.student import DROPOUT, load_weights, make_student, save_checkpoint
+from mobilenmt.compression.train.tally import Tally
 from mobilenmt.compression.train.update import Updater
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from mobilenmt.runtime.atomic import remove_temporary
@@ -61,7 +61,7 @@ class TrainingRun:
             seed=derive_seed(job.seed, "weights"),
             **{name: getattr(settings, name) for name in DROPOUT},
         )
-        if settings.initial is not None:
+        if settings.initial is not None and not is_state(settings.initial):
             load_weights(student, settings.initial, vocabulary, layers=settings.initial_layers)
         self.stored, soft = open_targets(settings, dataset, vocabulary, folder / "soft", accelerator.device)
         self.updater = Updater(student, settings, accelerator, soft, job.seed)
@@ -70,14 +70,11 @@ class TrainingRun:
         self.snapshots = Snapshots(folder / "snapshots", settings.average_last)
         self.updates_per_epoch = self.plan(0).updates
         self.total = total_steps(settings, self.updates_per_epoch)
-        self.step = self.epoch = self.position = self.tokens = 0
-        self.window = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
+        self.step = self.epoch = self.position = self.waited = 0
         self.best: dict[str, Any] | None = None
-        self.waited = self.skipped = self.bad_in_a_row = 0
         self.stopped_early = False
-        self.begun = self.saved = self.mark = time.monotonic()
-        self.mark_tokens = 0
-        self.seconds_before = 0.0
+        self.tally = Tally(settings, accelerator)
+        self.saved = time.monotonic()
 
     def plan(self, epoch: int) -> EpochPlan:
         return plan_epoch(
@@ -96,14 +93,13 @@ class TrainingRun:
         if state is not None:
             self.updater.restore(state.tensors)
             values = dict(state.values)
-            window = [*values.pop("window"), values.pop("window_tokens")]
-            if self.main:  # they are its own sums, whatever the number of processes was and is
-                self.window += torch.tensor(window, dtype=torch.float64, device=self.window.device)
+            self.tally.restore(values, main=self.main)
             self.step = state.step
             for name, value in values.items():
                 setattr(self, name, value)
-            self.mark_tokens = self.tokens  # the speed shown next is that of this process
             self.report(f"going on after update {self.step:,} of {self.total:,}")
+        elif self.settings.initial is not None and is_state(self.settings.initial):
+            self.adopt(self.settings.initial)
         self.accelerator.wait_for_everyone()  # all have read, before anything is written
         if not self.main:
             return
@@ -112,16 +108,28 @@ class TrainingRun:
         self.snapshots.forget_after(self.step)
         write_json(self.folder / "settings.json", described)
         if state is not None and self.log.path.exists():
-            self.seconds_before = max((entry.get("seconds", 0.0) for entry in read_log(self.log.path)), default=0.0)
+            self.tally.seconds_before = max(
+                (entry.get("seconds", 0.0) for entry in read_log(self.log.path)), default=0.0
+            )
+
+    def adopt(self, path: Path) -> None:
+        """Start from the state of another run."""
+        state = open_state(path)
+        dropped = self.updater.restore(state.tensors)
+        told = f"starting from the state after update {state.step:,} in {path}"
+        if dropped:
+            told += (
+                f"; its optimizer is not {self.settings.optimizer}: what it kept of {len(dropped)} of "
+                f"{len(self.updater.parameters)} parameters is dropped and begins anew"
+            )
+        self.report(told)
 
     def save(self) -> None:
         self.saved = time.monotonic()
         if not self.main:
             return
-        names = ("epoch", "position", "tokens", "best", "waited", "skipped", "bad_in_a_row", "stopped_early")
-        values = {name: getattr(self, name) for name in names}
-        *sums, tokens = self.window.tolist()
-        values |= {"window": sums, "window_tokens": int(tokens)}
+        values = {name: getattr(self, name) for name in ("epoch", "position", "best", "waited", "stopped_early")}
+        values |= self.tally.values()
         save_state(self.folder / "last", self.step, values, self.updater.state())
         if self.settings.average_last:
             self.snapshots.prune()
@@ -152,17 +160,17 @@ class TrainingRun:
             contextlib.closing(work),
             progress("train", "updates", total=self.total, initial=self.step, shown=self.main) as bar,
         ):
-            self.mark = time.monotonic()
+            self.tally.mark = time.monotonic()
             while self.step < self.total and not self.stopped_early:
                 self.epoch, self.position, tokens, batches = next(work)
                 self.step += 1
                 rate = learning_rate(settings, self.step, self.total)
                 result = self.updater.update(self.step, batches, tokens, rate)
-                self.account(result.sums, result.norm, tokens)
+                self.tally.add(self.step, result, tokens)
                 bar.update()
                 due = self.step == self.total
                 if due or self.step % settings.log_every == 0:
-                    bar.set_postfix_str(self.write_log(rate, result.norm), refresh=False)
+                    bar.set_postfix_str(self.write_log(rate), refresh=False)
                 if settings.average_last and self.step % settings.average_every == 0 and self.main:
                     with swapped(self.updater.parameters, self.average_values()):
                         self.snapshots.add(self.step, self.updater.parameters)
@@ -182,45 +190,11 @@ class TrainingRun:
                         stop.exit_code,
                     )
 
-    def account(self, sums: torch.Tensor, norm: float, tokens: int) -> None:
-        self.tokens += tokens
-        if math.isfinite(norm):
-            self.window += sums
-            self.bad_in_a_row = 0
-            return
-        self.skipped += 1
-        self.bad_in_a_row += 1
-        if self.bad_in_a_row >= self.settings.bad_updates:
-            raise TrainingError(
-                f"training diverged: loss or gradient not finite in {self.bad_in_a_row} updates in a row, the last "
-                f"being {self.step:,}. Lower learning_rate ({self.settings.learning_rate:g}), lengthen warmup_steps, "
-                "lower clip_norm, or take precision = 'fp32'; then begin again with --force"
-            )
-
-    def write_log(self, rate: float, norm: float) -> str:
-        *sums, count = self.accelerator.reduce(self.window, "sum").tolist()
-        now = time.monotonic()
-        weights = self.updater.weights
-        nll, smoothed, divergence = (value / max(count, 1) for value in sums)
-        entry = {
-            "step": self.step,
-            "kind": "train",
-            "epoch": self.epoch,
-            "loss": (1 - weights.word_level) * smoothed + weights.word_level * divergence,
-            "nll": nll,
-            **({"kl": divergence} if weights.word_level else {}),
-            "rate": rate,
-            "norm": norm if math.isfinite(norm) else None,
-            "tokens": self.tokens,
-            "skipped": self.skipped,
-            "seconds": round(self.seconds_before + now - self.begun, 1),
-            "tokens_per_second": round((self.tokens - self.mark_tokens) / max(now - self.mark, 1e-9)),
-        }
+    def write_log(self, rate: float) -> str:
+        found = self.tally.entry(self.updater.weights.word_level)
         if self.main:
-            self.log.write(entry)
-        self.window.zero_()
-        self.mark, self.mark_tokens = now, self.tokens
-        return f"loss {nll:.3f}, {entry['tokens_per_second']:,} tokens/s"
+            self.log.write({"step": self.step, "kind": "train", "epoch": self.epoch, "rate": rate, **found})
+        return f"loss {found['nll']:.3f}, {found['tokens_per_second']:,} tokens/s"
 
     def average_values(self) -> dict[str, torch.Tensor] | None:
         """The moving average, which is what is evaluated and kept; None without one."""
@@ -238,7 +212,7 @@ class TrainingRun:
         mean = mean_score(scores, self.settings.dev_metric)
         shown = ", ".join(f"{name} {score.bleu:.1f} BLEU {score.chrf:.1f} chrF" for name, score in scores.items())
         self.report(f"update {self.step:,}, {kind}: {shown} ({time.monotonic() - begin:.0f} s)")
-        self.mark += time.monotonic() - begin
+        self.tally.mark += time.monotonic() - begin
         return to_json(scores), mean
 
     def evaluate(self) -> None:
@@ -282,8 +256,8 @@ class TrainingRun:
         return {
             **final,
             "steps": self.step,
-            "tokens": self.tokens,
+            "tokens": self.tally.tokens,
             "parameters": sum(value.numel() for value in self.updater.parameters.values()),
             "stopped_early": self.stopped_early,
-            "skipped_updates": self.skipped,
+            "skipped_updates": self.tally.skipped,
         }

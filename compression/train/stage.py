@@ -96,11 +96,14 @@ def _check_dev(job: TrainingJob, name: str, language: str) -> None:
 
 def _check_checkpoints(job: TrainingJob, known: Vocabulary) -> None:
     """Find out in seconds what would stop the run once the text is tokenized."""
+    from mobilenmt.compression.train.resume import is_state
     from mobilenmt.compression.train.soft_targets import check_soft_teacher
-    from mobilenmt.compression.train.student import load_weights, make_student
+    from mobilenmt.compression.train.student import check_state, load_weights, make_student
 
     settings = job.settings
-    if settings.initial is not None:
+    if settings.initial is not None and is_state(settings.initial):
+        check_state(settings.initial, make_student(job.shape, known, seed=0), known)
+    elif settings.initial is not None:
         load_weights(make_student(job.shape, known, seed=0), settings.initial, known, layers=settings.initial_layers)
     if isinstance(settings, DistillSettings) and settings.word_level and settings.teacher is not None:
         check_soft_teacher(settings.teacher, known, settings.max_tokens)
@@ -128,6 +131,13 @@ def _check_job(context: Context, job: TrainingJob, name: str) -> None:
     _check_dev(job, name, context.languages[1])
     for key, path in job.checkpoints().items():
         if path != context.teacher_checkpoint.absolute() and not (path / "config.json").is_file():
+            if key == "initial" and [*path.glob("state.json"), *path.glob("step-*/state.json")]:
+                if job.settings.initial_layers == "spread":
+                    raise RecipeError(
+                        f"{context.recipe_name}: {name}.initial_layers: a saved state is taken as it is; use 'same', "
+                        "or give a checkpoint folder in initial"
+                    )
+                continue
             raise RecipeError(f"{context.recipe_name}: {name}.{key}: {path} is no checkpoint folder")
 
 

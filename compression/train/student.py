@@ -186,6 +186,27 @@ def check_same_vocabulary(checkpoint: Path, vocabulary: Vocabulary) -> None:
         )
 
 
+def check_state(path: Path, model: MarianMTModel, vocabulary: Vocabulary) -> None:
+    """Check that a run of this model can start from a saved state: TrainingError if it cannot.
+
+    A state has no pieces in it; they are compared if its run kept a checkpoint beside it.
+    """
+    from mobilenmt.compression.train.resume import open_state
+
+    stored = open_state(path).tensors.get("model", {})
+    wanted = {name: list(value.shape) for name, value in trained_parameters(model).items()}
+    found = {name: list(value.shape) for name, value in stored.items()}
+    if found != wanted:
+        name = next(name for name in {**wanted, **found} if found.get(name) != wanted.get(name))
+        raise TrainingError(
+            f"{path} is the state of another model: {name} is {found.get(name, 'missing')}, "
+            f"{wanted.get(name, 'nothing')} is wanted. Give its shape in [student], its pieces in vocabulary.initial"
+        )
+    for near in path.absolute().parents[:2]:
+        if (near / "best" / "tokenizer.json").is_file():
+            check_same_vocabulary(near / "best", vocabulary)
+
+
 def trained_parameters(model: MarianMTModel) -> dict[str, torch.nn.Parameter]:
     """Parameters by name, each once, without the sinusoidal positions."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -31,7 +31,7 @@ from mobilenmt.compression.core.settings import to_mapping
 from mobilenmt.compression.core.stage import differences, write_json
 from mobilenmt.compression.dataset.batches import Pairs
 from mobilenmt.compression.train.interrupt import StopRequest
-from mobilenmt.compression.train.job import NO_RESULT, TrainingJob
+from mobilenmt.compression.train.job import NO_RESULT, TrainingJob, without_later
 from mobilenmt.compression.train.processes import make_accelerator
 from mobilenmt.compression.train.resume import keep_latest
 from mobilenmt.compression.train.run import TrainingRun
@@ -122,6 +122,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _fixed(described: dict[str, Any], free: Collection[str]) -> dict[str, Any]:
     """A configuration as it is compared: without ``free`` settings, and checkpoints wherever they lie now."""
-    settings = {key: value for key, value in described.get("settings", {}).items() if key not in free}
+    given = without_later(described.get("settings", {}))
+    settings = {key: value for key, value in given.items() if key not in free}
     names = {key: Path(settings[key]).name for key in ("initial", "teacher") if settings.get(key)}
     return {**described, "settings": {**settings, **names}}

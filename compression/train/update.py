@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.profiler import record_function
 
 from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.dataset.batches import Batch, derive_seed
 from mobilenmt.compression.train.averaging import MovingAverage
 from mobilenmt.compression.train.loss import LossWeights, TrainingModule
-from mobilenmt.compression.train.schedule import make_optimizer
+from mobilenmt.compression.train.resume import is_state
+from mobilenmt.compression.train.schedule import Optimizer
 from mobilenmt.compression.train.settings import DistillSettings, TrainSettings
 from mobilenmt.compression.train.student import trained_parameters
 
@@ -64,13 +66,15 @@ class Updater:
         self.soft_targets = soft_targets
         self.seed = seed
         self.student = student
-        # On CPUs torch's fused attention has a slow backward pass in bf16: 50 ms against 7, for 170 x 12 tokens.
-        student.set_attn_implementation("eager" if accelerator.device.type == "cpu" else "sdpa")
         self.dtype = matrix_type(settings.precision, accelerator.device)
-        self.module = accelerator.prepare_model(TrainingModule(student, self.weights, self.dtype))
+        compiled = settings.compiled and accelerator.device.type != "cpu"
+        self.module = accelerator.prepare_model(TrainingModule(student, self.weights, self.dtype, compiled=compiled))
         self.parameters = trained_parameters(student)
-        self.optimizer = make_optimizer(self.parameters, settings)
-        self.average = MovingAverage(self.parameters, settings.ema_decay) if settings.ema_decay else None
+        self.optimizer = Optimizer(self.parameters, settings)
+        self.average: MovingAverage | None = None
+        if settings.ema_decay:
+            settled = settings.initial is not None and is_state(settings.initial)
+            self.average = MovingAverage(self.parameters, settings.ema_decay, settled=settled)
 
     def update(self, step: int, work: Sequence[tuple[int, bool, Batch]], tokens: int, rate: float) -> UpdateResult:
         """Make update ``step`` (from 1).
@@ -83,7 +87,7 @@ class Updater:
 
         Returns:
             Sums of this process and the norm of the whole gradient. An update whose gradient is not finite changes
-            nothing; its sums are zero.
+            nothing; its sums are zero. On an accelerator nothing waits for it: see :meth:`Optimizer.step`.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         whole_pieces = self.settings.accumulation % world == 0
@@ -94,64 +98,75 @@ class Updater:
             soft = None if self.soft_targets is None else self.soft_targets(data)
             last = position == len(work) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
-                loss, parts = self.module(
-                    data.source, data.source_mask, data.decoder_input, data.positions, data.labels, soft
-                )
+                with record_function("forward"):
+                    loss, parts = self.module(
+                        data.source, data.source_mask, data.decoder_input, data.positions, data.labels, soft
+                    )
                 # DistributedDataParallel takes the mean over processes; the sum is wanted.
                 (loss * (world / tokens if counts else 0.0)).backward()
             if counts:
                 sums[:3] += parts
                 sums[3] += batch.tokens
+        with record_function("optimizer"):
+            norm = self._step(step, rate)
+        finite = torch.isfinite(norm)
+        return UpdateResult(torch.where(finite, sums, torch.zeros_like(sums)), norm)
+
+    def _step(self, step: int, rate: float) -> torch.Tensor:
+        """Change weights and average by the gradients, unless these are not finite; returns their norm."""
         limit = self.settings.clip_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit, foreach=True))
-        if math.isfinite(norm):
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit, foreach=True)
+        waiting = self.accelerator.device.type == "cpu"
+        if not waiting or torch.isfinite(norm):
+            self.optimizer.step(rate, None if waiting else ~torch.isfinite(norm))
             with torch.no_grad():
                 self.student.model.shared.weight[-1].zero_()
             if self.average is not None:
                 self.average.update(self.parameters, step)
-        else:
-            sums.zero_()
-        self.optimizer.zero_grad(set_to_none=True)
-        return UpdateResult(sums, norm)
+        self.optimizer.zero_grad()
+        return norm
 
     def state(self) -> dict[str, Mapping[str, torch.Tensor]]:
         """Tensors to resume from, by group and name."""
-        adam: dict[str, torch.Tensor] = {}
-        for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state[parameter].items():
-                adam[f"{name}:{key}"] = value
-        groups: dict[str, Mapping[str, torch.Tensor]] = {"model": self.parameters, "optimizer": adam}
+        groups: dict[str, Mapping[str, torch.Tensor]] = {"model": self.parameters, "optimizer": self.optimizer.state()}
         if self.average is not None:
             groups["average"] = self.average.values
         return groups
 
-    def restore(self, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-        """Take in what :meth:`state` gave. Raises TrainingError if it belongs to another model."""
+    def restore(self, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> list[str]:
+        """Take in what :meth:`state` gave; return names of parameters whose moments another optimizer made.
+
+        Raises TrainingError if it belongs to another model.
+        """
         try:
             with torch.no_grad():
                 for name, parameter in self.parameters.items():
                     parameter.copy_(tensors["model"][name])
-                    if self.average is not None:
-                        self.average.values[name].copy_(tensors["average"][name])
-            for key, value in tensors["optimizer"].items():
-                name, _, part = key.rpartition(":")
-                parameter = self.parameters[name]
-                # fused Adam keeps its step beside the parameter
-                self.optimizer.state[parameter][part] = value.to(parameter.device)
+                    if self.average is not None:  # a run without one may be gone on with by one that has one
+                        self.average.values[name].copy_(tensors.get("average", tensors["model"])[name])
+            return self.optimizer.restore(tensors["optimizer"])
         except (KeyError, RuntimeError) as error:
             raise TrainingError(f"the saved state belongs to another model: {error}") from None
 
 
-class UpdateResult(NamedTuple):
-    """What an update gave."""
+class UpdateResult:
+    """What an update gave, which an accelerator may still be working on."""
 
-    sums: torch.Tensor
-    """float64 [4]: the three of :func:`fused_loss`, and the target tokens they are summed over."""
-    norm: float
-    """Of the gradient, before clipping; not finite if the update was skipped."""
+    def __init__(self, sums: torch.Tensor, norm: torch.Tensor) -> None:
+        self.sums = sums
+        """float64 [4]: the three of :func:`fused_loss`, and the target tokens they are summed over; zeros if the update
+        was skipped."""
+        self._norm = norm if norm.device.type == "cpu" else norm.to("cpu", non_blocking=True)
+        self._copied = None
+        if norm.device.type == "cuda":
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
+
+    def norm(self) -> float:
+        """Of the gradient, before clipping; not finite if the update was skipped. Waits for this update alone."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return float(self._norm)
 
 
 def matrix_type(precision: str, device: torch.device) -> torch.dtype:

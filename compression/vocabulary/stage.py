@@ -1,4 +1,4 @@
-"""The vocabulary stage: a tokenizer trained on a sample of the corpus."""
+"""The vocabulary stage: a tokenizer trained on a sample of the corpus, or one that is there already."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from mobilenmt.compression.core.context import Context, Stage
 from mobilenmt.compression.core.errors import RecipeError, VocabularyError
-from mobilenmt.compression.core.settings import shown
+from mobilenmt.compression.core.settings import shown, to_mapping
 from mobilenmt.compression.core.stage import StageResult, run_stage, write_json
 from mobilenmt.compression.vocabulary.sample import draw_sample
 from mobilenmt.compression.vocabulary.training import EOS, PAD, UNK, train_tokenizer
@@ -34,6 +34,9 @@ class VocabularySettings:
     """Share of the characters of the sample that get pieces, the most frequent first; others are spelled by bytes."""
     max_piece_length: int = 20
     """Characters of the longest piece."""
+    initial: Path | None = None
+    """Checkpoint folder, or tokenizer.json, whose pieces are taken as they are: nothing is trained, so that a model can
+    go on from that checkpoint with other text. ``size`` must be theirs; the other settings say nothing then."""
 
     def __post_init__(self) -> None:
         if not SMALLEST <= self.size <= _LARGEST:
@@ -56,7 +59,7 @@ def run(
     seed: int = 1,
     force: bool = False,
 ) -> StageResult:
-    """Train the vocabulary in a stage folder: tokenizer.json, tokenizer_config.json, report.json.
+    """Train or take the vocabulary in a stage folder: tokenizer.json, tokenizer_config.json, report.json.
 
     Args:
         settings: how it is trained.
@@ -69,7 +72,7 @@ def run(
 
     Raises:
         CorpusError: the pairs cannot be read, or there are none.
-        VocabularyError: the text is too little for the size.
+        VocabularyError: the text is too little for the size, or the pieces of ``initial`` will not do.
         StageError: the folder holds something else.
     """
 
@@ -79,13 +82,17 @@ def run(
         try:
             with tempfile.TemporaryDirectory(prefix="sample.tmp-", dir=folder) as scratch:
                 sample = draw_sample(pairs, Path(scratch), size=settings.sample, weights=weights or {}, seed=seed)
-                data = train_tokenizer(
-                    sample.texts(),
-                    sample.alphabet(settings.character_coverage),
-                    size=settings.size,
-                    max_piece_length=settings.max_piece_length,
-                )
-                _write_tokenizer(data, folder, languages)
+                if settings.initial is None:
+                    data = train_tokenizer(
+                        sample.texts(),
+                        sample.alphabet(settings.character_coverage),
+                        size=settings.size,
+                        max_piece_length=settings.max_piece_length,
+                    )
+                    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+                else:
+                    text = _taken(settings.initial, settings.size)
+                _write_tokenizer(text, folder, languages)
                 report = measure(folder, sample.held_back)
             write_json(folder / "report.json", report)
         except OSError as error:
@@ -99,10 +106,30 @@ def run(
     }
     for tag, weight in (weights or {}).items():
         inputs[f"weight {tag}"] = str(weight)
-    return run_stage(folder, name="vocabulary", settings=settings, inputs=inputs, work=work, force=force)
+    described = to_mapping(settings)
+    if settings.initial is None:
+        del described["initial"]  # folders made before there was this setting are not of other settings
+    else:
+        inputs["initial"] = _tokenizer_of(settings.initial)
+        described["initial"] = "given"  # the file counts by its content, wherever it lies
+    return run_stage(folder, name="vocabulary", settings=described, inputs=inputs, work=work, force=force)
 
 
-def _write_tokenizer(data: Mapping[str, Any], folder: Path, languages: tuple[str, str]) -> None:
+def _tokenizer_of(initial: Path) -> Path:
+    return initial if initial.suffix == ".json" else initial / "tokenizer.json"
+
+
+def _taken(initial: Path, size: int) -> str:
+    """The tokenizer.json to start from, checked."""
+    from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
+
+    found = Vocabulary.load(_tokenizer_of(initial))
+    if found.size != size:
+        raise VocabularyError(f"{found.path} has {found.size:,} pieces, vocabulary.size is {size:,}: set it to theirs")
+    return found.path.read_text(encoding="utf-8")
+
+
+def _write_tokenizer(text: str, folder: Path, languages: tuple[str, str]) -> None:
     """Write tokenizer.json and tokenizer_config.json, such that AutoTokenizer and CTranslate2 read them."""
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -115,14 +142,17 @@ def _write_tokenizer(data: Mapping[str, Any], folder: Path, languages: tuple[str
         "source_lang": languages[0],
         "target_lang": languages[1],
     }
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     with atomic_path(folder / "tokenizer.json") as temporary:
         temporary.write_text(text, encoding="utf-8")
     write_json(folder / "tokenizer_config.json", config)
 
 
 def _check(context: Context, to_do: bool) -> str:
-    return f"{context.section(VocabularySettings).size:,} pieces"
+    settings = context.section(VocabularySettings)
+    if settings.initial is not None and to_do:
+        _taken(settings.initial, settings.size)
+    origin = "" if settings.initial is None else f" of {settings.initial}"
+    return f"{settings.size:,} pieces{origin}"
 
 
 def _run(context: Context, force: bool) -> StageResult:

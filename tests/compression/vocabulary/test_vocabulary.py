@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from made_up_pairs import make_pairs
-from mobilenmt.compression.core.errors import CorpusError, RecipeError, VocabularyError
+from mobilenmt.compression.core.errors import CorpusError, RecipeError, StageError, VocabularyError
 from mobilenmt.compression.core.pairs import Pair, PairWriter
 from mobilenmt.compression.core.settings import from_mapping
 from mobilenmt.compression.vocabulary.sample import draw_sample
@@ -216,6 +216,33 @@ def test_too_little_text_says_how_many_pieces_it_gives(corpus: Path, tmp_path: P
         pass
     with pytest.raises(CorpusError, match="no pairs; nothing to learn from"):
         run(VocabularySettings(), tmp_path / "w", pairs=tmp_path / "empty.tsv.zst", languages=("en", "de"))
+
+
+@pytest.mark.parametrize("name", ["", "tokenizer.json"])
+def test_pieces_that_are_there_are_taken_as_they_are(folder: Path, tmp_path: Path, name: str) -> None:
+    with PairWriter(tmp_path / "p.tsv.zst") as writer:
+        for number, pair in enumerate(PAIRS):
+            writer.write(pair._replace(source=f"{pair.source} qqq{number}"))
+    settings = VocabularySettings(size=425, initial=folder / name)
+    found = run(settings, tmp_path / "v", pairs=tmp_path / "p.tsv.zst", languages=("en", "fr"))
+    assert (tmp_path / "v" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    assert Vocabulary.load(tmp_path / "v").languages == ("en", "fr")
+    assert found.summary["size"] == 425 and found.summary["measured_on_pairs"] > 20
+    again = run(settings, tmp_path / "v", pairs=tmp_path / "p.tsv.zst", languages=("en", "fr"))
+    assert again.skipped
+
+
+def test_pieces_that_do_not_fit_are_refused(folder: Path, corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(VocabularyError, match=r"has 425 pieces, vocabulary\.size is 8,000: set it to theirs"):
+        run(VocabularySettings(initial=folder), tmp_path / "v", pairs=corpus, languages=("en", "de"))
+    assert not (tmp_path / "v/tokenizer.json").exists()
+    with pytest.raises(StageError, match=r"tokenizer\.json \(initial\) is not there"):
+        run(VocabularySettings(initial=tmp_path), tmp_path / "w", pairs=corpus, languages=("en", "de"))
+
+
+def test_a_vocabulary_made_before_there_was_initial_is_not_of_other_settings(corpus: Path, tmp_path: Path) -> None:
+    run(VocabularySettings(size=425), tmp_path / "v", pairs=corpus, languages=("en", "de"))
+    assert "initial" not in json.loads((tmp_path / "v" / "manifest.json").read_text())["compared"]
 
 
 def spoil_pad(data: dict[str, Any]) -> None:
