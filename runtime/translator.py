@@ -126,7 +126,7 @@ class Translator:
             split: translate each sentence of a line for itself (True), or lines whole if the model has positions for
                 them (False); None for what the pack says.
             unwrap: join the lines of paragraphs that were wrapped to a width before they are translated; each
-                paragraph comes out as one line (:func:`mobilenmt.runtime.text.lines.unwrap`).
+                paragraph comes out as one line (:func:`mobilenmt.runtime.text.unwrap.unwrap`).
 
         Raises:
             InputError: an argument is of a wrong type or out of range.
@@ -181,7 +181,7 @@ class Translator:
             if not (isinstance(value, bool) or (value is None and name == "split")):
                 raise InputError(f"{name} must be True or False, not {value!r}")
         if unwrap:
-            from mobilenmt.runtime.text.lines import unwrap as joined
+            from mobilenmt.runtime.text.unwrap import unwrap as joined
 
             text = joined(text)
         manifest = self.pack.manifest

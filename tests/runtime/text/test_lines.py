@@ -1,4 +1,4 @@
-"""runtime/text/lines.py: marks at the beginning of lines, and wrapped paragraphs."""
+"""runtime/text/lines.py, unwrap.py: marks at the beginning of lines, and wrapped paragraphs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from mobilenmt.runtime.text.lines import marker_end, unwrap
+from mobilenmt.runtime.text.lines import marker_end
+from mobilenmt.runtime.text.unwrap import unwrap
 from places import ROOT
 
 PROSE = (ROOT / "benchmarks" / "sentences.en.txt").read_text(encoding="utf-8").split("\n")
