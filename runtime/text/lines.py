@@ -1,22 +1,14 @@
-"""What stands before the words of a line, and which lines are one paragraph. Rules: ``rules/lines.json``."""
+"""What stands before the words of a line: quoting, bullets, numbers. Rules: ``rules/lines.json``."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from mobilenmt.runtime.text.sentences import writes_ordinals
-
-_RULES = Path(__file__).with_name("rules") / "lines.json"
-_NARROWEST = 40  # columns: what is narrower was hardly wrapped by a program (addresses, verse)
-_WIDEST = 120
-_ENDS = ".!?…:;\"'”’“»)"
-_HYPHENS = "-\u2010"
-_SOFT_HYPHEN = "\xad"
 
 
 def marker_end(line: str, language: str = "") -> int:
@@ -29,7 +21,10 @@ def marker_end(line: str, language: str = "") -> int:
     Returns:
         An offset; 0 if there is no such mark, or no letter or digit behind it.
     """
-    rules = _rules()
+    first, second = line[:1], line[1:2]
+    if first.isalpha() and second != ")" and not (first in "IVX" and second and second in "IVX"):
+        return 0  # most lines; the rules are not even read
+    rules = line_rules()
     found = rules.marker.match(line)
     if found is None:  # it matches the empty string too; this is for the type checker
         return 0
@@ -37,138 +32,25 @@ def marker_end(line: str, language: str = "") -> int:
     if end == 0 or not (line[end : end + 1].isalnum() or any(c.isalnum() for c in line[end:])):
         return 0
     if found["number"] is not None and found["number"].rstrip(" \xa0").endswith(".") and writes_ordinals(language):
-        word = _WORD.match(line, end)
-        following = word.group().lower() if word else ""
-        if line[end].islower() or line[end].isdigit() or following in rules.months:
+        behind = line[end : end + 24]
+        following = next((behind[:at] for at in range(len(behind)) if not behind[at].isalpha()), behind).lower()
+        if behind[0].islower() or behind[0].isdigit() or following in rules.months:
             return found.start("number")
     return end
 
 
-def unwrap(text: str) -> str:
-    """Join the lines of paragraphs that were wrapped to a width, one line for each paragraph.
+class LineRules(NamedTuple):
+    """``rules/lines.json``, ready for use."""
 
-    A line is joined with the next one if the first word of that would not have fitted into the widest line of the block
-    (so it was moved down by a program, not by a writer), both are indented or quoted alike, and the next one begins
-    with no bullet or number. Empty lines, tabs, lines with ``|``, two spaces or a backslash at the end keep lines
-    apart, and a block stays as it is if a shorter line in it ends without a mark (an address).
-
-    A soft hyphen at the end of a line is taken out. Another hyphen before a small letter stays, without a space behind
-    it ("well-" "known"); it goes only if the text has the whole word elsewhere, and gets its space before words like
-    "and". Between Chinese or Japanese characters lines are joined without a space. The line end kept is that of the
-    last line.
-    """
-    lines = text.splitlines(keepends=True)
-    if len(lines) < 2:
-        return text
-    joined: list[str] = []
-    words: frozenset[str] | None = None
-    for block in _blocks(lines):
-        if len(block) == 1:
-            joined.append(block[0])
-            continue
-        bare = [line.rstrip() for line in block]
-        width = max((len(line) for line in bare if len(line.split(None, 2)) > 1), default=0)
-        if any(_breaks_off(line, after, width) for line, after in pairwise(bare)):
-            joined += block
-            continue
-        parts: list[str] = []
-        first = bare[0]
-        for index, line in enumerate(bare):
-            last = index == len(bare) - 1
-            if last or not _goes_on(first, line, block[index], bare[index + 1], width):
-                joined.append("".join(parts) + (line if not parts else _words_of(line)) + block[index][len(line) :])
-                parts = []
-                first = "" if last else bare[index + 1]
-                continue
-            start = line if not parts else _words_of(line)
-            following = _words_of(bare[index + 1])
-            if start[-1] in _HYPHENS and words is None:
-                words = frozenset(word.lower() for word in _WORD.findall(text))
-            parts.append(_with_gap(start, following, words or frozenset()))
-    return "".join(joined)
-
-
-@dataclass(frozen=True)
-class _Rules:
     marker: re.Pattern[str]
     months: frozenset[str]
     suspended: frozenset[str]
 
 
-_WORD = re.compile(r"[^\W\d_]+")
-_PREFIX = re.compile(r"[ \xa0\u3000]*(?:>[> ]*)?")  # indent and quoting
-_WIDE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uff60\U00020000-\U0003ffff]")  # scripts without spaces
-
-
 @lru_cache(maxsize=1)
-def _rules() -> _Rules:
-    found = json.loads(_RULES.read_text(encoding="utf-8"))
+def line_rules() -> LineRules:
+    """The rules for lines."""
+    found = json.loads(Path(__file__).with_name("rules").joinpath("lines.json").read_text(encoding="utf-8"))
     parts = [f"(?P<{name}>{found[name]})?" for name in ("quote", "bullet", "box", "number")]
     months = frozenset(word for names in found["months"].values() for word in names.split())
-    return _Rules(re.compile("".join(parts)), months, frozenset(found["suspended"].split()))
-
-
-def _blocks(lines: list[str]) -> list[list[str]]:
-    """Lines that may belong together: neither empty nor with a tab or a bar."""
-    blocks: list[list[str]] = []
-    open_block = False
-    for line in lines:
-        plain = bool(line.strip()) and "\t" not in line.rstrip() and "|" not in line
-        if plain and open_block:
-            blocks[-1].append(line)
-        else:
-            blocks.append([line])
-        open_block = plain
-    return blocks
-
-
-def _prefix(line: str) -> str:
-    found = _PREFIX.match(line)
-    return found.group().rstrip() if found and ">" in found.group() else found.group() if found else ""
-
-
-def _words_of(line: str) -> str:
-    found = _PREFIX.match(line)
-    return line[found.end() :] if found else line
-
-
-def _goes_on(first: str, line: str, whole: str, following: str, width: int) -> bool:
-    """Whether `following` is the rest of the paragraph that `first` begins and `line` is the last line of, so far."""
-    words, rest = _words_of(line), _words_of(following)
-    if not words or not rest or whole.rstrip("\r\n").endswith(("  ", "\\")):
-        return False
-    if marker_end(rest) or words.startswith("#"):
-        return False
-    quoted = ">" in _prefix(line) or ">" in _prefix(following)
-    indent, of_following = _prefix(line), _prefix(following)
-    hanging = len(_prefix(first)) + marker_end(_words_of(first))
-    if indent != of_following and (quoted or line is not first or len(of_following) != hanging):
-        return False
-    word = 1 if _WIDE.match(rest) else len(rest.split(None, 1)[0])
-    if _WIDE.match(words[-1]):
-        return len(line) * 2 >= _NARROWEST and len(line) + word > width
-    return _NARROWEST <= width <= _WIDEST and len(line) + 1 + word > width
-
-
-def _breaks_off(line: str, following: str, width: int) -> bool:
-    """Whether a line ends early, in the middle of a sentence: then a writer broke the lines, not a program."""
-    rest = _words_of(following)
-    if not rest or marker_end(rest) or line[-1] in _ENDS or _WIDE.match(line[-1]):
-        return False
-    return len(line) + 1 + len(rest.split(None, 1)[0]) <= width
-
-
-def _with_gap(start: str, following: str, words: frozenset[str]) -> str:
-    """The first of two lines, ready for the second to be put behind it."""
-    if start.endswith(_SOFT_HYPHEN):
-        return start[:-1]
-    if start[-1] in _HYPHENS and start[-2:-1].isalpha() and following[0].islower():
-        after = _WORD.match(following)
-        word = after.group().lower() if after else ""
-        if word in _rules().suspended:
-            return start + " "
-        before = _WORD.findall(start[-60:])
-        return start[:-1] if before and before[-1].lower() + word in words else start
-    if _WIDE.match(start[-1]) and _WIDE.match(following):
-        return start
-    return start + " "
+    return LineRules(re.compile("".join(parts)), months, frozenset(found["suspended"].split()))

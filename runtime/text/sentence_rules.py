@@ -24,7 +24,7 @@ _LISTS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)  # neither is needed, and each costs time at import
 class SentenceRules:
     """The rules of one language, ready for use."""
 

@@ -190,7 +190,7 @@ def unwrap_batches(batches: Iterator[tuple[list[str], bool]]) -> Iterator[tuple[
 
     Up to 64 kB of lines without an empty one between are held; where there are more, a paragraph may be parted.
     """
-    from mobilenmt.runtime.text.lines import unwrap
+    from mobilenmt.runtime.text.unwrap import unwrap
 
     held: list[str] = []
     size = 0

@@ -17,6 +17,8 @@ from mobilenmt.export.checkpoint import load_checkpoint, sinusoidal_positions
 from mobilenmt.export.export import export
 from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.errors import CheckpointError, ExportError, InputError
+from mobilenmt.runtime.manifest import Segmentation
+from mobilenmt.runtime.translator import Translator
 from tiny_models import make_checkpoint
 
 FC1 = "model.encoder.layers.0.fc1.weight"
@@ -169,6 +171,15 @@ def test_trained_positions_are_kept(tmp_path: Path) -> None:
     assert "encoder_positions" in load_checkpoint(checkpoint).tensors
     for precision in ("fp32", "int8"):  # export verifies against torch, which reads the same table
         assert Engine(export(checkpoint, tmp_path / precision, precision=precision)).max_length == 64
+
+
+def test_a_pack_says_whether_texts_are_cut_into_sentences(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    made = export(tiny_checkpoint, tmp_path / "long", sentences=False, shortlist=False)
+    assert made.manifest.segmentation == Segmentation(sentences=False)
+    text = "the dog. Two cats."
+    translator = Translator(made.path)
+    whole = translator.translate_batch([text])
+    assert whole == translator.translate_batch([text], split=False) != translator.translate_batch([text], split=True)
 
 
 def test_generation_defaults_of_old_checkpoints_stand_in_config_json(broken: Path) -> None:

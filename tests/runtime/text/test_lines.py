@@ -1,4 +1,4 @@
-"""runtime/text/lines.py: marks at the beginning of lines, and wrapped paragraphs."""
+"""runtime/text/lines.py, unwrap.py: marks at the beginning of lines, and wrapped paragraphs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import textwrap
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mobilenmt.runtime.text.lines import marker_end, unwrap
+from mobilenmt.runtime.text.lines import marker_end
+from mobilenmt.runtime.text.unwrap import unwrap
 from places import ROOT
 
 PROSE = (ROOT / "benchmarks" / "sentences.en.txt").read_text(encoding="utf-8").split("\n")
@@ -119,6 +122,43 @@ def test_chinese_is_joined_without_a_space() -> None:
 def test_line_ends_stay_as_they_were() -> None:
     wrapped = "A line of some fifty characters that goes on to\r\nthe next one.\r\nNext.\r\n"
     assert unwrap(wrapped) == "A line of some fifty characters that goes on to the next one.\r\nNext.\r\n"
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "word ",
+                "longer words ",
+                "Stop.",
+                "> ",
+                "- ",
+                "  ",
+                "1. ",
+                "# ",
+                "-",
+                "\xad",
+                "\n",
+                "\r\n",
+                "\n\n",
+                "\t",
+                "",
+                "",
+                " ",
+                "他来",
+                "\x85",
+                "\\",
+            ]
+        )
+    )
+)
+def test_unwrapping_loses_no_word(parts: list[str]) -> None:
+    """Of any text: what goes is white space, marks of quoting and hyphens, and lines that are not joined stay."""
+    text = "".join(parts * 3)
+    bare = str.maketrans("", "", " \t\n\r\x85>-\xad")
+    assert unwrap(text).translate(bare) == text.translate(bare)
+    assert unwrap(unwrap(text)).translate(bare) == text.translate(bare)
 
 
 def test_unwrapping_takes_linear_time() -> None:
