@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mobilenmt import Translator
 from mobilenmt.runtime.guard import is_degenerate
+from mobilenmt.runtime.hypothesis import GREEDY
 from mobilenmt.runtime.text.case import Case
 from mobilenmt.runtime.tokenizer import clean
 
@@ -167,11 +168,13 @@ def case(translator: Translator, pairs: Sequence[tuple[str, str]], count: int) -
 
     def raw(texts: Sequence[str]) -> list[str]:
         """What the model makes of them without any handling of the text."""
-        found = translator._search([translator._tokenizer.encode(text) for text in texts], 1, None, 0, 1)
+        found = translator._search([translator._tokenizer.encode(text) for text in texts], None, GREEDY)
         return [translator._tokenizer.decode(best.ids) for best, *_ in found]
 
+    passage = translator._passage("", GREEDY, None, {})
+
     def whole(texts: Sequence[str]) -> tuple[list[str], int]:
-        kinds = [translator._source.prepare(text)[1] for text in texts]
+        kinds = [passage.prepare(text).case for text in texts]
         return [item.text for item in translator.translate_batch(texts)], sum(kind is not Case.PLAIN for kind in kinds)
 
     def score(outputs: Sequence[str], wanted: Sequence[str]) -> str:
@@ -186,7 +189,7 @@ def case(translator: Translator, pairs: Sequence[tuple[str, str]], count: int) -
     kept = [
         before == after
         for source in sources
-        for before, after in zip(source.split(), translator._source.prepare(source.upper())[0].split(), strict=False)
+        for before, after in zip(source.split(), passage.prepare(source.upper()).text.split(), strict=False)
     ]
     print(f"{len(chosen)} sentences: plain {score(plain, references)}, taken for capitals or titles: {wrongly}")
     print(

@@ -1,4 +1,4 @@
-"""Sentences in, sentences out, for one call: what is done to each before and after the model, and in between the search.
+"""Sentences in, sentences out, for one call: what is done to each before and after the model, and the search between.
 
 sentence -> folded -> capitals gone -> placeholders -> ids -> search, guards -> text -> all of it undone
 """
@@ -17,6 +17,7 @@ from mobilenmt.runtime.opening import Text
 from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.text.case import Case, lower, restore
 from mobilenmt.runtime.text.fold import Folded, Folder
+from mobilenmt.runtime.text.glossary import Glossary
 from mobilenmt.runtime.text.keeper import Keeper, Output, Result
 from mobilenmt.runtime.text.kept import Kept, Rules
 from mobilenmt.runtime.text.letters import Alphabet, long_words, unknown, without_inventions
@@ -39,7 +40,9 @@ class Rendering(NamedTuple):
         return tuple(output for output in self.outputs if "kept" not in output.flags)
 
 
-class _Prepared(NamedTuple):
+class Prepared(NamedTuple):
+    """A sentence ready for the model, but for placeholders."""
+
     source: str
     text: str
     case: Case
@@ -73,6 +76,7 @@ class Passage:
         encode: text to ids: the tokenizer's, or one that puts the code of a language before.
         guarded: whether outputs are checked for loops and length, and bad ones tried again.
         rules: what is kept; None for all rules.
+        glossary: what terms become.
     """
 
     def __init__(
@@ -83,46 +87,47 @@ class Passage:
         encode: Callable[[str], Sequence[int]],
         guarded: bool = True,
         rules: Rules | None = None,
+        glossary: Glossary | None = None,
     ) -> None:
         self._reader = reader
         self._find = find
         self._options = options
         self._encode = encode
         self._guarded = guarded
-        self._keeper = Keeper(self._translate, rules, reader.manifest.placeholders, self._strange)
-        self._prepared: dict[str, _Prepared] = {}
+        self._keeper = Keeper(self._translate, rules, reader.manifest.placeholders, glossary, self._strange)
+        self._prepared: dict[str, Prepared] = {}
         self._ids: dict[str, Sequence[int]] = {}
         manifest = reader.manifest
         self._languages = manifest.source_language or "", manifest.target_language or ""
 
     def encode(self, sentence: str) -> Sequence[int]:
         """The ids that a sentence goes through the model as, at the first try."""
-        found = self._prepare(sentence)
+        found = self.prepare(sentence)
         return self._encoded(found.text if not found.kept else self._keeper.first(found.text, found.kept))
 
     def is_plain(self, sentence: str) -> bool:
         """Whether the output for :meth:`encode` is the translation, with nothing to undo."""
-        found = self._prepare(sentence)
+        found = self.prepare(sentence)
         return not found.kept and found.case is Case.PLAIN
 
     def run(self, sentences: Sequence[str]) -> list[list[Rendering]]:
         """Translate; each gets up to ``n_best`` renderings with texts of their own, best first."""
-        prepared = [self._prepare(sentence) for sentence in sentences]
+        prepared = [self.prepare(sentence) for sentence in sentences]
         results = self._keeper.run([item.text for item in prepared], [item.kept for item in prepared])
         return [self._undone(*pair) for pair in zip(prepared, results, strict=True)]
 
     # -- before ---------------------------------------------------------------------------------------------------
 
-    def _prepare(self, sentence: str) -> _Prepared:
+    def prepare(self, sentence: str) -> Prepared:
         found = self._prepared.get(sentence)
         if found is None:
             folded = self._reader.folder.fold(sentence)
             text, kept = folded.text, self._keeper.find(folded.text)
             if kept and folded.origin is not None:
                 text, kept = _unfolded(sentence, folded, kept)
-            spans = [(start, end) for start, end, _ in kept]
+            spans = [(start, end) for start, end, *_ in kept]
             text, case = lower(text, self._languages[0], keep=spans, cost=self._cost)
-            found = self._prepared[sentence] = _Prepared(sentence, text, case, kept)
+            found = self._prepared[sentence] = Prepared(sentence, text, case, kept)
         return found
 
     def _cost(self, word: str) -> int:
@@ -178,14 +183,14 @@ class Passage:
 
     # -- after ----------------------------------------------------------------------------------------------------
 
-    def _undone(self, source: _Prepared, result: Result) -> list[Rendering]:
+    def _undone(self, source: Prepared, result: Result) -> list[Rendering]:
         found = [self._rendering(source, item) for item in (result, *result.alternatives)]
         return list({item.text: item for item in reversed(found)}.values())[::-1]  # capitals may make two texts one
 
-    def _rendering(self, source: _Prepared, result: Result) -> Rendering:
+    def _rendering(self, source: Prepared, result: Result) -> Rendering:
         text = result.text
         if source.case is not Case.PLAIN:
-            kept = [source.text[start:end] for start, end, _ in source.kept]
+            kept = [span.written(source.text) for span in source.kept]
             text = restore(text, source.case, self._languages[1], keep=_places(text, kept))
         outputs = tuple(item.origin for item in result.outputs if isinstance(item.origin, Hypothesis))
         flags = [flag for output in outputs for flag in output.flags]
@@ -200,11 +205,11 @@ def _unfolded(source: str, folded: Folded, kept: Sequence[Kept]) -> tuple[str, l
     parts: list[str] = []
     spans = []
     done = length = 0
-    for start, end, rule in kept:
+    for start, end, rule, target in kept:
         first, last = folded.source_span(start, end)
         parts += folded.text[done:start], source[first:last]
         length += start - done
-        spans.append(Kept(length, length + last - first, rule))
+        spans.append(Kept(length, length + last - first, rule, target))
         length += last - first
         done = end
     return "".join(parts) + folded.text[done:], spans

@@ -37,11 +37,11 @@ class Translation:
     alternatives: tuple[Translation, ...] = ()
     """The other n_best - 1 translations, best first, each another text; fewer where there are no more."""
     flags: tuple[str, ...] = ()
-    """What happened on the way: ``split`` (a sentence longer than the model's positions), ``retried`` (a loop, a runaway
-    or what was too short was translated again with a beam), ``cut`` (its repetition was cut), ``short`` (still too short
-    for its source), ``kept`` (a stretch was given back as it was), ``placed`` (something kept was put where the alignment
-    of words says), ``parts`` (a sentence was translated in parts around it), ``truncated`` (the length limit ended
-    it)."""
+    """What happened on the way: ``split`` (a sentence longer than the model's positions), ``retried`` (a loop, a
+    runaway or what was too short was translated again with a beam), ``cut`` (its repetition was cut), ``short`` (still
+    too short for its source), ``kept`` (a stretch was given back as it was), ``placed`` (something kept was put where
+    the alignment of words says), ``parts`` (a sentence was translated in parts around it), ``truncated`` (the length
+    limit ended it)."""
     sentences: tuple[Sentence, ...] = ()
     """The sentences, in order."""
 

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
@@ -16,6 +16,7 @@ from mobilenmt.runtime.ort import SessionConfig, release_memory
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.passage import Passage, Reader
 from mobilenmt.runtime.retry import Retry
+from mobilenmt.runtime.text.glossary import Glossary
 from mobilenmt.runtime.text.kept import Rules
 from mobilenmt.runtime.text.letters import without_inventions
 from mobilenmt.runtime.text.segment import Piece, between, segments
@@ -23,6 +24,24 @@ from mobilenmt.runtime.text.target import Targets
 from mobilenmt.runtime.translation import Translation, assemble
 
 _RELEASE_EVERY = 16  # segments, after which freed memory goes back to the system: 1 MB for 10 us a segment
+
+
+class TextOptions(TypedDict, total=False):
+    """How a text is read; what is not given is the default."""
+
+    split: bool | None
+    """Translate each sentence of a line for itself (True), or lines whole if the model has positions for them (False);
+    None, the default, for what the pack says."""
+    unwrap: bool
+    """Join the lines of paragraphs that were wrapped to a width before they are translated; each paragraph comes out as
+    one line (:func:`mobilenmt.runtime.text.unwrap.unwrap`)."""
+    target: str | None
+    """Code of the language to translate into, one of :attr:`Translator.targets`, for a model with several. A text that
+    begins with one (``>>deu<< the house``) has its own, for all its lines without another."""
+    keep: Rules | None
+    """What comes out as it is (addresses, code, placeholders, …): None for all rules, or some of them, or more."""
+    glossary: Glossary | None
+    """Terms and what they become."""
 
 
 class Translator:
@@ -92,20 +111,12 @@ class Translator:
         """The codes of a model with several target languages, for ``target``; none where there is one."""
         return self._targets.codes
 
-    def translate(
-        self,
-        text: str,
-        *,
-        split: bool | None = None,
-        unwrap: bool = False,
-        target: str | None = None,
-        keep: Rules | None = None,
-    ) -> str:
+    def translate(self, text: str, **reading: Unpack[TextOptions]) -> str:
         """Translate a text of any length; line ends, bullets and the spaces around lines stay as they are.
 
-        ``split``, ``unwrap``, ``target`` and ``keep`` as for :meth:`translate_batch`.
+        ``reading`` as for :meth:`translate_batch`.
         """
-        return self.translate_batch([text], split=split, unwrap=unwrap, target=target, keep=keep)[0].text
+        return self.translate_batch([text], **reading)[0].text
 
     def translate_batch(
         self,
@@ -116,10 +127,7 @@ class Translator:
         min_length: int = 0,
         n_best: int = 1,
         together: bool = False,
-        split: bool | None = None,
-        unwrap: bool = False,
-        target: str | None = None,
-        keep: Rules | None = None,
+        **reading: Unpack[TextOptions],
     ) -> list[Translation]:
         """Translate several texts; each comes out as it would alone, unless ``together`` is set.
 
@@ -133,29 +141,21 @@ class Translator:
                 twice as wide follows where too few are found, and a text that then has fewer still gets fewer.
             together: put sentences through the model together: up to twice as fast for many. In an INT8 pack they
                 share the scale of their activations, so a word may differ where the model is unsure; quality does not.
-            split: translate each sentence of a line for itself (True), or lines whole if the model has positions for
-                them (False); None for what the pack says.
-            unwrap: join the lines of paragraphs that were wrapped to a width before they are translated; each
-                paragraph comes out as one line (:func:`mobilenmt.runtime.text.lines.unwrap`).
-            target: code of the language to translate into, one of :attr:`targets`, for a model with several. A text
-                that begins with one (``>>deu<< the house``) has its own, for all its lines without another.
-            keep: what comes out as it is (addresses, code, placeholders, …): None for all rules, or some of them, or
-                more (:class:`mobilenmt.Rules`).
+            reading: ``split``, ``unwrap``, ``target``, ``keep``, ``glossary``: see :class:`TextOptions`.
 
         Raises:
             InputError: an argument is of a wrong type or out of range, or the model has no such target.
         """
         options = self._check(texts, beam_size, max_length, min_length, n_best, together)
-        code = self._targets.check(target)
         plans: list[list[Piece]] = []
         passages: dict[str, tuple[Passage, list[str]]] = {}
         owners = []
         for text in texts:
-            own, text = self._begin(text, code, unwrap)
+            own, text = self._begin(text, reading)
             if own not in passages:
-                passages[own] = self._passage(own, options, max_length, keep), []
+                passages[own] = self._passage(own, options, max_length, reading), []
             passage, sentences = passages[own]
-            plans.append(self._segments(text, passage, split))
+            plans.append(self._segments(text, passage, reading.get("split")))
             owners.append(own)
             sentences += [piece.text for piece in plans[-1] if piece.ids is not None]
         queues = {own: iter(passage.run(sentences)) for own, (passage, sentences) in passages.items()}
@@ -167,28 +167,20 @@ class Translator:
             for plan, own in zip(plans, owners, strict=True)
         ]
 
-    def stream(
-        self,
-        text: str,
-        *,
-        split: bool | None = None,
-        unwrap: bool = False,
-        target: str | None = None,
-        keep: Rules | None = None,
-    ) -> Iterator[str]:
+    def stream(self, text: str, **reading: Unpack[TextOptions]) -> Iterator[str]:
         """Translate greedily and yield the text so far after every token; the last one yielded is the whole.
 
-        ``split``, ``unwrap``, ``target`` and ``keep`` as for :meth:`translate_batch`. A loop is cut where it shows,
+        ``reading`` as for :meth:`translate_batch`. A loop is cut where it shows,
         since what was yielded cannot be translated again. A sentence in capitals, or with something to keep, appears
         as a whole, since it can only be put right at its end.
         """
         self._check([text], 1, None, 0, 1, False)
-        code, text = self._begin(text, self._targets.check(target), unwrap)
-        passage = self._passage(code, GREEDY, None, keep)
+        code, text = self._begin(text, reading)
+        passage = self._passage(code, GREEDY, None, reading)
         done = ""
         last: str | None = None
         before: Piece | None = None
-        for piece in self._segments(text, passage, split):
+        for piece in self._segments(text, passage, reading.get("split")):
             done += between(before, piece, done)
             before = piece
             if piece.ids is None:
@@ -214,20 +206,24 @@ class Translator:
 
     # -- segments -------------------------------------------------------------------------------------------------
 
-    def _begin(self, text: str, code: str, unwrap: bool) -> tuple[str, str]:
+    def _begin(self, text: str, reading: TextOptions) -> tuple[str, str]:
         """The code of the language that a text is translated into, and the text without it, unwrapped if asked for."""
+        code = self._targets.check(reading.get("target"))
+        own, text = self._targets.take(text)
+        unwrap = reading.get("unwrap", False)
         if not isinstance(unwrap, bool):
             raise InputError(f"unwrap must be True or False, not {unwrap!r}")
-        own, text = self._targets.take(text)
         if unwrap:
-            from mobilenmt.runtime.text.lines import unwrap as joined
+            from mobilenmt.runtime.text.unwrap import unwrap as joined
 
             text = joined(text)
         return own or code, text
 
-    def _passage(self, code: str, options: SearchOptions, max_length: int | None, keep: Rules | None) -> Passage:
-        if keep is not None and not isinstance(keep, Rules):
-            raise InputError(f"keep must be rules (mobilenmt.Rules), not {type(keep).__name__}")
+    def _passage(self, code: str, options: SearchOptions, max_length: int | None, reading: TextOptions) -> Passage:
+        keep, glossary = reading.get("keep"), reading.get("glossary")
+        for name, value, kind in (("keep", keep, Rules), ("glossary", glossary, Glossary)):
+            if value is not None and not isinstance(value, kind):
+                raise InputError(f"{name} must be {kind.__name__} of mobilenmt, not {type(value).__name__}")
         return Passage(
             self._reader,
             lambda sources, how: self._search(sources, max_length, how),
@@ -235,6 +231,7 @@ class Translator:
             self._targets.encoder(code, self._tokenizer.encode),
             guarded=max_length is None,
             rules=keep,
+            glossary=glossary,
         )
 
     def _segments(self, text: str, passage: Passage, split: bool | None) -> list[Piece]:

@@ -70,7 +70,7 @@ def has_words(text: str, language: str = "", kept: Sequence[Kept] = ()) -> bool:
         return True
     letters = ""
     done = 0
-    for start, end, _ in [*kept, Kept(len(text), len(text), "")]:
+    for start, end, *_ in [*kept, Kept(len(text), len(text), "")]:
         for place in range(done, max(start, done)):
             if text[place].isalpha():
                 letters += text[place]

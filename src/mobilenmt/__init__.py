@@ -25,7 +25,10 @@ if TYPE_CHECKING:
         PackNotFoundError,
     )
     from mobilenmt.runtime.pack import Pack
-    from mobilenmt.runtime.translator import Translation, Translator
+    from mobilenmt.runtime.text.glossary import Glossary
+    from mobilenmt.runtime.text.kept import Rules
+    from mobilenmt.runtime.translation import Translation
+    from mobilenmt.runtime.translator import Translator
 
 __version__ = "0.2.0"
 
@@ -33,11 +36,13 @@ __all__ = [
     "CheckpointError",
     "EngineError",
     "ExportError",
+    "Glossary",
     "InputError",
     "MobileNMTError",
     "Pack",
     "PackError",
     "PackNotFoundError",
+    "Rules",
     "Translation",
     "Translator",
     "__version__",
@@ -48,12 +53,14 @@ _HOMES = {
     "CheckpointError": "mobilenmt.runtime.errors",
     "EngineError": "mobilenmt.runtime.errors",
     "ExportError": "mobilenmt.runtime.errors",
+    "Glossary": "mobilenmt.runtime.text.glossary",
     "InputError": "mobilenmt.runtime.errors",
     "MobileNMTError": "mobilenmt.runtime.errors",
     "Pack": "mobilenmt.runtime.pack",
     "PackError": "mobilenmt.runtime.errors",
     "PackNotFoundError": "mobilenmt.runtime.errors",
-    "Translation": "mobilenmt.runtime.translator",
+    "Rules": "mobilenmt.runtime.text.kept",
+    "Translation": "mobilenmt.runtime.translation",
     "Translator": "mobilenmt.runtime.translator",
 }
 
