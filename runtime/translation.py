@@ -8,6 +8,7 @@ from typing import Any
 
 from mobilenmt.runtime.opening import Text
 from mobilenmt.runtime.passage import Rendering
+from mobilenmt.runtime.text.letters import long_words
 from mobilenmt.runtime.text.segment import Piece, between
 
 
@@ -100,8 +101,10 @@ def _join(plan: Sequence[Piece], renderings: Sequence[Rendering], penalty: float
         parts.append(text)
         length += len(text)
     tokens = [piece for item in renderings for output in item.shown for piece in tokenizer.pieces(output.ids)]
-    flags = tuple(dict.fromkeys(flag for sentence in sentences for flag in sentence.flags))
-    return Translation("".join(parts), _score(renderings, penalty), tuple(tokens), (), flags, tuple(sentences))
+    flags = dict.fromkeys(flag for sentence in sentences for flag in sentence.flags)
+    if any(piece.ids is None and long_words(piece.text) for piece in plan):
+        flags["kept"] = None
+    return Translation("".join(parts), _score(renderings, penalty), tuple(tokens), (), tuple(flags), tuple(sentences))
 
 
 def _texts(plan: Sequence[Piece], renderings: Sequence[Rendering]) -> Iterator[tuple[Piece, str, Rendering | None]]:

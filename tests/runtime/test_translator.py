@@ -364,7 +364,8 @@ def test_alternatives_are_different_texts(
 ) -> None:
     wide = [[9], [12], [13]] if found[0] == [9] else [[13]]
 
-    def generate(self: Any, sources: Any, *, beam_size: int, n_best: int, **rest: Any) -> list[list[Hypothesis]]:
+    def generate(self: Any, sources: Any, limits: Any, options: SearchOptions) -> list[list[Hypothesis]]:
+        beam_size, n_best = options.beam_size, options.n_best
         ids = found if beam_size == len(found) else wide
         several = [Hypothesis(tuple(item), -1.0 - rank / 8, len(item) + 1) for rank, item in enumerate(ids)]
         return [(several * beam_size)[:n_best] for _ in sources]
