@@ -100,9 +100,11 @@ def run(setting: Setting, tokens: int, dev: list[Batch]) -> dict[str, Any]:
 
 def tokens_to(curve: Curve, loss: float) -> float | None:
     """Tokens at which a curve first reaches a loss, interpolated; None if it never does."""
+    if curve[0][1] <= loss:
+        return float(curve[0][0])
     for (before, high), (after, low) in itertools.pairwise(curve):
         if low <= loss:
-            return before + (after - before) * (high - loss) / (high - low) if high > loss else float(before)
+            return before + (after - before) * (high - loss) / (high - low)
     return None
 
 
