@@ -10,6 +10,7 @@ from mobilenmt.runtime.manifest import GenerationDefaults
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "do_sample": (False,),
+    "num_beam_groups": (1,),
     "constraints": ([],),
     "diversity_penalty": (0.0,),
     "dola_layers": (),
@@ -19,7 +20,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "force_words_ids": ([],),
     "forced_decoder_ids": ([],),
     "guidance_scale": (1.0,),
-    "num_beam_groups": (1,),
     "penalty_alpha": (0.0,),
     "repetition_penalty": (1.0,),
     "sequence_bias": ({}, []),

@@ -13,6 +13,10 @@ from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.stage import StageResult, run_stage
 from mobilenmt.compression.pack.shortlist import ShortlistSettings, sample_lines
 
+_ALIGNED = 5_000  # pairs that teach the aligner: a minute at most
+LEAST_PAIRS = 1_000
+"""With fewer pairs a pack names no attention head."""
+
 if TYPE_CHECKING:
     from mobilenmt.export.shortlist import Shortlist
 
@@ -107,6 +111,7 @@ def run(
             target_language=languages[1],
             card=card,
             shortlist=shortlist or False,
+            pairs=_parallel(pairs),
             report=told.append,
         )
         return {
@@ -125,6 +130,17 @@ def run(
             identity |= {"shortlist_from": "text", "weights": dict(weights or {})}
         inputs["pairs"] = pairs
     return run_stage(folder, name="export", settings=identity, inputs=inputs, work=work, force=force)
+
+
+def _parallel(pairs: Path | None) -> list[tuple[str, str]]:
+    """Some thousands of pairs, taken evenly, to find the head that aligns best; none where there are too few."""
+    from mobilenmt.compression.core.pairs import read_pairs
+
+    if pairs is None:
+        return []
+    found = sample_lines((f"{pair.source}\t{pair.target}" for pair in read_pairs(pairs)), _ALIGNED)
+    texts = [(source, target) for source, _, target in (line.partition("\t") for line in found)]
+    return texts if len(texts) >= LEAST_PAIRS else []
 
 
 def _shortlist(

