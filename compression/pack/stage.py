@@ -111,7 +111,7 @@ def run(
             target_language=languages[1],
             card=card,
             shortlist=shortlist or False,
-            pairs=_parallel(pairs),
+            pairs=_parallel(inputs.get("pairs")),
             report=told.append,
         )
         return {
@@ -132,12 +132,13 @@ def run(
     return run_stage(folder, name="export", settings=identity, inputs=inputs, work=work, force=force)
 
 
-def _parallel(pairs: Path | None) -> list[tuple[str, str]]:
+def _parallel(pairs: Path | str | None) -> list[tuple[str, str]]:
     """Some thousands of pairs, taken evenly, to find the head that aligns best; none where there are too few."""
     from mobilenmt.compression.core.pairs import read_pairs
 
     if pairs is None:
         return []
+    pairs = Path(pairs)
     found = sample_lines((f"{pair.source}\t{pair.target}" for pair in read_pairs(pairs)), _ALIGNED)
     texts = [(source, target) for source, _, target in (line.partition("\t") for line in found)]
     return texts if len(texts) >= LEAST_PAIRS else []

@@ -75,7 +75,7 @@ def measure_heads(pack: Pack, texts: Sequence[tuple[str, str]], measured: int | 
     for (source, target), sides in zip(pairs, words[:measured], strict=False):
         looked = stepper.attention(source, target)
         for layer, rows in enumerate(looked):
-            for head, row in ((None, rows.mean(axis=0)), *enumerate(rows)):
+            for head, row in (*enumerate(rows), (None, rows.mean(axis=0))):  # of equal ones a single head
                 places = row.argmax(axis=1)
                 for later in (0, 1):
                     links = _links(places[later : later + len(target)].tolist(), *sides)
