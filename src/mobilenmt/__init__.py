@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mobilenmt.runtime.errors import (
         CheckpointError,
+        DeadlineError,
         EngineError,
         ExportError,
         InputError,
         MobileNMTError,
         PackError,
         PackNotFoundError,
+        StoppedError,
     )
     from mobilenmt.runtime.pack import Pack
     from mobilenmt.runtime.translator import Translation, Translator
@@ -31,6 +33,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "CheckpointError",
+    "DeadlineError",
     "EngineError",
     "ExportError",
     "InputError",
@@ -38,6 +41,7 @@ __all__ = [
     "Pack",
     "PackError",
     "PackNotFoundError",
+    "StoppedError",
     "Translation",
     "Translator",
     "__version__",
@@ -46,6 +50,7 @@ __all__ = [
 # Public name -> the module that defines it. A test asserts that this, __all__ and the imports above agree.
 _HOMES = {
     "CheckpointError": "mobilenmt.runtime.errors",
+    "DeadlineError": "mobilenmt.runtime.errors",
     "EngineError": "mobilenmt.runtime.errors",
     "ExportError": "mobilenmt.runtime.errors",
     "InputError": "mobilenmt.runtime.errors",
@@ -53,6 +58,7 @@ _HOMES = {
     "Pack": "mobilenmt.runtime.pack",
     "PackError": "mobilenmt.runtime.errors",
     "PackNotFoundError": "mobilenmt.runtime.errors",
+    "StoppedError": "mobilenmt.runtime.errors",
     "Translation": "mobilenmt.runtime.translator",
     "Translator": "mobilenmt.runtime.translator",
 }
