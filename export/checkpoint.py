@@ -173,7 +173,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     config = MarianConfig.from_dict(raw)
     generation_file = path / "generation_config.json"
     generation_raw = read_json(generation_file) if generation_file.exists() else raw
-    generation = read_generation(generation_raw, config.decoder_vocab_size)
+    generation = read_generation(generation_raw, config.decoder_vocab_size, config.eos_token_id)
     stored = _read_tensors(path)
     return Checkpoint(path, config, generation, _select(config, stored, path))
 

@@ -21,6 +21,8 @@ class Step:
 
     state: str
     present: list[str]
+    queries: list[str]
+    """What each layer asks the source, [B, K, d_model]."""
 
 
 def cache_names(writer: ModelWriter, prefix: str) -> list[str]:
@@ -66,6 +68,7 @@ def write_step(
     heads = config.decoder_attention_heads
     x = writer.embed(graph, tokens, "decoder", position)
     present: list[str] = []
+    queries: list[str] = []
     for index in range(config.decoder_layers):
         prefix = f"model.decoder.layers.{index}"
         names = [f"{prefix}.self_attn.{part}_proj" for part in "qkv"]
@@ -82,13 +85,14 @@ def write_step(
         present += [key, value]
         x = writer.residual(graph, x, attended, f"{prefix}.self_attn.out_proj", f"{prefix}.self_attn_layer_norm", use)
         query = writer.linear(graph, x, f"{prefix}.encoder_attn.q_proj", use=use)
+        queries.append(query)
         memory = (encoded.keys[index], encoded.values[index])
         (attended,) = attention(graph, heads, query, *memory, *masked(encoded.mask))
         norm = f"{prefix}.encoder_attn_layer_norm"
         x = writer.residual(graph, x, attended, f"{prefix}.encoder_attn.out_proj", norm, use)
         last = index == config.decoder_layers - 1
         x = writer.feed_forward(graph, x, prefix, use, writer.output_shift(use) if last else 0.0)
-    return Step(x, present)
+    return Step(x, present, queries)
 
 
 def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
@@ -98,8 +102,8 @@ def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
     ``source_mask``, ``cross_key.N``, ``cross_value.N`` from encoder.onnx; ``past_key.N``, ``past_value.N``
     [B, heads, position, head size]; with a shortlist also what encoder.onnx gives of the output
     layer (``CANDIDATE_VALUES``). Outputs: ``logits`` [B, 1, V], with a shortlist one for each candidate;
-    ``present_key.N``,
-    ``present_value.N``.
+    ``present_key.N``, ``present_value.N``; ``cross_query.N`` [B, 1, d_model], from which a host that wants an alignment
+    works out where each head looks.
     """
     config = writer.checkpoint.config
     heads, _, size = cache_shape(writer)
@@ -139,4 +143,6 @@ def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
     present: list[int | str] = ["batch", heads, "present", size]
     for value, name in zip(step.present, cache_names(writer, "present"), strict=True):
         rename(graph, value, name, FLOAT, present)
+    for index, query in enumerate(step.queries):
+        rename(graph, query, f"cross_query.{index}", FLOAT, ["batch", 1, config.d_model])
     return graph

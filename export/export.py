@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -37,6 +37,7 @@ def export(
     placeholders: Placeholders | None = None,
     shortlist: Shortlist | bool = True,
     sentences: bool = True,
+    pairs: Sequence[tuple[str, str]] = (),
     report: Callable[[str], None] = lambda line: None,
 ) -> Pack:
     """Write a Hugging Face Marian checkpoint folder as a pack, and verify it before it gets its name.
@@ -54,6 +55,9 @@ def export(
         shortlist: candidates for the output layer; True for those of a shortlist.npz beside the checkpoint's weights,
             if there is one and the pack is int8; False for all tokens.
         sentences: whether hosts are to translate sentence by sentence, as a model of sentence pairs needs it.
+        pairs: parallel sentences, some thousands, to find the attention head that aligns best, as
+            :func:`mobilenmt.export.alignment.heads.measure_heads` does; without them an alignment is where the heads of
+            the decoder's last layer look in the mean.
         report: receives a line about each step.
 
     Raises:
@@ -108,7 +112,17 @@ def export(
         folder = writer.seal(manifest)
         from mobilenmt.export.verify import verify_against_torch
 
-        report(verify_against_torch(folder, loaded))
+        verified = verify_against_torch(folder, loaded)
+        if pairs:
+            from mobilenmt.export.alignment.heads import choose_head
+
+            chosen = choose_head(Pack.open(folder), pairs, report=report)
+            manifest = replace(manifest, alignment=chosen)
+            native = native_bytes(folder, manifest)
+            if native is not None:
+                writer.path(NATIVE_FILE).write_bytes(native)
+            writer.seal(manifest)
+        report(verified)
         path = writer.commit()
     return Pack.open(path)
 

@@ -57,6 +57,13 @@ def integer(key: str, value: object, low: int, high: int) -> int:
     return value
 
 
+def number(key: str, value: object, low: float, high: float) -> float:
+    """Return ``value`` if it is a number from ``low`` to ``high``."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise PackError(f"{key}: expected a number from {low:g} to {high:g}, found {shown(value)}")
+    return float(value)
+
+
 def text(key: str, value: object) -> str:
     """Return ``value`` if it is one line of printable text."""
     if not isinstance(value, str) or not 0 < len(value) <= 200 or not value.isprintable():

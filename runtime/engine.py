@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mobilenmt.runtime.background import for_each
-from mobilenmt.runtime.batching import MOST_SENTENCES, groups, usual_limit
+from mobilenmt.runtime.background import Watch, for_each
 from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions, check_request
+from mobilenmt.runtime.onnx.batching import MOST_SENTENCES, groups, usual_limit
 from mobilenmt.runtime.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.sessions import Sessions, run_session
@@ -17,6 +18,8 @@ from mobilenmt.runtime.sessions import Sessions, run_session
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from mobilenmt.runtime.onnx.stepwise import Stepper
 
 
 class Engine:
@@ -32,6 +35,7 @@ class Engine:
 
     def __init__(self, pack: Pack, config: SessionConfig | None = None) -> None:
         self._config = config or SessionConfig()
+        self._manifest = pack.manifest
         self._model = pack.manifest.model
         self._tokens = pack.manifest.tokens
         self._defaults = pack.manifest.generation
@@ -44,7 +48,11 @@ class Engine:
         return self._model.max_positions
 
     def generate(
-        self, sources: Sequence[Sequence[int]], max_lengths: Sequence[int], options: SearchOptions = GREEDY
+        self,
+        sources: Sequence[Sequence[int]],
+        max_lengths: Sequence[int],
+        options: SearchOptions = GREEDY,
+        prefixes: Sequence[Sequence[int]] | None = None,
     ) -> list[list[Hypothesis]]:
         """Translate ids, ``options.n_best`` hypotheses each, best first; as many sentences at once as there are
         threads.
@@ -53,12 +61,17 @@ class Engine:
             sources: ids of each sentence, the end token not included; at most max_positions - 1 of them.
             max_lengths: limit for each sentence, start and end token counted, from 2 to max_positions.
             options: how to search.
+            prefixes: tokens that the outputs for each sentence begin with, in place of those that the pack forces.
 
         Raises:
             InputError: an argument is out of range.
             EngineError: ONNX Runtime failed.
+            DeadlineError, StoppedError: ``options`` ended it.
         """
-        check_request(self._model, sources, max_lengths, options)
+        check_request(self._model, sources, max_lengths, options, prefixes, self._tokens.eos)
+        watch = Watch(options.seconds, options.stop)
+        if prefixes is not None or self._needs_steps(options):
+            return self._stepwise(sources, max_lengths, options, prefixes, watch)
         results: list[list[Hypothesis]] = [[] for _ in sources]
         # A beam is a batch already; and a pack of format 1 has no graph that gains by more sentences.
         size = MOST_SENTENCES if options.together and options.beam_size == 1 and self._sessions.has_batch else 1
@@ -77,14 +90,14 @@ class Engine:
 
             def work(group: Sequence[int], limits: Sequence[int] = limits) -> list[list[Hypothesis]]:
                 chosen = [sources[index] for index in group]
-                return self._run(chosen, [limits[index] for index in group], options)
+                return self._run(chosen, [limits[index] for index in group], options, watch)
 
-            for group, found in zip(batches, for_each(work, batches, self._threads), strict=True):
+            for group, found in zip(batches, for_each(work, batches, self._threads, watch.abandon), strict=True):
                 for index, hypotheses in zip(group, found, strict=True):
                     results[index] = hypotheses
             pending = [index for index in pending if limits[index] < max_lengths[index] and results[index][0].at_limit]
             limits = list(max_lengths)
-        return results
+        return self._detailed(sources, results, options)
 
     def search_briefly(self) -> AbstractContextManager[None]:
         """For a search with beams now and then: see :meth:`Sessions.briefly`."""
@@ -95,42 +108,75 @@ class Engine:
 
         The same ids as :meth:`generate` with one beam.
         """
-        import numpy as np
-
         check_request(self._model, [source], [max_length], GREEDY)
-        encoder, decoder = self._sessions.stepper()
-        ids, lengths = self._pad([source])
-        names = [output.name for output in encoder.get_outputs() if output.name != "encoder_state"]
-        fixed = dict(zip(names, run_session(encoder, names, {"input_ids": ids, "lengths": lengths}), strict=True))
-        candidates = fixed.pop("candidates", None)  # without a shortlist logit i is that of token i
-        heads = self._model.decoder_attention_heads
-        empty = np.zeros((1, heads, 0, self._model.d_model // heads), np.float32)
-        layers = range(self._model.decoder_layers)
-        past = {f"past_{part}.{index}": empty for index in layers for part in ("key", "value")}
-        outputs = ["logits", *(name.replace("past", "present") for name in past)]
-        token = self._tokens.start
-        for position in range(max_length - 1):
-            feed = {
-                "input_ids": np.array([[token]], np.int64),
-                "position": np.array([position], np.int64),
-                **fixed,
-                **past,
-            }
-            logits, *present = run_session(decoder, outputs, feed)
-            past = dict(zip(past, present, strict=True))
-            scores = logits[0, 0]
-            if candidates is None:
-                scores[list(self._defaults.bad_token_ids)] = -np.inf
-            token = int(scores.argmax()) if candidates is None else int(candidates[scores.argmax()])
-            forced = self._defaults.forced_eos_token_id
-            if position == max_length - 2 and forced is not None:
-                token = forced
+        from mobilenmt.runtime.onnx.stepwise import Rules  # with numpy: not before a graph is there to run
+
+        for token, _ in self._stepper().greedy(source, max_length, Rules.of(self._manifest, GREEDY)):
             if token == self._tokens.eos:
                 return
             yield token
 
+    def _stepper(self) -> Stepper:
+        from mobilenmt.runtime.onnx.stepwise import Stepper
+
+        return Stepper(*self._sessions.stepper(), self._manifest)
+
+    def _needs_steps(self, options: SearchOptions) -> bool:
+        """Whether the graphs of whole searches lack a rule."""
+        own = self._defaults
+        ngram = own.no_repeat_ngram_size if options.no_repeat_ngram is None else options.no_repeat_ngram
+        return bool(ngram or options.forbidden or own.begin_suppress_tokens) or own.forced_bos_token_id is not None
+
+    def _stepwise(
+        self,
+        sources: Sequence[Sequence[int]],
+        max_lengths: Sequence[int],
+        options: SearchOptions,
+        prefixes: Sequence[Sequence[int]] | None,
+        watch: Watch,
+    ) -> list[list[Hypothesis]]:
+        from mobilenmt.runtime.onnx.stepwise import Rules
+
+        stepper = self._stepper()
+
+        def work(index: int) -> list[Hypothesis]:
+            rules = Rules.of(self._manifest, options, () if prefixes is None else prefixes[index])
+            return stepper.search(sources[index], max_lengths[index], options, rules, watch.check)
+
+        results = for_each(work, range(len(sources)), self._threads, watch.abandon)
+        return self._detailed(sources, results, options, prefixes)
+
+    def _detailed(
+        self,
+        sources: Sequence[Sequence[int]],
+        results: list[list[Hypothesis]],
+        options: SearchOptions,
+        prefixes: Sequence[Sequence[int]] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """The same with token scores and alignment, where they are asked for: another look at what was found."""
+        if not options.token_scores and not options.alignment:
+            return results
+        from mobilenmt.runtime.onnx.stepwise import Rules
+
+        stepper = self._stepper()
+
+        def work(index: int) -> list[Hypothesis]:
+            source = sources[index]
+            rules = Rules.of(self._manifest, options, () if prefixes is None else prefixes[index])
+            greedy = options.beam_size == 1
+            return [
+                replace(
+                    found,
+                    token_scores=stepper.scores(source, found, rules, greedy=greedy) if options.token_scores else None,
+                    alignment=stepper.alignment(source, found) if options.alignment else None,
+                )
+                for found in results[index]
+            ]
+
+        return for_each(work, range(len(sources)), self._threads)
+
     def _run(
-        self, sources: Sequence[Sequence[int]], max_lengths: Sequence[int], options: SearchOptions
+        self, sources: Sequence[Sequence[int]], max_lengths: Sequence[int], options: SearchOptions, watch: Watch
     ) -> list[list[Hypothesis]]:
         import numpy as np
 
@@ -139,7 +185,7 @@ class Engine:
         feed = {
             "input_ids": ids,
             "max_length": np.array(max_lengths, np.int64),
-            "min_length": np.array([options.min_length], np.int64),
+            "min_length": np.array([max(options.min_length, self._defaults.min_length)], np.int64),
             "length_penalty": np.array([penalty], np.float32),
         }
         how = None
@@ -153,7 +199,7 @@ class Engine:
             feed["beam_size"] = np.array([options.beam_size], np.int64)
             if not self._sessions.has_greedy:
                 feed["lengths"] = lengths
-        sequences, scores = run_session(session, ["sequences", "scores"], feed, how)
+        sequences, scores = run_session(session, ["sequences", "scores"], feed, how, watch)
         return [
             [
                 self._hypothesis(sequences[row, beam].tolist(), float(scores[row, beam]), max_lengths[row])

@@ -24,7 +24,15 @@ class PackNotFoundError(PackError):
 
 
 class EngineError(MobileNMTError):
-    """ONNX Runtime refused a graph or failed while running it."""
+    """An engine is not there, refused a pack or failed while running it."""
+
+
+class StoppedError(MobileNMTError):
+    """The caller's ``stop`` ended a call before it was done."""
+
+
+class DeadlineError(MobileNMTError, TimeoutError):
+    """The time given for a call was over before it was done."""
 
 
 class CheckpointError(MobileNMTError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mobilenmt.runtime.errors import InputError
-from mobilenmt.runtime.manifest import ModelInfo
+from mobilenmt.runtime.manifest import Confidence, ModelInfo
 
 MAX_BEAMS = 64
 
@@ -22,6 +23,11 @@ class Hypothesis:
     """Tokens generated, the ``</s>`` counted."""
     flags: tuple[str, ...] = ()
     """What happened to it: ``truncated`` where the length limit ended it, not the model; a retry adds others."""
+    token_scores: tuple[float, ...] | None = None
+    """Log-probability of each token generated, the ``</s>`` too; 0 for forced ones. None if not asked for."""
+    alignment: tuple[int, ...] | None = None
+    """For each of ``ids`` the place of the source id it looks at, or the number of source ids for their ``</s>``, which
+    is to say none. None if not asked for."""
 
     @property
     def at_limit(self) -> bool:
@@ -49,6 +55,18 @@ class SearchOptions:
     """Put sentences through a graph together, some at a time, which is faster for many. In an INT8 pack they then share
     the scale of their activations, so that a sentence may come out otherwise than alone. The C core always works on
     several, and each comes out as it would alone."""
+    forbidden: tuple[int, ...] = ()
+    """Ids that are never generated, beside the pack's."""
+    no_repeat_ngram: int | None = None
+    """No n-gram of this many tokens comes twice, the start token counted; 0 for no such rule, None for the pack's."""
+    seconds: float | None = None
+    """Time for the whole call; None for no limit."""
+    stop: Callable[[], bool] | None = None
+    """Asked some twenty times a second while a call is at work, in any thread; true ends it."""
+    token_scores: bool = False
+    """Give the score of each token."""
+    alignment: bool = False
+    """Give the source position of each token."""
 
     def __post_init__(self) -> None:
         _check("beam_size", self.beam_size, 1, MAX_BEAMS)
@@ -58,6 +76,36 @@ class SearchOptions:
         penalty = self.length_penalty
         if penalty is not None and not -100 <= penalty <= 100:
             raise InputError(f"length_penalty must be from -100 to 100, not {penalty}")
+        object.__setattr__(self, "forbidden", tuple(self.forbidden))
+        if self.no_repeat_ngram is not None:
+            _check("no_repeat_ngram", self.no_repeat_ngram, 0)
+        if self.seconds is not None and not self.seconds > 0:
+            raise InputError(f"seconds must be above 0, not {self.seconds}")
+
+
+def evidence(hypothesis: Hypothesis) -> tuple[float, float, float]:
+    """What speaks for an output: the mean and the least log-probability of its tokens, the logarithm of their number.
+
+    Raises:
+        InputError: its token scores were not asked for.
+    """
+    scores = hypothesis.token_scores
+    if scores is None:
+        raise InputError("a confidence needs token scores: SearchOptions(token_scores=True)")
+    worst = -1e3  # where nothing was allowed a score is minus infinity
+    bounded = [max(score, worst) for score in scores] or [worst]
+    return sum(bounded) / len(bounded), min(bounded), math.log(len(bounded))
+
+
+def confidence(hypothesis: Hypothesis, parameters: Confidence) -> float:
+    """The probability that an output is good, from 0 to 1: a sentence chrF of 30 at least, on text as the dev text was.
+
+    Raises:
+        InputError: its token scores were not asked for.
+    """
+    mean, least, length = evidence(hypothesis)
+    x = parameters.bias + parameters.mean * mean + parameters.least * least + parameters.length * length
+    return 1 / (1 + math.exp(-max(-700.0, min(700.0, x))))
 
 
 def _check(name: str, value: int, least: int, most: int | None = None) -> None:
@@ -90,7 +138,12 @@ def check_search(model: ModelInfo, options: SearchOptions, max_length: int | Non
 
 
 def check_request(
-    model: ModelInfo, sources: Sequence[Sequence[int]], max_lengths: Sequence[int], options: SearchOptions
+    model: ModelInfo,
+    sources: Sequence[Sequence[int]],
+    max_lengths: Sequence[int],
+    options: SearchOptions,
+    prefixes: Sequence[Sequence[int]] | None = None,
+    eos: int | None = None,
 ) -> None:
     """Check all that a search is given.
 
@@ -108,3 +161,14 @@ def check_request(
             )
         if any(not 0 <= token < model.source_vocab_size for token in source):
             raise InputError(f"source ids must be from 0 to {model.source_vocab_size - 1}")
+    if any(not 0 <= token < model.target_vocab_size for token in options.forbidden):
+        raise InputError(f"forbidden ids must be from 0 to {model.target_vocab_size - 1}")
+    if prefixes is None:
+        return
+    if len(prefixes) != len(sources):
+        raise InputError(f"{len(sources)} sources need as many prefixes, not {len(prefixes)}")
+    for prefix, limit in zip(prefixes, max_lengths, strict=True):
+        if len(prefix) >= limit:
+            raise InputError(f"a prefix of {len(prefix)} tokens does not fit max_length {limit}")
+        if any(not 0 <= token < model.target_vocab_size or token == eos for token in prefix):
+            raise InputError(f"prefix ids must be from 0 to {model.target_vocab_size - 1}, and not the end token")

@@ -24,7 +24,11 @@ class Search(Protocol):
         ...
 
     def generate(
-        self, sources: Sequence[Sequence[int]], max_lengths: Sequence[int], options: SearchOptions = GREEDY
+        self,
+        sources: Sequence[Sequence[int]],
+        max_lengths: Sequence[int],
+        options: SearchOptions = GREEDY,
+        prefixes: Sequence[Sequence[int]] | None = None,
     ) -> list[list[Hypothesis]]:
         """``options.n_best`` hypotheses of each source, best first."""
         ...
@@ -93,7 +97,7 @@ def open_engine(pack: Pack, engine: str, config: SessionConfig) -> tuple[str, Se
 
     native = NativeEngine(pack, config.threads)
     if not native.model.info.tokenizer:
-        return "native", native, _open_tokenizer(pack)
+        return "native", native, open_tokenizer(pack)
     return "native", native, NativeTokenizer(native.model)
 
 
@@ -102,11 +106,12 @@ def _open_onnx(pack: Pack, config: SessionConfig) -> tuple[Search, Text]:
 
     # The session is made in native code, so it opens while Python reads the tokenizer: a tenth of the cold start.
     opening = Background(lambda: Engine(pack, config))
-    tokenizer = _open_tokenizer(pack)
+    tokenizer = open_tokenizer(pack)
     return opening.result(), tokenizer
 
 
-def _open_tokenizer(pack: Pack) -> Text:
+def open_tokenizer(pack: Pack) -> Text:
+    """The tokenizer of a pack, by the library tokenizers."""
     from mobilenmt.runtime.tokenizer import Tokenizer
 
     target = "tokenizer.target.json"

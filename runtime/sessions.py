@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mobilenmt.runtime.background import Watch
 from mobilenmt.runtime.errors import EngineError
-from mobilenmt.runtime.ort import SessionConfig, first_line, open_session, release_memory, shrinking
+from mobilenmt.runtime.ort import SessionConfig, first_line, load_onnxruntime, open_session, release_memory, shrinking
 from mobilenmt.runtime.pack import Pack
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     Search = tuple[onnxruntime.InferenceSession, onnxruntime.RunOptions | None]
     """A session and how to run it."""
+
+
+_LOOK_UP = 0.02  # seconds between looks whether a run has to end
 
 
 class Sessions:
@@ -106,14 +110,52 @@ def run_session(
     outputs: list[str],
     feed: dict[str, Any],
     options: onnxruntime.RunOptions | None = None,
+    watch: Watch | None = None,
 ) -> list[Any]:
-    """The values of ``outputs`` for the inputs ``feed``, both by name.
+    """The values of ``outputs`` for the inputs ``feed``, both by name; ended within a node once ``watch`` raises.
 
     Raises:
         EngineError: ONNX Runtime failed.
+        DeadlineError, StoppedError: ``watch`` ended it.
     """
+    if watch:
+        return _run_watched(session, outputs, feed, shrinking() if options else load_onnxruntime().RunOptions(), watch)
     try:
         result: list[Any] = session.run(outputs, feed, options)
     except Exception as error:  # onnxruntime raises many types of its own
         raise EngineError(f"ONNX Runtime failed while translating: {first_line(error)}") from error
     return result
+
+
+def _run_watched(
+    session: onnxruntime.InferenceSession,
+    outputs: list[str],
+    feed: dict[str, Any],
+    options: onnxruntime.RunOptions,
+    watch: Watch,
+) -> list[Any]:
+    """Another thread looks at ``watch``; ONNX Runtime asks its options before every node, also inside a loop."""
+    raised: list[BaseException] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(_LOOK_UP):
+            try:
+                watch.check()
+            except BaseException as error:  # for the thread that runs the graph
+                raised.append(error)
+                options.terminate = True
+                return
+
+    watch.check()
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        return run_session(session, outputs, feed, options)
+    except EngineError:
+        if raised:
+            raise raised[0] from None
+        raise
+    finally:
+        done.set()
+        thread.join()

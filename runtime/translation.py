@@ -101,10 +101,10 @@ def _join(plan: Sequence[Piece], renderings: Sequence[Rendering], penalty: float
         parts.append(text)
         length += len(text)
     tokens = [piece for item in renderings for output in item.shown for piece in tokenizer.pieces(output.ids)]
-    flags = dict.fromkeys(flag for sentence in sentences for flag in sentence.flags)
+    marks = dict.fromkeys(flag for sentence in sentences for flag in sentence.flags)
     if any(piece.ids is None and long_words(piece.text) for piece in plan):
-        flags["kept"] = None
-    return Translation("".join(parts), _score(renderings, penalty), tuple(tokens), (), tuple(flags), tuple(sentences))
+        marks["kept"] = None
+    return Translation("".join(parts), _score(renderings, penalty), tuple(tokens), (), tuple(marks), tuple(sentences))
 
 
 def _texts(plan: Sequence[Piece], renderings: Sequence[Rendering]) -> Iterator[tuple[Piece, str, Rendering | None]]:

@@ -19,6 +19,7 @@ from benchmarks import ROOT
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.errors import expect
 from benchmarks.harness.worker import child_command
+from mobilenmt.runtime.hypothesis import SearchOptions
 from mobilenmt.runtime.native.engine import NativeEngine
 from mobilenmt.runtime.native.library import load_library
 from mobilenmt.runtime.pack import Pack
@@ -93,7 +94,8 @@ def _candidates(pack: Pack, source: list[int]) -> int:
 
 def _call(bench: Bench, engine: NativeEngine, beam: int, steps: int) -> Callable[[], object]:
     source = next(iter(bench.corpus.slices(_LENGTH)))
-    return lambda: engine.generate([source], max_lengths=[steps + 1], min_length=steps + 1, beam_size=beam)
+    options = SearchOptions(beam, min_length=steps + 1)
+    return lambda: engine.generate([source], [steps + 1], options)
 
 
 def _in_turns(calls: dict[str, Callable[[], object]], bench: Bench) -> dict[str, list[float]]:

@@ -15,6 +15,10 @@ from mobilenmt.compression.pack.shortlist import ShortlistSettings, sample_lines
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.text.forms import TRAINED_FORM, Placeholders
 
+_ALIGNED = 5_000  # pairs that teach the aligner: a minute at most
+LEAST_PAIRS = 1_000
+"""With fewer pairs a pack names no attention head."""
+
 if TYPE_CHECKING:
     from mobilenmt.export.shortlist import Shortlist
 
@@ -122,6 +126,7 @@ def run(
             placeholders=Placeholders(settings.placeholders),
             shortlist=shortlist or False,
             sentences=settings.sentences,
+            pairs=_parallel(inputs.get("pairs")),
             report=told.append,
         )
         return {
@@ -142,6 +147,18 @@ def run(
             identity |= {"shortlist_from": "text", "weights": dict(weights or {})}
         inputs["pairs"] = pairs
     return run_stage(folder, name="export", settings=identity, inputs=inputs, work=work, force=force)
+
+
+def _parallel(pairs: Path | str | None) -> list[tuple[str, str]]:
+    """Some thousands of pairs, taken evenly, to find the head that aligns best; none where there are too few."""
+    from mobilenmt.compression.core.pairs import read_pairs
+
+    if pairs is None:
+        return []
+    pairs = Path(pairs)
+    found = sample_lines((f"{pair.source}\t{pair.target}" for pair in read_pairs(pairs)), _ALIGNED)
+    texts = [(source, target) for source, _, target in (line.partition("\t") for line in found)]
+    return texts if len(texts) >= LEAST_PAIRS else []
 
 
 def _shortlist(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import onnx
 from mobilenmt.export.layers import stacked_name
 from mobilenmt.export.native.tokenizer import NONE, NotExpressible, tokenizer_table
 from mobilenmt.export.weights import WEIGHTS_FILE
-from mobilenmt.runtime.manifest import PackManifest
+from mobilenmt.runtime.manifest import GenerationDefaults, PackManifest
 from mobilenmt.runtime.pack import read_manifest
 
 NATIVE_FILE = "native.bin"
@@ -119,13 +119,15 @@ def _file(folder: Path, manifest: PackManifest) -> bytes:
     target = folder / "tokenizer.target.json"
     text = (folder / "tokenizer.json").read_text(encoding="utf-8")
     parts = [
-        struct.pack(f"<{len(generation.bad_token_ids)}I", *generation.bad_token_ids),
+        _ids(generation.bad_token_ids),
         b"".join(records),
         tokenizer_table(text, tokens, model.source_vocab_size),
     ]
     if target.is_file():
         table = tokenizer_table(target.read_text(encoding="utf-8"), tokens, model.source_vocab_size, encodes=False)
         parts.append(table)
+    if generation.begin_suppress_tokens:
+        parts.append(_ids(generation.begin_suppress_tokens))
     content, offsets = bytearray(_HEADER), []
     for part in parts:
         content += bytes(-len(content) % 64)
@@ -139,7 +141,7 @@ def _file(folder: Path, manifest: PackManifest) -> bytes:
 
     content[:128] = struct.pack(
         "<8s2I7I I3I5I I f 2I2I2I2I Q",
-        b"MNMTCORE", 1, 2 * generation.renormalize_logits,
+        b"MNMTCORE", 1, 2 * generation.renormalize_logits + 4 * has_rules(generation),
         model.d_model, model.encoder_layers, model.decoder_layers, model.encoder_attention_heads,
         model.decoder_attention_heads, model.encoder_ffn_dim, model.decoder_ffn_dim,
         _ACTIVATIONS[model.activation_function],
@@ -151,7 +153,31 @@ def _file(folder: Path, manifest: PackManifest) -> bytes:
         *((offsets[3], len(parts[3])) if target.is_file() else (0, 0)),
         size,
     )  # fmt: skip
+    if manifest.alignment is not None:
+        head = manifest.alignment.head
+        places = (manifest.alignment.layer + 1, 0 if head is None else head + 1, manifest.alignment.later)
+        content[128:140] = struct.pack("<3I", *places)
+    if has_rules(generation):
+        first = generation.begin_suppress_tokens
+        content[140:160] = struct.pack(
+            "<5I", optional(generation.forced_bos_token_id), offsets[-1] if first else 0, len(first),
+            min(generation.no_repeat_ngram_size, NONE), min(generation.min_length, NONE),
+        )  # fmt: skip
     return bytes(content)
+
+
+def has_rules(generation: GenerationDefaults) -> bool:
+    """Whether a search has rules that the first readers of the format do not know."""
+    return bool(
+        generation.forced_bos_token_id is not None
+        or generation.begin_suppress_tokens
+        or generation.no_repeat_ngram_size
+        or generation.min_length > 1
+    )
+
+
+def _ids(tokens: Sequence[int]) -> bytes:
+    return struct.pack(f"<{len(tokens)}I", *tokens)
 
 
 def _has_shortlist(tensors: _Tensors) -> bool:

@@ -12,17 +12,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
+
 from mobilenmt.export.native.file import NATIVE_FILE, native_bytes
 from mobilenmt.export.writer import PackWriter, save_manifest
 from mobilenmt.runtime.atomic import atomic_path
 from mobilenmt.runtime.errors import ExportError
 from mobilenmt.runtime.locate import find_pack
-from mobilenmt.runtime.manifest import FORMAT_VERSION, FileEntry, PackManifest
+from mobilenmt.runtime.manifest import FORMAT_VERSION, Alignment, FileEntry, PackManifest
 from mobilenmt.runtime.pack import Pack
 
 
 def upgrade(source: str | os.PathLike[str], *, report: Callable[[str], None] = lambda line: None) -> Pack:
-    """Write the native.bin of a pack, a folder or a zip, in its place; pack.json follows, with the format of today.
+    """Write the native.bin of a pack, a folder or a zip, in its place, and let its decoder.onnx tell where it looks;
+    pack.json follows, with the format of today.
 
     Whatever ends this early leaves a pack that opens. A pack that has all already is not touched.
 
@@ -35,7 +38,44 @@ def upgrade(source: str | os.PathLike[str], *, report: Callable[[str], None] = l
     native = native_bytes(pack.path, pack.manifest, report=reasons.append)
     if native is None:
         raise ExportError(f"{source} stays as it is: {reasons[-1]}")
-    return rewrite(source, pack, pack.manifest, {NATIVE_FILE: native}, report=report)
+    files = {NATIVE_FILE: native}
+    if "decoder.onnx" in pack.manifest.files:
+        files["decoder.onnx"] = decoder_that_looks(pack)
+    return rewrite(source, pack, pack.manifest, files, report=report)
+
+
+def set_alignment(
+    source: str | os.PathLike[str], alignment: Alignment, *, report: Callable[[str], None] = lambda line: None
+) -> Pack:
+    """Let a pack name the head that aligns best, for both engines.
+
+    Raises:
+        PackError, ExportError: as :func:`upgrade`.
+    """
+    pack = Pack.open(source)
+    manifest = replace(pack.manifest, alignment=alignment)
+    native = native_bytes(pack.path, manifest)
+    return rewrite(source, pack, manifest, {} if native is None else {NATIVE_FILE: native}, report=report)
+
+
+def decoder_that_looks(pack: Pack) -> bytes:
+    """decoder.onnx with the outputs ``cross_query.N``, which those of format 2.0 keep to themselves."""
+    content = pack.file("decoder.onnx").read_bytes()
+    model = onnx.load_model_from_string(content)
+    graph, width = model.graph, pack.manifest.model.d_model
+    for layer in range(pack.manifest.model.decoder_layers):
+        name = f"cross_query.{layer}"
+        if any(output.name == name for output in graph.output):
+            return content
+        (old,) = (node.input[0] for node in graph.node if f"cross_key.{layer}" in node.input)
+        for node in graph.node:
+            for values in (node.input, node.output):
+                for place, value in enumerate(values):
+                    if value == old:
+                        values[place] = name
+        graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 1, width]))
+    changed: bytes = model.SerializeToString(deterministic=True)
+    return changed
 
 
 def rewrite(
@@ -63,7 +103,8 @@ def rewrite(
         _write(path, pack, complete, files)
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror or error}") from None
-    report(f"{path}: format {'.'.join(map(str, format_version))}, {', '.join([*files, 'pack.json'])} written")
+    changed = [name for name in files if pack.manifest.files.get(name) != entries[name]]
+    report(f"{path}: format {'.'.join(map(str, format_version))}, {', '.join([*changed, 'pack.json'])} written")
     return Pack.open(path)
 
 

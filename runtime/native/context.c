@@ -41,6 +41,7 @@ static mn_status check_tokens(const uint32_t *tokens, uint32_t count, uint32_t v
 
 static mn_status check(const mn_model *m, const mn_request *r, mn_extent *extent, mn_error *error)
 {
+    uint32_t prefixes = r->prefix_lengths ? 0 : r->prefix_length; /* tokens of all of them */
     const mn_config *c = &m->config;
     const uint32_t widest = c->target_vocabulary / 2 < MN_MOST_BEAMS ? c->target_vocabulary / 2 : MN_MOST_BEAMS;
     if (!r->beam_size || r->beam_size > widest)
@@ -60,7 +61,10 @@ static mn_status check(const mn_model *m, const mn_request *r, mn_extent *extent
             return mn_fail(error, MN_ERROR_ARGUMENT, "sentence %u has %u tokens; the model takes 1 to %u", i, length, c->max_positions);
         if (limit < 2 || limit > c->max_positions)
             return mn_fail(error, MN_ERROR_ARGUMENT, "max_length must be from 2 to the model's %u, not %u", c->max_positions, limit);
-        if (r->min_length > limit || r->prefix_length >= limit)
+        const uint32_t prefix = r->prefix_lengths ? r->prefix_lengths[i] : r->prefix_length;
+        if (r->prefix_lengths && prefix > UINT32_MAX - prefixes) return mn_fail(error, MN_ERROR_ARGUMENT, "too long prefixes");
+        prefixes = r->prefix_lengths ? prefixes + prefix : prefix;
+        if (r->min_length > limit || prefix >= limit)
             return mn_fail(error, MN_ERROR_ARGUMENT, "min_length or the prefix do not fit max_length %u", limit);
         const mn_status status = check_tokens(ids, length, c->source_vocabulary, "source ids", error);
         if (status != MN_OK) return status;
@@ -69,8 +73,8 @@ static mn_status check(const mn_model *m, const mn_request *r, mn_extent *extent
         if (limit - 1 > extent->steps) extent->steps = limit - 1;
         extent->tokens = mn_plus(extent->tokens, mn_times(r->n_best, limit - 1));
     }
-    const mn_status status = check_tokens(r->prefix, r->prefix_length, c->target_vocabulary, "prefix", error);
-    for (uint32_t i = 0; status == MN_OK && i < r->prefix_length; i++)
+    const mn_status status = check_tokens(r->prefix, prefixes, c->target_vocabulary, "prefix", error);
+    for (uint32_t i = 0; status == MN_OK && i < prefixes; i++)
         if (r->prefix[i] == c->eos) return mn_fail(error, MN_ERROR_ARGUMENT, "prefix: %u is the end token", c->eos);
     return status != MN_OK ? status : check_tokens(r->forbidden, r->forbidden_count, c->target_vocabulary, "forbidden tokens", error);
 }

@@ -11,11 +11,12 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from ctypes import byref, c_uint32, sizeof
+from ctypes import Array, byref, c_uint32, sizeof
 
-from mobilenmt.runtime.background import for_each
+from mobilenmt.runtime.background import Watch, for_each
 from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions, check_request
 from mobilenmt.runtime.native.library import (
+    NO_RULE,
     STOPPED,
     Callback,
     Error,
@@ -57,7 +58,11 @@ class NativeEngine:
         return self._info.max_positions
 
     def generate(
-        self, sources: Sequence[Sequence[int]], max_lengths: Sequence[int], options: SearchOptions = GREEDY
+        self,
+        sources: Sequence[Sequence[int]],
+        max_lengths: Sequence[int],
+        options: SearchOptions = GREEDY,
+        prefixes: Sequence[Sequence[int]] | None = None,
     ) -> list[list[Hypothesis]]:
         """Translate ids, ``options.n_best`` hypotheses each, best first.
 
@@ -66,16 +71,21 @@ class NativeEngine:
         Raises:
             InputError: an argument is out of range.
             EngineError: memory is short.
+            DeadlineError, StoppedError: ``options`` ended it.
         """
-        check_request(self._info, sources, max_lengths, options)
+        check_request(self._info, sources, max_lengths, options, prefixes, self._tokens.eos)
+        watch = Watch(options.seconds, options.stop)
 
         def work(part: range) -> list[list[Hypothesis]]:
+            watch.check()
             limits = [max_lengths[i] for i in part]
-            request = self._request([sources[i] for i in part], limits, options)
+            begun = None if prefixes is None else [prefixes[i] for i in part]
+            request = self._request([sources[i] for i in part], limits, options, begun)
             request.callback_seconds = _LOOK_UP
-            return self._run(request, limits, lambda token: None)
+            request.seconds = watch.left or 0.0
+            return self._run(request, limits, lambda token: watch.check(), options.token_scores)
 
-        parts = for_each(work, _parts(len(sources), self._threads), self._threads)
+        parts = for_each(work, _parts(len(sources), self._threads), self._threads, watch.abandon)
         return [found for part in parts for found in part]
 
     def search_briefly(self) -> AbstractContextManager[None]:
@@ -117,18 +127,33 @@ class NativeEngine:
             left.set()
             thread.join()
 
-    def _request(self, sources: Sequence[Sequence[int]], max_lengths: Sequence[int], options: SearchOptions) -> Request:
+    def _request(
+        self,
+        sources: Sequence[Sequence[int]],
+        max_lengths: Sequence[int],
+        options: SearchOptions,
+        prefixes: Sequence[Sequence[int]] | None = None,
+    ) -> Request:
         ids = [token for source in sources for token in (*source, self._tokens.eos)]
         request = Request(sizeof(Request), len(sources))
-        request.ids = (c_uint32 * len(ids))(*ids)
-        request.lengths = (c_uint32 * len(sources))(*(len(source) + 1 for source in sources))
-        request.max_lengths = (c_uint32 * len(sources))(*max_lengths)
+        request.ids = _array(ids)
+        request.lengths = _array([len(source) + 1 for source in sources])
+        request.max_lengths = _array(max_lengths)
         request.min_length, request.beam_size, request.n_best = options.min_length, options.beam_size, options.n_best
         penalty = self._defaults.length_penalty if options.length_penalty is None else options.length_penalty
         request.length_penalty = penalty
+        request.forbidden, request.forbidden_count = _array(options.forbidden), len(options.forbidden)
+        if options.no_repeat_ngram is not None:
+            request.no_repeat_ngram = min(options.no_repeat_ngram, NO_RULE) or NO_RULE
+        request.alignment = options.alignment
+        if prefixes is not None:
+            request.prefix = _array([token for prefix in prefixes for token in prefix])
+            request.prefix_lengths = _array([len(prefix) for prefix in prefixes])
         return request
 
-    def _run(self, request: Request, max_lengths: Sequence[int], look: Callable[[int], None]) -> list[list[Hypothesis]]:
+    def _run(
+        self, request: Request, max_lengths: Sequence[int], look: Callable[[int], None], token_scores: bool = False
+    ) -> list[list[Hypothesis]]:
         """Translate; ``look`` sees tokens, as many as the request wants, and ends the call by raising."""
         raised: list[BaseException] = []
 
@@ -149,18 +174,28 @@ class NativeEngine:
                 raise fail(error)
             best = request.n_best
             return [
-                [self._hypothesis(result, row * best + rank, limit) for rank in range(best)]
+                [self._hypothesis(result, row * best + rank, limit, token_scores) for rank in range(best)]
                 for row, limit in enumerate(max_lengths)
             ]
 
-    def _hypothesis(self, result: Result, index: int, max_length: int) -> Hypothesis:
-        generated = result.generated[index]
-        flags = ("truncated",) if generated >= max_length - 1 else ()
-        return Hypothesis(tuple(result.ids[index][: result.lengths[index]]), result.scores[index], generated, flags)
+    def _hypothesis(self, result: Result, index: int, max_length: int, token_scores: bool) -> Hypothesis:
+        generated, length = result.generated[index], result.lengths[index]
+        return Hypothesis(
+            tuple(result.ids[index][:length]),
+            result.scores[index],
+            generated,
+            ("truncated",) if generated >= max_length - 1 else (),
+            tuple(result.token_scores[index][:generated]) if token_scores else None,
+            tuple(result.alignments[index][:length]) if result.alignments else None,
+        )
 
 
 class _Left(Exception):
     """Whoever read a stream has left it."""
+
+
+def _array(values: Sequence[int]) -> Array[c_uint32]:
+    return (c_uint32 * len(values))(*values)
 
 
 def _parts(count: int, threads: int) -> list[range]:

@@ -196,12 +196,12 @@ static void cross_attention(const mn_model *m, mn_work *work, uint32_t index, co
     const mn_decoder_layer *layer = m->decoder + index;
     const size_t inner = m->decoder_inner, width = m->decoder_head;
     const float factor = head_factor(m->config.d_model, m->config.decoder_heads);
-    const int last = index + 1 == m->config.decoder_layers;
+    const uint32_t look_head = m->config.look_head;
     linear(m, work, &layer->cross_q, block_input(m, work, &layer->cross_norm, count), m->width, count, 0, work->wide);
     for (uint32_t r = 0, some; r < count; r += some) {
         const mn_cross *cross = rows[r].cross;
         const size_t padded = MN_ROUND_UP(cross->count), stride = layer->cross_q.outputs;
-        float *looked = last ? rows[r].attention : NULL;
+        float *looked = index == m->config.look_layer ? rows[r].attention : NULL;
         for (some = 1; !looked && r + some < count && rows[r + some].cross == cross;) some++; /* a beam looks together */
         if (looked) memset(looked, 0, padded * sizeof(float));
         const float *keys = cross->keys + index * cross->key_size;
@@ -217,7 +217,8 @@ static void cross_attention(const mn_model *m, mn_work *work, uint32_t index, co
             const mn_memory memory = {keys + head * width * padded, values + head * width, inner, cross->count, 0, 0};
             m->kernels->attend(work->wide + r * stride + head * width, stride, some, &memory, width, factor,
                                work->scores, work->inner + r * inner + head * width, inner);
-            if (looked) m->kernels->add(looked, work->scores, padded, looked);
+            if (looked && (look_head == MN_NONE || look_head == head))
+                m->kernels->add(looked, work->scores, padded, looked);
         }
     }
     linear(m, work, &layer->cross_out, work->inner, inner, count, 0, work->branch);

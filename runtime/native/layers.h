@@ -42,7 +42,7 @@ typedef struct mn_row {
     float *cache;                /* [layers][steps][beams][2][inner] */
     uint32_t steps, beams, beam; /* of the cache; where this step's keys and values go */
     const uint16_t *ancestors;   /* [position]: which beam it continues at each step before; NULL if there is one */
-    float *attention;            /* [count rounded up to 16]: where it looked, summed over the last layer's heads, or NULL */
+    float *attention;            /* [count rounded up to 16]: where it looked, by the heads of the alignment, or NULL */
 } mn_row;
 
 /* A step of `count` rows; work->state holds what the output layer takes, work->bytes and scales the same quantized. */

@@ -27,13 +27,15 @@ from ctypes import (
 from pathlib import Path
 from typing import Any
 
-from mobilenmt.runtime.errors import EngineError, InputError, PackError
+from mobilenmt.runtime.errors import DeadlineError, EngineError, InputError, PackError
 from mobilenmt.runtime.native import LIBRARY
 
 _ABI_VERSION = 1
+NO_RULE = 0xFFFFFFFF
+"""``MN_NO_RULE``: no rule about n-grams, whatever the pack says."""
 STOPPED = 4
 """``MN_ERROR_STOPPED``: a callback asked to stop."""
-_ERRORS: dict[int, type[Exception]] = {1: InputError, 2: PackError, 3: EngineError, 5: EngineError, 6: PackError}
+_ERRORS: dict[int, type[Exception]] = {1: InputError, 2: PackError, 3: EngineError, 5: DeadlineError, 6: PackError}
 
 Callback = ctypes.CFUNCTYPE(c_int, c_void_p, c_uint32, c_uint32)
 
@@ -94,6 +96,7 @@ class Request(Structure):
         ("user", c_void_p),
         ("callback_seconds", c_double),
         ("seconds", c_double),
+        ("prefix_lengths", POINTER(c_uint32)),
     )
 
 

@@ -82,6 +82,8 @@ MN_API mn_status mn_model_info(const mn_model *model, mn_info *info);
 MN_API mn_status mn_context_new(const mn_model *model, uint64_t limit, mn_context **context, mn_error *error);
 MN_API void mn_context_free(mn_context *context);
 
+#define MN_NO_RULE UINT32_MAX
+
 /* Called after each step of a search with the token chosen for `sentence` (greedy) or the best so far (beam); anything
    but 0 ends the call with MN_ERROR_STOPPED. */
 typedef int (*mn_callback)(void *user, uint32_t sentence, uint32_t token);
@@ -92,21 +94,22 @@ typedef struct mn_request {
     const uint32_t *ids;         /* all sentences one after the other, each with its end token */
     const uint32_t *lengths;     /* [sentences], end token counted */
     const uint32_t *max_lengths; /* [sentences], start and end token counted, from 2 to max_positions */
-    uint32_t min_length;         /* no end token before this many tokens, the start token counted */
+    uint32_t min_length;         /* no end token before this many tokens, the start token counted; the pack may want more */
     uint32_t beam_size;          /* 1 for greedy search */
     uint32_t n_best;             /* at most beam_size */
     float length_penalty;        /* exponent of the length in the score */
-    const uint32_t *prefix;      /* tokens that every output begins with, no end token */
+    const uint32_t *prefix;      /* tokens that every output begins with, no end token; none: the pack's, if it has one */
     uint32_t prefix_length;
     const uint32_t *forbidden; /* tokens that are never generated, beside those of the pack */
     uint32_t forbidden_count;
-    uint32_t no_repeat_ngram; /* no n-gram of this many tokens comes twice, start token counted; 0 for no such rule */
+    uint32_t no_repeat_ngram; /* no n-gram of this many tokens comes twice, start token counted; 0: as the pack says; MN_NO_RULE: none */
     uint32_t rows;            /* most rows at a time in a step; 0 for what suits the processor */
     uint32_t alignment;       /* 1: fill `alignments` */
     mn_callback callback;     /* or NULL */
     void *user;
     double callback_seconds; /* call it at most so often; 0 for each token */
     double seconds; /* time for the whole call; 0 for no limit */
+    const uint32_t *prefix_lengths; /* [sentences] or NULL: `prefix` holds one for each, one after the other */
 } mn_request;
 
 /* What came out: hypothesis h of sentence s is number s * n_best + h. Owned by the context until its next call. */

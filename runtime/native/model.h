@@ -17,6 +17,10 @@ typedef struct mn_config {
     uint32_t source_vocabulary, target_vocabulary, max_positions;
     uint32_t start, eos, pad, unk, forced_eos; /* unk and forced_eos may be MN_NONE */
     uint32_t early_stopping;
+    uint32_t forced_bos;                  /* MN_NONE: none */
+    uint32_t no_repeat_ngram, min_length; /* what a request gets that does not say */
+    uint32_t look_layer, look_head;       /* whose attention is the alignment; MN_NONE: all heads of the layer */
+    uint32_t look_later;                  /* 1: a token looks at its source in the step behind it */
     float embedding_factor;
     int pre_norm, renormalize;
 } mn_config;
@@ -81,6 +85,8 @@ struct mn_model {
     mn_shortlist shortlist;
     const uint8_t *bad; /* u32 [bad_count] */
     uint32_t bad_count;
+    const uint8_t *not_first; /* u32 [not_first_count], tokens that are not the first */
+    uint32_t not_first_count;
     mn_norm encoder_norm, decoder_norm;
     mn_encoder_layer *encoder;
     mn_decoder_layer *decoder;

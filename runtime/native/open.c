@@ -12,6 +12,37 @@
 
 static mn_status bad(mn_error *error, const char *what) { return mn_fail(error, MN_ERROR_PACK, "native.bin: %s", what); }
 
+/* A list of tokens; NULL if it lies outside the file, or one of them outside the vocabulary. */
+static const uint8_t *read_tokens(const mn_model *m, uint64_t at, uint32_t count)
+{
+    if (at + 4ull * count > m->native.bytes) return NULL;
+    for (uint32_t i = 0; i < count; i++)
+        if (mn_u32(m->native.data + at + 4ull * i) >= m->config.target_vocabulary) return NULL;
+    return m->native.data + at;
+}
+
+/* What later writers say at the end of the header. */
+static mn_status read_rules(mn_model *m, int rules, mn_error *error)
+{
+    const uint8_t *h = m->native.data;
+    mn_config *c = &m->config;
+    const uint32_t layer = mn_u32(h + 128), head = mn_u32(h + 132); /* counted from 1; 0 for what files of old have */
+    if (layer > c->decoder_layers || head > c->decoder_heads || mn_u32(h + 136) > 1) return bad(error, "an alignment of no head");
+    c->look_layer = layer ? layer - 1 : c->decoder_layers - 1;
+    c->look_head = head ? head - 1 : MN_NONE;
+    c->look_later = mn_u32(h + 136);
+    c->forced_bos = rules ? mn_u32(h + 140) : MN_NONE;
+    if (!rules) return MN_OK;
+    if (c->forced_bos != MN_NONE && (c->forced_bos >= c->target_vocabulary || c->forced_bos == c->eos))
+        return bad(error, "a forced first token that is none");
+    m->not_first_count = mn_u32(h + 148);
+    m->not_first = read_tokens(m, mn_u32(h + 144), m->not_first_count);
+    if (!m->not_first) return bad(error, "tokens that are not the first outside the file or the vocabulary");
+    c->no_repeat_ngram = mn_u32(h + 152);
+    c->min_length = mn_u32(h + 156);
+    return MN_OK;
+}
+
 static mn_status read_header(mn_model *m, mn_tensors *tensors, mn_error *error)
 {
     const uint8_t *h = m->native.data;
@@ -21,7 +52,7 @@ static mn_status read_header(mn_model *m, mn_tensors *tensors, mn_error *error)
     if (mn_u32(h + 8) != 1)
         return mn_fail(error, MN_ERROR_PACK, "native.bin: version %u; this library reads 1: update it", mn_u32(h + 8));
     const uint32_t flags = mn_u32(h + 12);
-    if (flags > 3) return bad(error, "flags this library does not know: update it");
+    if (flags > 7) return bad(error, "flags this library does not know: update it");
     c->pre_norm = flags & 1;
     c->renormalize = flags >> 1 & 1;
     uint32_t *const dimensions[] = {&c->d_model, &c->encoder_layers, &c->decoder_layers, &c->encoder_heads,
@@ -50,11 +81,11 @@ static mn_status read_header(mn_model *m, mn_tensors *tensors, mn_error *error)
     const uint64_t bad_at = mn_u32(h + 88), tensors_at = mn_u32(h + 96);
     m->bad_count = mn_u32(h + 92);
     tensors->count = mn_u32(h + 100);
-    if (bad_at + 4ull * m->bad_count > m->native.bytes) return bad(error, "bad tokens outside the file");
     if (m->bad_count >= c->target_vocabulary) return bad(error, "every token is bad");
-    m->bad = h + bad_at;
-    for (uint32_t i = 0; i < m->bad_count; i++)
-        if (mn_u32(m->bad + 4 * i) >= c->target_vocabulary) return bad(error, "a bad token outside the vocabulary");
+    m->bad = read_tokens(m, bad_at, m->bad_count);
+    if (!m->bad) return bad(error, "bad tokens outside the file or the vocabulary");
+    const mn_status status = read_rules(m, flags >> 2 & 1, error);
+    if (status != MN_OK) return status;
     if (tensors_at + 48ull * tensors->count > m->native.bytes) return bad(error, "tensors outside the file");
     tensors->records = h + tensors_at;
     if (tensors->count != MN_FIXED_TENSORS + 6 * c->encoder_layers + 10 * c->decoder_layers)

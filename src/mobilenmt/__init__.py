@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mobilenmt.runtime.errors import (
         CheckpointError,
+        DeadlineError,
         EngineError,
         ExportError,
         InputError,
         MobileNMTError,
         PackError,
         PackNotFoundError,
+        StoppedError,
     )
     from mobilenmt.runtime.pack import Pack
     from mobilenmt.runtime.text.glossary import Glossary
@@ -34,6 +36,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "CheckpointError",
+    "DeadlineError",
     "EngineError",
     "ExportError",
     "Glossary",
@@ -43,6 +46,7 @@ __all__ = [
     "PackError",
     "PackNotFoundError",
     "Rules",
+    "StoppedError",
     "Translation",
     "Translator",
     "__version__",
@@ -51,6 +55,7 @@ __all__ = [
 # Public name -> the module that defines it. A test asserts that this, __all__ and the imports above agree.
 _HOMES = {
     "CheckpointError": "mobilenmt.runtime.errors",
+    "DeadlineError": "mobilenmt.runtime.errors",
     "EngineError": "mobilenmt.runtime.errors",
     "ExportError": "mobilenmt.runtime.errors",
     "Glossary": "mobilenmt.runtime.text.glossary",
@@ -61,6 +66,7 @@ _HOMES = {
     "PackNotFoundError": "mobilenmt.runtime.errors",
     "Rules": "mobilenmt.runtime.text.kept",
     "Translation": "mobilenmt.runtime.translation",
+    "StoppedError": "mobilenmt.runtime.errors",
     "Translator": "mobilenmt.runtime.translator",
 }
 

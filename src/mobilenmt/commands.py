@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mobilenmt.runtime.errors import CheckpointError, ExportError, InputError
+from mobilenmt.runtime.errors import CheckpointError, EngineError, ExportError, InputError
 
 if TYPE_CHECKING:
     from mobilenmt.runtime.manifest import PackManifest
@@ -180,6 +180,37 @@ def upgrade(pack: str) -> int:
     return 0
 
 
+def align(pack: str, text: list[Path] | None = None, lines: int = 1000, dry_run: bool = False) -> int:
+    """Find the attention head of a pack that aligns words best, and let the pack name it.
+
+    The decoder reads the target side of parallel text; where its heads look is compared with a statistical aligner
+    (IBM model 2 as fast_align has it, both directions put together), which all of the text teaches. Error rates of all
+    heads are printed, those of the mean of a layer's heads too, each for a token's own step and the one behind it.
+
+    Args:
+        pack: name or path of the pack
+        text: files of parallel text, source, tab, target; some thousands of lines, dev text will do; may be repeated
+        lines: compare the heads on so many lines, taken evenly from the first file
+        dry_run: print, and leave the pack as it is
+    """
+    _need_onnx("align")
+    from mobilenmt.export.alignment.heads import describe, measure_heads, read_texts
+    from mobilenmt.export.native.upgrade import set_alignment
+    from mobilenmt.runtime.pack import Pack
+
+    if not text:
+        raise InputError("give parallel text: --text FILE, source, tab, target")
+    if lines < 1:
+        raise InputError(f"lines must be at least 1, not {lines}")
+    texts, count = read_texts(text, lines)
+    found = measure_heads(Pack.open(pack), texts, count)
+    for head in found.heads:
+        print(describe(head))
+    if not dry_run:
+        set_alignment(pack, found.best, report=lambda line: print(_printable(line)))
+    return 0
+
+
 def info(pack: str, json: bool = False) -> int:
     """Show what a pack is: languages, dimensions, bytes, licence, scores.
 
@@ -201,11 +232,16 @@ def info(pack: str, json: bool = False) -> int:
     return 0
 
 
-def verify(pack: str) -> int:
+def verify(pack: str, bits: Path | None = None, lines: int = 500) -> int:
     """Check every file of a pack against its SHA-256, and translate a sentence with it.
+
+    With --bits the C core translates the file's lines by all kernels that run here, alone, together, on threads and as
+    a stream; ids and scores must be the same bit for bit, and the digest is that of every other machine.
 
     Args:
         pack: name or path of the pack
+        bits: file of source sentences, one a line, up to the first tab
+        lines: take so many of them, evenly
     """
     from mobilenmt.runtime.translator import Translator
 
@@ -213,6 +249,20 @@ def verify(pack: str) -> int:
     found = translator.translate_batch(["Hello!"])[0]
     files = len(translator.pack.manifest.files)
     print(_printable(f"{translator.pack.path}: ok, {files} files, 'Hello!' becomes {found.text!r}"))
+    if bits is None:
+        return 0
+    from mobilenmt.bits import compare_bits
+
+    try:
+        texts = [line.partition("\t")[0] for line in bits.read_text(encoding="utf-8").split("\n") if line]
+    except UnicodeError as error:
+        raise InputError(f"{bits}: not UTF-8: {error}") from None
+    if lines < 1 or not texts:
+        raise InputError(f"{bits}: there is nothing to translate")
+    chosen = [texts[index * len(texts) // lines] for index in range(lines)] if lines < len(texts) else texts
+    wrong = compare_bits(translator.pack, chosen, print)
+    if wrong:
+        raise EngineError(f"{wrong} of the ways differ: a fault of the C core, please report it")
     return 0
 
 
@@ -249,8 +299,8 @@ class CommandTable(Mapping[str, Callable[..., int]]):
 
 
 COMMANDS = CommandTable(
-    {"translate": translate, "info": info, "verify": verify, "export": export, "upgrade": upgrade},
-    ("compress", "teacher", "evaluate", "shortlist"),
+    {"translate": translate, "info": info, "verify": verify, "export": export, "upgrade": upgrade, "align": align},
+    ("compress", "teacher", "evaluate", "shortlist", "calibrate"),
 )
 
 

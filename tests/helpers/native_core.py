@@ -139,6 +139,7 @@ class Context:
         beam_size: int = 1,
         n_best: int = 1,
         prefix: Sequence[int] = (),
+        prefixes: Sequence[Sequence[int]] | None = None,
         forbidden: Sequence[int] = (),
         callback: Callable[[int, int], int] | None = None,
         **others: Any,
@@ -150,6 +151,10 @@ class Context:
         """
         error, result = Error(), Result(ctypes.sizeof(Result))
         limits = [max_length] * len(sources) if isinstance(max_length, int) else max_length
+
+        if prefixes is not None:
+            prefix = [token for tokens in prefixes for token in tokens]
+            others["prefix_lengths"] = _array([len(tokens) for tokens in prefixes])
 
         def call(_: Any, sentence: int, token: int) -> int:
             assert callback is not None

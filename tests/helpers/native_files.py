@@ -28,6 +28,12 @@ class Made:
     bad: tuple[int, ...] = ()
     forced_eos: int = NONE
     early: int = 0
+    forced_bos: int = NONE
+    not_first: tuple[int, ...] = ()
+    ngram: int = 0
+    least: int = 0
+    looks: tuple[int, int, int] = (0, 0, 0)
+    """Layer and head of the alignment, from 1, and whether a token looks a step later."""
     pre_norm: bool = False
     renormalize: bool = False
     output_bias: bool = False
@@ -138,16 +144,22 @@ class Made:
     def _native(self) -> bytes:
         content = bytearray(192)
         places = []
-        for part in (struct.pack(f"<{len(self.bad)}I", *self.bad), b"".join(self.records), self.tokenizer):
+        lists = [struct.pack(f"<{len(ids)}I", *ids) for ids in (self.bad, self.not_first)]
+        for part in (lists[0], b"".join(self.records), self.tokenizer, lists[1]):
             content += bytes(-len(content) % 64)
             places.append(len(content))
             content += part
+        rules = self.forced_bos != NONE or bool(self.not_first or self.ngram or self.least)
         content[:128] = struct.pack(
             "<8s2I7I I3I5I I f 2I2I2I2I Q",
-            b"MNMTCORE", 1, self.pre_norm | self.renormalize << 1,
+            b"MNMTCORE", 1, self.pre_norm | self.renormalize << 1 | rules << 2,
             self.width, *self.layers, *self.heads, *self.hidden, self.activation,
             self.source, self.target, self.positions, self.start, 0, self.start, NONE, self.forced_eos, self.early,
             self.factor, places[0], len(self.bad), places[1], len(self.records),
             places[2] if self.tokenizer else 0, len(self.tokenizer), 0, 0, len(self.weights),
         )  # fmt: skip
+        content[128:140] = struct.pack("<3I", *self.looks)
+        if rules:
+            last = (self.forced_bos, places[3], len(self.not_first), self.ngram, self.least)
+            content[140:160] = struct.pack("<5I", *last)
         return bytes(content)

@@ -149,6 +149,8 @@ class Step:
     values: list[Floats]
     logits: Floats
     looked: int
+    weights: list[Floats]
+    """Of each layer, [heads, source]: where its heads look."""
 
 
 class Reference:
@@ -285,7 +287,7 @@ class Reference:
     def _step(self, tokens: tuple[int, ...]) -> Step:
         before = self.step(tokens[:-1]) if len(tokens) > 1 else None
         x = self._tables[1].row(tokens[-1], self.factor) + self._position(1, len(tokens) - 1)
-        keys, values, looked = [], [], []
+        keys, values, looked, weights = [], [], [], []
         for index, layer in enumerate(self._decoder):
             qkv, out, norm, cross_q, _, cross_out, cross_norm, fc1, fc2, last = layer
             q, k, v = np.split(qkv(self._before(x, norm)), 3)
@@ -296,11 +298,12 @@ class Reference:
             attended, looked = self._attend(
                 cross_q(self._before(x, cross_norm)), *self._cross[index], 1, by_lanes=False
             )
+            weights.append(np.stack(looked))
             x = self._after(x, cross_out(attended), cross_norm)
             x = self._feed_forward(x, fc1, fc2, last)
         if self.pre_norm:
             x = self.normalize(x, self._norm(11))
-        return Step(keys, values, self._tables[2](x), int(chain(np.stack(looked)).argmax()))
+        return Step(keys, values, self._tables[2](x), int(chain(np.stack(looked)).argmax()), weights)
 
     def log_probabilities(self, tokens: tuple[int, ...], banned: tuple[int, ...] = ()) -> Floats:
         """For all tokens, -inf for those that are no candidates; ``banned`` before the softmax."""

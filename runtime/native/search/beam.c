@@ -92,9 +92,9 @@ int mn_beam_step(mn_search *search, mn_slot *slot, float *logits)
     uint32_t *best_tokens = history->best_tokens + (size_t)step * 2 * beams;
     uint16_t *best_parents = history->best_parents + (size_t)step * 2 * beams;
     for (uint32_t i = 0; i < 2 * beams; i++) best[i] = -INFINITY;
-    if (step < search->request->prefix_length) {
+    if (step < slot->prefix_length) {
         for (uint32_t k = 0; k < beams; k++) {
-            tokens[k] = search->request->prefix[step];
+            tokens[k] = slot->prefix[step];
             parents[k] = (uint16_t)k;
         }
         best[0] = 0.0f; /* the prefix may be all there is room for */
@@ -125,7 +125,7 @@ int mn_beam_step(mn_search *search, mn_slot *slot, float *logits)
     memcpy(history->running + (size_t)step * beams, slot->running, beams * sizeof(float));
     follow(slot, parents, step, slot->limit);
     if (slot->step == slot->to_make) return 1;
-    return step >= search->request->prefix_length && !improvable(search, slot, slot->step);
+    return step >= slot->prefix_length && !improvable(search, slot, slot->step);
 }
 
 /* A hypothesis that ended: with `token` at `step`, after hypothesis `parent` of the step before. */
@@ -149,13 +149,17 @@ static void write_result(mn_search *search, const mn_slot *slot, uint32_t place,
         const float until = step ? history->running[before] : 0.0f;
         search->token_scores[place][step] = sum - until;
         if (step < length) search->ids[place][step] = token;
-        if (history->looked && step < length) /* a forced token did not look anywhere */
-            search->alignments[place][step] = step < slot->step ? history->looked[(size_t)step * beams + k] : 0;
+        if (history->looked) { /* where a last token is forced there was no step */
+            const uint32_t last = step < slot->step || !step ? step : step - 1;
+            const uint32_t row = last < step ? history->parents[(size_t)last * beams + k] : k;
+            search->alignments[place][step] = slot->step ? history->looked[(size_t)last * beams + row] : 0;
+        }
         if (!step) break;
         token = history->tokens[before];
         k = history->parents[before];
         sum = until;
     }
+    if (history->looked) mn_finish_looks(search->model, search->alignments[place], made, length);
 }
 
 /* Keep it if it is among the `wanted` best; of equal ones the first stays in front. */

@@ -9,8 +9,8 @@ int mn_greedy_step(mn_search *search, mn_slot *slot, float *logits)
     const mn_model *m = search->model;
     mn_history *history = &slot->history;
     const uint32_t step = slot->step++;
-    if (step < search->request->prefix_length) {
-        history->tokens[step] = search->request->prefix[step];
+    if (step < slot->prefix_length) {
+        history->tokens[step] = slot->prefix[step];
         history->running[step] = 0.0f;
     } else {
         mn_ban(search, slot, 0, logits);
@@ -49,5 +49,7 @@ void mn_greedy_finish(mn_search *search, mn_slot *slot)
     search->scores[place] = sum / mn_power(made, search->request->length_penalty);
     memcpy(search->ids[place], history->tokens, length * sizeof(uint32_t));
     memcpy(search->token_scores[place], history->running, made * sizeof(float));
-    if (history->looked) memcpy(search->alignments[place], history->looked, length * sizeof(uint32_t));
+    if (!history->looked) return;
+    memcpy(search->alignments[place], history->looked, made * sizeof(uint32_t));
+    mn_finish_looks(search->model, search->alignments[place], made, length);
 }

@@ -58,7 +58,8 @@ void mn_search_take(mn_arena arenas[MN_BUFFERS], const mn_extent *extent, mn_sea
     search->rows = MN_TAKE(arena, mn_row, rows);
     search->stride = (size_t)mn_most_candidates(search->model, extent->positions);
     search->logits = MN_TAKE(arena, float, mn_times(rows, search->stride));
-    search->path = request->no_repeat_ngram ? MN_TAKE(arena, uint32_t, extent->steps) : NULL;
+    search->no_repeat_ngram = request->no_repeat_ngram ? request->no_repeat_ngram : search->model->config.no_repeat_ngram;
+    search->path = search->no_repeat_ngram ? MN_TAKE(arena, uint32_t, extent->steps) : NULL;
     for (uint32_t i = 0; i < search->slot_count; i++)
         take_slot(search, arenas, extent, arena->data ? search->slots + i : NULL);
     search->ids = MN_TAKE(arena, uint32_t *, count);
@@ -86,7 +87,8 @@ static void ban_token(mn_slot *slot, uint32_t token)
     if (candidate != MN_NONE) slot->banned[slot->banned_count++] = candidate;
 }
 
-static void start(mn_search *search, mn_slot *slot, uint32_t sentence, const uint32_t *ids)
+/* Where the prefixes of the sentences so far end, `prefixes` is moved to. */
+static void start(mn_search *search, mn_slot *slot, uint32_t sentence, const uint32_t *ids, const uint32_t **prefixes)
 {
     const mn_model *m = search->model;
     const mn_request *request = search->request;
@@ -95,6 +97,13 @@ static void start(mn_search *search, mn_slot *slot, uint32_t sentence, const uin
     slot->limit = request->max_lengths[sentence] - 1;
     slot->to_make = m->config.forced_eos == MN_NONE ? slot->limit : slot->limit - 1;
     slot->step = 0;
+    slot->prefix = *prefixes;
+    slot->prefix_length = request->prefix_lengths ? request->prefix_lengths[sentence] : request->prefix_length;
+    if (request->prefix_lengths && slot->prefix_length) *prefixes += slot->prefix_length;
+    if (!slot->prefix_length && m->config.forced_bos != MN_NONE) {
+        slot->prefix = &m->config.forced_bos;
+        slot->prefix_length = 1;
+    }
     slot->ancestors_now = 0;
     mn_candidates_choose(m, ids, slot->source_length, &slot->candidates);
     slot->banned_count = 0;
@@ -199,7 +208,7 @@ static mn_status step_all(mn_search *search, mn_error *error)
 mn_status mn_search_run(mn_search *search, mn_error *error)
 {
     const mn_request *request = search->request;
-    const uint32_t *ids = request->ids;
+    const uint32_t *ids = request->ids, *prefixes = request->prefix;
     const double until = request->seconds > 0.0 ? now() + request->seconds : 0.0;
     uint32_t next = 0;
     search->called = request->callback ? now() : 0.0;
@@ -208,7 +217,7 @@ mn_status mn_search_run(mn_search *search, mn_error *error)
         for (uint32_t i = 0; i < search->slot_count; i++) {
             mn_slot *slot = search->slots + i;
             while (slot->sentence == MN_NONE && next < request->sentences) {
-                start(search, slot, next, ids);
+                start(search, slot, next, ids, &prefixes);
                 ids += request->lengths[next++];
                 if (!slot->to_make) finish(search, slot); /* nothing but the forced token */
                 if (until > 0.0 && now() > until) return mn_fail(error, MN_ERROR_DEADLINE, "the time is over");
@@ -231,11 +240,17 @@ void mn_path(const mn_slot *slot, uint32_t k, uint32_t count, uint32_t *out)
     }
 }
 
+void mn_finish_looks(const mn_model *m, uint32_t *looked, uint32_t made, uint32_t length)
+{
+    if (!m->config.look_later) return;
+    for (uint32_t i = 0; i < length && i + 1 < made; i++) looked[i] = looked[i + 1];
+}
+
 /* No n-gram twice: what followed an earlier occurrence of the last n - 1 tokens may not come next. The start token
    counts as one, as for transformers. */
 static void ban_repeats(const mn_search *search, const mn_slot *slot, uint32_t k, float *scores)
 {
-    const uint32_t n = search->request->no_repeat_ngram, made = slot->step; /* this step was counted already */
+    const uint32_t n = search->no_repeat_ngram, made = slot->step; /* this step was counted already */
     uint32_t *path = search->path;
     if (!n || made < n) return;
     mn_path(slot, k, made - 1, path); /* the latest first */
@@ -251,7 +266,13 @@ static void ban_repeats(const mn_search *search, const mn_slot *slot, uint32_t k
 void mn_ban(const mn_search *search, const mn_slot *slot, uint32_t k, float *scores)
 {
     for (uint32_t i = 0; i < slot->banned_count; i++) scores[slot->banned[i]] = -INFINITY;
-    if (slot->step < search->request->min_length) { /* so many tokens there are, the start token counted */
+    if (slot->step == slot->prefix_length + 1) /* this step was counted already */
+        for (uint32_t i = 0; i < search->model->not_first_count; i++) {
+            const uint32_t candidate = mn_candidate_of(&slot->candidates, mn_u32(search->model->not_first + 4ull * i));
+            if (candidate != MN_NONE) scores[candidate] = -INFINITY;
+        }
+    /* so many tokens there are, the start token counted */
+    if (slot->step < search->request->min_length || slot->step < search->model->config.min_length) {
         const uint32_t end = mn_candidate_of(&slot->candidates, search->model->config.eos);
         if (end != MN_NONE) scores[end] = -INFINITY;
     }

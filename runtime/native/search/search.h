@@ -30,6 +30,8 @@ typedef struct mn_slot {
     uint32_t beams;
     mn_cross cross;
     mn_candidates candidates;
+    const uint32_t *prefix; /* tokens that its outputs begin with */
+    uint32_t prefix_length;
     uint32_t *banned; /* candidates that are never chosen */
     uint32_t banned_count;
     float *cache;
@@ -56,6 +58,7 @@ typedef struct mn_search {
     float *logits;      /* [rows][stride] */
     size_t stride;
     double called; /* when the callback was called last */
+    uint32_t no_repeat_ngram;
     uint32_t *path; /* [steps], for the rule about n-grams: the start token and all but the last of the others */
     /* results, number s * n_best + h */
     uint32_t **ids, **alignments;
@@ -86,6 +89,9 @@ void mn_ban(const mn_search *search, const mn_slot *slot, uint32_t k, float *sco
 
 /* The tokens of hypothesis k after `count` steps, latest first, into `out`. */
 void mn_path(const mn_slot *slot, uint32_t k, uint32_t count, uint32_t *out);
+
+/* What the row of each of `made` steps looked at, to what each of its `length` tokens looks at, in place. */
+void mn_finish_looks(const mn_model *model, uint32_t *looked, uint32_t made, uint32_t length);
 
 /* base^exponent for base >= 1, the same on every processor. */
 float mn_power(uint32_t base, float exponent);

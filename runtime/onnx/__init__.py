@@ -1,0 +1,1 @@
+"""Searches with ONNX Runtime that no graph holds as a whole."""
