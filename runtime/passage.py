@@ -21,6 +21,7 @@ from mobilenmt.runtime.text.glossary import Glossary
 from mobilenmt.runtime.text.keeper import Keeper, Output, Result
 from mobilenmt.runtime.text.kept import Kept, Rules
 from mobilenmt.runtime.text.letters import Alphabet, long_words, unknown, without_inventions
+from mobilenmt.runtime.text.target import Targets
 
 Find = Callable[[Sequence[Sequence[int]], SearchOptions], list[list[Hypothesis]]]
 """Ids and how to search, to hypotheses of each."""
@@ -55,15 +56,16 @@ class Reader:
 
     manifest: PackManifest
     tokenizer: Text
+    targets: Targets
     alphabet: Alphabet
     folder: Folder
     retry: Retry
 
     @classmethod
-    def of(cls, manifest: PackManifest, tokenizer: Text, retry: Retry) -> Reader:
+    def of(cls, manifest: PackManifest, tokenizer: Text, targets: Targets, retry: Retry) -> Reader:
         """Make one."""
         alphabet = Alphabet(tokenizer.knows)
-        return cls(manifest, tokenizer, alphabet, Folder(alphabet), retry)
+        return cls(manifest, tokenizer, targets, alphabet, Folder(alphabet), retry)
 
 
 class Passage:
@@ -73,7 +75,7 @@ class Passage:
         reader: of the pack.
         find: the search.
         options: how to search.
-        encode: text to ids: the tokenizer's, or one that puts the code of a language before.
+        code: of the language to put before every sentence, "" for none.
         guarded: whether outputs are checked for loops and length, and bad ones tried again.
         rules: what is kept; None for all rules.
         glossary: what terms become.
@@ -84,7 +86,7 @@ class Passage:
         reader: Reader,
         find: Find,
         options: SearchOptions,
-        encode: Callable[[str], Sequence[int]],
+        code: str = "",
         guarded: bool = True,
         rules: Rules | None = None,
         glossary: Glossary | None = None,
@@ -92,7 +94,7 @@ class Passage:
         self._reader = reader
         self._find = find
         self._options = options
-        self._encode = encode
+        self._encode = reader.targets.encoder(code, reader.tokenizer.encode)
         self._guarded = guarded
         self._keeper = Keeper(self._translate, rules, reader.manifest.placeholders, glossary, self._strange)
         self._prepared: dict[str, Prepared] = {}
@@ -125,7 +127,9 @@ class Passage:
             text, kept = folded.text, self._keeper.find(folded.text)
             if kept and folded.origin is not None:
                 text, kept = _unfolded(sentence, folded, kept)
-            spans = [(start, end) for start, end, *_ in kept]
+            code = self._reader.targets.length(text)
+            kept = [span for span in kept if span.start >= code]
+            spans = [(0, code), *((start, end) for start, end, *_ in kept)]
             text, case = lower(text, self._languages[0], keep=spans, cost=self._cost)
             found = self._prepared[sentence] = Prepared(sentence, text, case, kept)
         return found

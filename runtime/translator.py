@@ -87,7 +87,7 @@ class Translator:
         self.engine, self._engine, self._tokenizer = open_engine(self.pack, engine, config)
         self._targets = Targets(self.pack.file("tokenizer.json").read_bytes, self.pack.manifest.target_language)
         retry = Retry(self._tokenizer, self._engine.search_briefly)
-        self._reader = Reader.of(self.pack.manifest, self._tokenizer, retry)
+        self._reader = Reader.of(self.pack.manifest, self._tokenizer, self._targets, retry)
         release_memory()  # parsing the tokenizer and packing the weights left holes in the heap
 
     def __enter__(self) -> Translator:
@@ -228,7 +228,7 @@ class Translator:
             self._reader,
             lambda sources, how: self._search(sources, max_length, how),
             options,
-            self._targets.encoder(code, self._tokenizer.encode),
+            code,
             guarded=max_length is None,
             rules=keep,
             glossary=glossary,

@@ -66,6 +66,11 @@ class Targets:
             return "", text
         return match[2], match[1] + text[match.end() :]
 
+    def length(self, text: str) -> int:
+        """How many characters of a text are its own code."""
+        own, rest = self.take(text)
+        return len(text) - len(rest) if own else 0
+
     def encoder(self, code: str, encode: Encode) -> Encode:
         """An encoding that puts a code before every segment, but for one that begins with its own; "" for none."""
         if not code:

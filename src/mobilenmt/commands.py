@@ -38,7 +38,7 @@ def translate(
     """Translate texts, a file, or standard input.
 
     Without TEXT, lines are read from --input or standard input; each input line gives one output line (with --unwrap
-    each paragraph), flushed as soon as it is there. Lines end at \n only. Text is UTF-8, in and out; what begins with
+    each paragraph), flushed as soon as it is there. Lines end at \\n only. Text is UTF-8, in and out; what begins with
     a byte order mark of UTF-16 or UTF-32 is read as that. What is no text is replaced by U+FFFD.
 
     Args:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mobilenmt import InputError, Translator
+from mobilenmt.runtime.hypothesis import GREEDY
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.text.target import Targets
 from places import SRC
@@ -83,7 +84,7 @@ def test_the_code_stands_before_every_segment(multi_pack: Path, engine: str) -> 
 
 def test_every_part_of_a_long_line_has_the_code(multi_pack: Path) -> None:
     translator = Translator(multi_pack)
-    plan = translator._segments("the dog sees the cat. " * 60, "deu")
+    plan = translator._segments("the dog sees the cat. " * 60, translator._passage("deu", GREEDY, None, {}), False)
     pieces = [piece for piece in plan if piece.ids is not None]
     assert len(pieces) > 2 and all(piece.ids is not None and piece.ids[0] == 3 for piece in pieces)
     assert max(len(piece.ids or ()) for piece in pieces) < translator.pack.manifest.model.max_positions
@@ -101,8 +102,7 @@ def test_a_wrong_code_names_those_there_are(multi_pack: Path, tiny_pack: Path) -
     with pytest.raises(InputError, match="code such as deu"):
         one.translate("the dog", target=5)  # type: ignore[arg-type]
     assert ">>" not in one.pack.file("tokenizer.json").read_text(encoding="utf-8")
-    plan = one._segments(">>deu<< the dog", "")
-    assert "".join(piece.text for piece in plan) == ">>deu<< the dog"  # no code here: ordinary text
+    assert one._begin(">>deu<< the dog", {}) == ("", ">>deu<< the dog")  # no code here: ordinary text
 
 
 def test_codes_are_read_once_and_only_when_needed() -> None:
@@ -113,7 +113,8 @@ def test_codes_are_read_once_and_only_when_needed() -> None:
         return b'{"added_tokens":[{"content":">>deu<<"},{"content":">>zh_Hans<<"}],"vocab":{">>":1,"<<":2,">>deu<<":3}}'
 
     targets = Targets(content, "de")
-    assert targets.check(None) == "" and targets.coded("the dog", "", lambda text: [])[0] == "the dog" and not read
+    assert targets.check(None) == "" and targets.take("the dog") == ("", "the dog") and not read
+    assert targets.encoder("", str.split)("the dog") == ["the", "dog"] and not read
     assert targets.codes == ("deu", "zh_Hans") and targets.check("zh_Hans") == "zh_Hans" and read == [1]
     assert targets.take("  >>deu<<  the") == ("deu", "   the")
     assert targets.take(">>fra<< the") == ("", ">>fra<< the")
