@@ -55,7 +55,7 @@ def translate(
         unwrap: join the lines of paragraphs that were wrapped to a width; each paragraph gives one line
         target: code of the language to translate into, such as deu, for a pack with several
         encoding: encoding of the input and the output, such as utf-16 or cp1252
-        json: write a JSON object a line: source, text, score, tokens, alternatives, flags
+        json: write a JSON object a line: source, text, score, tokens, alternatives, flags, sentences
     """
     from mobilenmt.lines import (
         check_encoding,

@@ -130,8 +130,9 @@ def test_sentences_by_the_pack_or_by_an_option(tiny_pack: Path) -> None:
     text = "the dog. Two cats. Where?"
     by_sentence = run("translate", "--pack", tiny_pack, text).stdout.strip()
     assert by_sentence == b" ".join(alone) == run("translate", "--pack", tiny_pack, "--split", text).stdout.strip()
-    whole = run("translate", "--pack", tiny_pack, "--no-split", text).stdout.strip()
-    assert whole != by_sentence and whole == run("translate", "--no-split", "--pack", tiny_pack, text).stdout.strip()
+    for option, count in (("--split", 3), ("--no-split", 1)):
+        found = json.loads(run("translate", "--pack", tiny_pack, "--json", option, text).stdout)
+        assert len(found["sentences"]) == count
 
 
 def test_unwrap_gives_a_line_for_each_paragraph(tiny_pack: Path) -> None:
@@ -182,7 +183,7 @@ def test_invalid_utf8_gives_one_warning(tiny_pack: Path) -> None:
     assert len(done.stderr.decode().splitlines()) == 1 and b"warning" in done.stderr
     objects = [json.loads(line) for line in done.stdout.decode().splitlines()]
     assert objects[0]["source"] == "the \ufffd dog"
-    assert set(objects[0]) == {"source", "text", "score", "tokens", "alternatives", "flags"}
+    assert set(objects[0]) == {"source", "text", "score", "tokens", "alternatives", "flags", "sentences"}
 
 
 def test_a_line_is_answered_before_the_pipe_closes(tiny_pack: Path) -> None:
@@ -293,7 +294,7 @@ def test_encoding_and_target(tiny_pack: Path, tmp_path: Path) -> None:
     marked = run("translate", "--pack", tiny_pack, "--input", source)
     assert (marked.returncode, marked.stderr) == (0, b"") and marked.stdout.splitlines()[0] == plain
     run("translate", "--pack", tiny_pack, "--input", source, "--encoding", "UTF-16", "--output", target)
-    assert target.read_bytes().decode("utf-16").splitlines() == marked.stdout.splitlines()
+    assert target.read_bytes().decode("utf-16").splitlines() == marked.stdout.decode().splitlines()
     fails(run("translate", "--pack", tiny_pack, "--encoding", "utf-99", "the dog"), "--encoding: 'utf-99'")
     fails(run("translate", "--pack", tiny_pack, "--target", "xx", "the dog"), "one target language")
 
