@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mobilenmt.export.generation import read_generation
 from mobilenmt.runtime.errors import CheckpointError
 from mobilenmt.runtime.manifest import GenerationDefaults
-from mobilenmt.runtime.ort import first_line
+from mobilenmt.runtime.onnx.ort import first_line
 
 Array = npt.NDArray[Any]
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilenmt.export.checkpoint import Checkpoint
-from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.errors import ExportError
-from mobilenmt.runtime.ort import SessionConfig, open_session
+from mobilenmt.runtime.onnx.engine import Engine
+from mobilenmt.runtime.onnx.ort import SessionConfig, open_session
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.tokenizer import Tokenizer
 

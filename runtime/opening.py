@@ -9,7 +9,7 @@ from typing import Protocol
 from mobilenmt.runtime.background import Background
 from mobilenmt.runtime.errors import EngineError, InputError
 from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions
-from mobilenmt.runtime.ort import SessionConfig
+from mobilenmt.runtime.onnx.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
 
 ENGINES = ("auto", "native", "onnx")
@@ -102,7 +102,7 @@ def open_engine(pack: Pack, engine: str, config: SessionConfig) -> tuple[str, Se
 
 
 def _open_onnx(pack: Pack, config: SessionConfig) -> tuple[Search, Text]:
-    from mobilenmt.runtime.engine import Engine
+    from mobilenmt.runtime.onnx.engine import Engine
 
     # The session is made in native code, so it opens while Python reads the tokenizer: a tenth of the cold start.
     opening = Background(lambda: Engine(pack, config))

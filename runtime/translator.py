@@ -11,8 +11,8 @@ from typing import Any, TypedDict, Unpack
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
 from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions, check_search
+from mobilenmt.runtime.onnx.ort import SessionConfig, release_memory
 from mobilenmt.runtime.opening import open_engine
-from mobilenmt.runtime.ort import SessionConfig, release_memory
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.passage import Passage, Reader
 from mobilenmt.runtime.retry import Retry

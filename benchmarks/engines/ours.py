@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from benchmarks.engines.base import Engine, Ids
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
+from mobilenmt.runtime.onnx.ort import SessionConfig
 from mobilenmt.runtime.opening import open_engine
-from mobilenmt.runtime.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
 
 

@@ -78,7 +78,7 @@ def _pack(bench: Bench) -> Pack:
 
 
 def _candidates(pack: Pack, source: list[int]) -> int:
-    """Rows of the output layer that a sentence needs; docs/native-format.md says where the shortlist lies."""
+    """Rows of the output layer that a sentence needs; docs/core/native-format.md says where the shortlist lies."""
     native = pack.file("native.bin").read_bytes()
     (first,) = struct.unpack_from("<I", native, 96)
     common, lexical = (struct.unpack_from("<4I3Q", native, first + 48 * index) for index in (8, 9))

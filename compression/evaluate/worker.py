@@ -144,7 +144,7 @@ def _main() -> None:
 
 def _load_pack(job: Mapping[str, Any]) -> Callable[[], _Translate]:
     """Load the libraries; what is returned loads the model."""
-    from mobilenmt.runtime.ort import load_onnxruntime
+    from mobilenmt.runtime.onnx.ort import load_onnxruntime
 
     load_onnxruntime()
     from mobilenmt.runtime.translator import Translator

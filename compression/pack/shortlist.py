@@ -22,7 +22,7 @@ from mobilenmt.runtime.hypothesis import SearchOptions
 
 if TYPE_CHECKING:
     from mobilenmt.export.shortlist import Shortlist
-    from mobilenmt.runtime.engine import Engine
+    from mobilenmt.runtime.onnx.engine import Engine
 
 Ids = npt.NDArray[np.int64]
 _ITERATIONS = 4
@@ -152,7 +152,7 @@ def make_shortlist(
         CheckpointError, ExportError: see the exporter.
     """
     from mobilenmt.export.export import export
-    from mobilenmt.runtime.engine import Engine
+    from mobilenmt.runtime.onnx.engine import Engine
     from mobilenmt.runtime.tokenizer import Tokenizer
 
     with tempfile.TemporaryDirectory() as folder:

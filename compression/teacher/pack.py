@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from mobilenmt.compression.core.errors import TeacherError
 from mobilenmt.compression.teacher.languages import same_language
 from mobilenmt.compression.teacher.spec import Candidate, TeacherSpec
-from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.errors import MobileNMTError
 from mobilenmt.runtime.guard import is_degenerate
 from mobilenmt.runtime.hypothesis import MAX_BEAMS, Hypothesis, SearchOptions
-from mobilenmt.runtime.ort import SessionConfig
+from mobilenmt.runtime.onnx.engine import Engine
+from mobilenmt.runtime.onnx.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.tokenizer import Tokenizer
 

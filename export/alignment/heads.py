@@ -10,9 +10,9 @@ from mobilenmt.export.alignment.aligner import Links, align, error_rate
 from mobilenmt.export.alignment.words import Words
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.manifest import Alignment
+from mobilenmt.runtime.onnx.ort import SessionConfig, open_session
 from mobilenmt.runtime.onnx.stepwise import Stepper
 from mobilenmt.runtime.opening import open_tokenizer
-from mobilenmt.runtime.ort import SessionConfig, open_session
 from mobilenmt.runtime.pack import Pack
 
 LEAST_PAIRS = 100

@@ -1,7 +1,7 @@
 """native.bin: what the C core reads beside weights.bin, from a pack's manifest, graphs and tokenizers.
 
 The graphs say where each tensor lies in weights.bin, so the file is made of any int8 pack, old ones too. Its format is
-in ``docs/native-format.md``.
+in ``docs/core/native-format.md``.
 """
 
 from __future__ import annotations

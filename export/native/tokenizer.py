@@ -1,4 +1,4 @@
-"""A pack's tokenizer.json as the table that the C core reads in place (``docs/native-format.md``)."""
+"""A pack's tokenizer.json as the table that the C core reads in place (``docs/core/native-format.md``)."""
 
 from __future__ import annotations
 

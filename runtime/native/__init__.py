@@ -1,4 +1,4 @@
-"""The C core, and what Python needs to speak to it (docs/engine.md)."""
+"""The C core, and what Python needs to speak to it (docs/core/engine.md)."""
 
 from __future__ import annotations
 

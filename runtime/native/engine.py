@@ -1,4 +1,4 @@
-"""The engine on the C core: the same interface as :class:`mobilenmt.runtime.engine.Engine`, without ONNX Runtime.
+"""The engine on the C core: the same interface as :class:`mobilenmt.runtime.onnx.engine.Engine`, without ONNX Runtime.
 
 What comes out, ids and scores, is the same bit for bit on every processor, alone or together with others, by one thread
 or several.
@@ -66,7 +66,7 @@ class NativeEngine:
     ) -> list[list[Hypothesis]]:
         """Translate ids, ``options.n_best`` hypotheses each, best first.
 
-        The arguments are those of :meth:`mobilenmt.runtime.engine.Engine.generate`.
+        The arguments are those of :meth:`mobilenmt.runtime.onnx.engine.Engine.generate`.
 
         Raises:
             InputError: an argument is out of range.

@@ -5,7 +5,7 @@
 
 #include "model.h"
 
-#define MN_FIXED_TENSORS 12 /* records before those of the layers; see docs/native-format.md */
+#define MN_FIXED_TENSORS 12 /* records before those of the layers; see docs/core/native-format.md */
 
 typedef struct mn_tensors {
     const uint8_t *records;

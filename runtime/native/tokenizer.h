@@ -1,4 +1,4 @@
-/* A pack's tokenizer: text to ids and ids to text, from a table of native.bin (docs/native-format.md) that is used where it lies.
+/* A pack's tokenizer: text to ids and ids to text, from a table of native.bin (docs/core/native-format.md) that is used where it lies.
 
    Gives what Hugging Face's tokenizers gives for the pack's tokenizer.json after the host's cleaning. The table is not
    trusted: its header is checked when it is opened, everything else before it is used. */

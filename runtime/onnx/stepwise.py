@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.manifest import PackManifest
-from mobilenmt.runtime.sessions import run_session
+from mobilenmt.runtime.onnx.sessions import run_session
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -75,7 +75,7 @@ def translate(
 
     if engine == "onnx" or not LIBRARY.is_file():
         from mobilenmt.runtime.background import Background
-        from mobilenmt.runtime.ort import load_onnxruntime
+        from mobilenmt.runtime.onnx.ort import load_onnxruntime
 
         Background(load_onnxruntime)  # half of its cold start; it loads while the rest is imported and the pack checked
     from mobilenmt.runtime.translator import Translator
@@ -320,8 +320,8 @@ def _printable(text: str) -> str:
 
 def _engine_here(pack: Pack) -> str:
     """What would run the pack on this machine."""
+    from mobilenmt.runtime.onnx.ort import SessionConfig
     from mobilenmt.runtime.opening import why_not_native
-    from mobilenmt.runtime.ort import SessionConfig
 
     reason = why_not_native(pack, SessionConfig())
     if reason is not None:

@@ -147,8 +147,8 @@ def calibrate(pack: str, test: list[Path] | None = None, threads: int = 1, dry_r
     from mobilenmt.compression.evaluate.calibrate import calibrate as run
     from mobilenmt.export.alignment.heads import read_texts
     from mobilenmt.export.native.upgrade import rewrite
+    from mobilenmt.runtime.onnx.ort import SessionConfig
     from mobilenmt.runtime.opening import open_engine
-    from mobilenmt.runtime.ort import SessionConfig
     from mobilenmt.runtime.pack import Pack
 
     if not test:

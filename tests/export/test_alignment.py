@@ -17,11 +17,11 @@ from mobilenmt.export.alignment.heads import describe, measure_heads, read_texts
 from mobilenmt.export.alignment.words import Words
 from mobilenmt.export.export import export
 from mobilenmt.export.native.upgrade import set_alignment
-from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.hypothesis import SearchOptions
 from mobilenmt.runtime.manifest import Alignment
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.native.engine import NativeEngine
+from mobilenmt.runtime.onnx.engine import Engine
 from tiny_models import WORDS, make_checkpoint
 
 

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from mobilenmt.export.checkpoint import load_checkpoint, sinusoidal_positions
 from mobilenmt.export.export import export
-from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.errors import CheckpointError, ExportError, InputError
 from mobilenmt.runtime.manifest import Segmentation
+from mobilenmt.runtime.onnx.engine import Engine
 from mobilenmt.runtime.translator import Translator
 from tiny_models import make_checkpoint
 

@@ -17,12 +17,12 @@ from transformers import MarianMTModel
 from mobilenmt import CheckpointError, InputError, Pack
 from mobilenmt.export.checkpoint import load_checkpoint
 from mobilenmt.export.export import export
-from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.errors import DeadlineError, StoppedError
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.native.engine import NativeEngine
-from mobilenmt.runtime.ort import SessionConfig
+from mobilenmt.runtime.onnx.engine import Engine
+from mobilenmt.runtime.onnx.ort import SessionConfig
 from tiny_models import make_checkpoint
 
 SOURCES = [[40, 41, 42], [7], [60, 9, 30, 31, 32, 33, 50]]

@@ -37,7 +37,7 @@ class Record:
 
 
 class Native:
-    """What a reader of docs/native-format.md finds in native.bin."""
+    """What a reader of docs/core/native-format.md finds in native.bin."""
 
     def __init__(self, folder: Path) -> None:
         self.content = (folder / "native.bin").read_bytes()

@@ -15,9 +15,9 @@ from transformers import MarianMTModel
 
 from mobilenmt.export.layers import ACTIVATIONS
 from mobilenmt.export.verify import StepRunner
-from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
-from mobilenmt.runtime.ort import SessionConfig
+from mobilenmt.runtime.onnx.engine import Engine
+from mobilenmt.runtime.onnx.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
 from tiny_models import make_checkpoint
 

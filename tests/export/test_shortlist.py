@@ -17,10 +17,10 @@ from mobilenmt.export.graph import FLOAT, Graph
 from mobilenmt.export.precision import Int8, Use
 from mobilenmt.export.shortlist import FILE_NAME, Shortlist
 from mobilenmt.export.weights import WEIGHTS_FILE, WeightStore
-from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.errors import CheckpointError
 from mobilenmt.runtime.hypothesis import SearchOptions
-from mobilenmt.runtime.ort import SessionConfig, open_session
+from mobilenmt.runtime.onnx.engine import Engine
+from mobilenmt.runtime.onnx.ort import SessionConfig, open_session
 from tiny_models import make_checkpoint
 
 SIZE = 344

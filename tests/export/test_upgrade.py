@@ -18,10 +18,10 @@ import pytest
 from mobilenmt import ExportError, Pack, PackError, Translator
 from mobilenmt.export.native import upgrade as module
 from mobilenmt.export.native.upgrade import upgrade
-from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.hypothesis import SearchOptions
 from mobilenmt.runtime.manifest import FORMAT_VERSION
 from mobilenmt.runtime.native import LIBRARY
+from mobilenmt.runtime.onnx.engine import Engine
 from places import SRC, TESTS
 
 GOLDEN = TESTS / "golden"

@@ -1,5 +1,5 @@
 """What the C core has to compute, in numpy and to the bit: the same float32 operations in the same order, one token
-and one head after the other, from the files of a pack by the words of docs/native-format.md."""
+and one head after the other, from the files of a pack by the words of docs/core/native-format.md."""
 
 from __future__ import annotations
 

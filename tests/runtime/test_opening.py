@@ -20,8 +20,8 @@ from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.native import library as native_library
 from mobilenmt.runtime.native.engine import NativeEngine
 from mobilenmt.runtime.native.library import load_library
+from mobilenmt.runtime.onnx.ort import SessionConfig
 from mobilenmt.runtime.opening import why_not_native
-from mobilenmt.runtime.ort import SessionConfig
 from mobilenmt.runtime.pack import Pack
 from places import SRC, TESTS
 

@@ -18,11 +18,11 @@ import pytest
 import trap
 from mobilenmt import InputError, Translator
 from mobilenmt.runtime import sessions
-from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.native.engine import NativeEngine
-from mobilenmt.runtime.ort import open_session
+from mobilenmt.runtime.onnx.engine import Engine
+from mobilenmt.runtime.onnx.ort import open_session
 from mobilenmt.runtime.pack import Pack
 from places import HELPERS, ROOT, SRC
 

@@ -164,7 +164,7 @@ def test_a_missing_recipe(tmp_path: Path) -> None:
 
 
 def test_the_reference_lists_every_setting_with_its_type_and_default() -> None:
-    """The page is made by ``python docs/make_recipe_page.py``; wording alone may lag behind."""
+    """The page is made by ``python docs/tools/make_recipe_page.py``; wording alone may lag behind."""
     page = ROOT / "docs" / "recipe.md"
 
     def rows(text: str) -> list[tuple[str, ...]]:

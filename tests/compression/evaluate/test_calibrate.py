@@ -13,9 +13,9 @@ import pytest
 from mobilenmt import InputError, Pack, PackError
 from mobilenmt.cli import main
 from mobilenmt.compression.evaluate.calibrate import calibrate, fit
-from mobilenmt.runtime.engine import Engine
 from mobilenmt.runtime.hypothesis import Hypothesis, confidence
 from mobilenmt.runtime.manifest import Confidence
+from mobilenmt.runtime.onnx.engine import Engine
 from mobilenmt.runtime.opening import open_tokenizer
 from tiny_models import WORDS
 

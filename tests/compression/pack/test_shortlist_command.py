@@ -22,7 +22,7 @@ from mobilenmt.compression.pack.shortlist import ShortlistSettings
 from mobilenmt.compression.pack.stage import ExportSettings
 from mobilenmt.compression.train.student import make_student, save_checkpoint
 from mobilenmt.export.shortlist import FILE_NAME, Shortlist
-from mobilenmt.runtime.engine import Engine
+from mobilenmt.runtime.onnx.engine import Engine
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.tokenizer import Tokenizer
 from tiny_models import WORDS, make_checkpoint

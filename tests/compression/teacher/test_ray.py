@@ -137,7 +137,7 @@ def test_error_of_a_worker_is_one_error(tmp_path: Path, tiny_pack: Path, monkeyp
     (tmp_path / "broken" / "sitecustomize.py").write_text(
         "import sys\n"
         "if any('default_worker' in part for part in sys.orig_argv):\n"
-        "    import mobilenmt.runtime.engine as engine\n"
+        "    import mobilenmt.runtime.onnx.engine as engine\n"
         "    from mobilenmt.runtime.errors import EngineError\n"
         "    def fail(*_, **__):\n"
         "        raise EngineError('no memory left in this test')\n"

@@ -88,7 +88,7 @@ def test_trained_checkpoint_exports_and_says_the_same_in_ctranslate2(
     from transformers import MarianMTModel
 
     from mobilenmt.export.export import export
-    from mobilenmt.runtime.engine import Engine
+    from mobilenmt.runtime.onnx.engine import Engine
 
     checkpoint = learned[0] / "checkpoint"
     engine = Engine(export(checkpoint, tmp_path / "en-de", precision="int8"))

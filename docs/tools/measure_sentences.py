@@ -1,6 +1,6 @@
 """Measures splitters on the gold file of sentence ends, tests/runtime/text/data:
 
-    .venv-test/bin/python docs/measure_sentences.py [--wrong] [--part en|de|other|held]…
+    .venv-test/bin/python docs/tools/measure_sentences.py [--wrong] [--part en|de|other|held]…
 
 Ours, and pysbd, syntok and sentence-splitter where they are installed (pip install pysbd syntok sentence-splitter).
 A case is right if every end in it is found and no other. ``held`` is sentences.held.txt, which the rules were not tuned
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mobilenmt.runtime.text.sentences import split
 
-DATA = Path(__file__).resolve().parents[1] / "tests" / "runtime" / "text" / "data"
+DATA = Path(__file__).resolve().parents[2] / "tests" / "runtime" / "text" / "data"
 SIGN = "‖"
 FILES = ("en", "de", "other", "held")
 Splitter = Callable[[str, str], list[str]]

@@ -1,7 +1,7 @@
 """Draws docs/architecture.svg: the rooms of the package and which imports which, read from the source.
 
-    python docs/make_architecture_picture.py            # writes the picture
-    python docs/make_architecture_picture.py --check    # exits 1 if the picture is not what the source says
+    python docs/tools/make_architecture_picture.py            # writes the picture
+    python docs/tools/make_architecture_picture.py --check    # exits 1 if the picture is not what the source says
 
 An arrow points from a room to one whose modules it imports, at the top of a file, inside a function, or by a name in a
 string. An arrow that follows from others (train -> dataset -> core, so train -> core) is left out.
@@ -17,7 +17,7 @@ import sys
 from html import escape
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ROOT / "docs" / "architecture.svg"
 
 # Column and row of each room; a room may import what stands in a row below. One that is missing here stands at the top.
@@ -144,7 +144,7 @@ def drawing() -> str:
     start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" font-family="sans-serif" '
     lines = [
         start + 'font-size="13">',
-        "<!-- Made by docs/make_architecture_picture.py from the imports of the source. -->",
+        "<!-- Made by docs/tools/make_architecture_picture.py from the imports of the source. -->",
         f'<rect width="{WIDTH}" height="{height:.0f}" fill="white"/>',
     ]
     for name, colour in (("right", RIGHT), ("wrong", WRONG)):

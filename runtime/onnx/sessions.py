@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from mobilenmt.runtime.background import Watch
 from mobilenmt.runtime.errors import EngineError
-from mobilenmt.runtime.ort import SessionConfig, first_line, load_onnxruntime, open_session, release_memory, shrinking
+from mobilenmt.runtime.onnx.ort import (
+    SessionConfig,
+    first_line,
+    load_onnxruntime,
+    open_session,
+    release_memory,
+    shrinking,
+)
 from mobilenmt.runtime.pack import Pack
 
 if TYPE_CHECKING:

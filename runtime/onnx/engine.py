@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from mobilenmt.runtime.background import Watch, for_each
 from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions, check_request
 from mobilenmt.runtime.onnx.batching import MOST_SENTENCES, groups, usual_limit
-from mobilenmt.runtime.ort import SessionConfig
+from mobilenmt.runtime.onnx.ort import SessionConfig
+from mobilenmt.runtime.onnx.sessions import Sessions, run_session
 from mobilenmt.runtime.pack import Pack
-from mobilenmt.runtime.sessions import Sessions, run_session
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,7 +21,7 @@ _HEAD = """# Recipes: every setting
 A recipe is a TOML file with the keys below at its top and a table for each section; [compress.md](compress.md) explains
 how they work together. Unknown keys and wrong types are errors. Relative paths start from the recipe's folder. On the
 command line `--set section.key=value` replaces a setting. This page is made from the source:
-`.venv-test/bin/python docs/make_recipe_page.py > docs/recipe.md`, in the environment that `script/test` makes.
+`.venv-test/bin/python docs/tools/make_recipe_page.py > docs/recipe.md`, in the environment that `script/test` makes.
 """
 
 
