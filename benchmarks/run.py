@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 from benchmarks.harness.bench import Bench
@@ -41,7 +40,7 @@ def run(settings: Settings, only: Sequence[str] = (), resume: bool = False) -> R
     bench.paths(settings.engines)  # before the first measurement, since converters keep the machine busy
     results = Results.start(settings, resume)
     failed = []
-    for name in only or [name for name in PARTS if _wanted(name, settings)]:
+    for name in only or [name for name in PARTS if name != "quality" or settings.dev]:
         if name in results.content["parts"]:
             print(f"{name}: done before", file=sys.stderr)
             continue
@@ -54,11 +53,6 @@ def run(settings: Settings, only: Sequence[str] = (), resume: bool = False) -> R
     again = f"(the other parts are in {results.path}; --resume tries these again)"
     expect(not failed, f"{'; '.join(failed)} {again}")
     return results
-
-
-def _wanted(name: str, settings: Settings) -> bool:
-    """Whether a whole run has a part: not where what it needs is not there."""
-    return (name != "quality" or bool(settings.dev)) and (name != "instructions" or which("valgrind") is not None)
 
 
 def report(path: Path, content: dict[str, Any]) -> None:
