@@ -13,7 +13,7 @@ from benchmarks.harness.errors import BenchmarkError, expect
 from benchmarks.harness.results import Results, write
 from benchmarks.harness.settings import Settings
 from benchmarks.parts.breakdown import breakdown
-from benchmarks.parts.core import instructions, kernels, roofline
+from benchmarks.parts.core import floor, instructions, kernels
 from benchmarks.parts.footprint import cold, size
 from benchmarks.parts.memory import memory
 from benchmarks.parts.speed import endtoend, latency, throughput
@@ -24,7 +24,7 @@ from benchmarks.report.tables import markdown
 
 Part = Callable[[Bench], dict[str, Any]]
 _ALL: tuple[Part, ...] = (size, memory, cold, latency, throughput, endtoend, breakdown, agreement)
-PARTS = {part.__name__: part for part in (*_ALL, kernels, roofline, instructions, batch, words, quality)}
+PARTS = {part.__name__: part for part in (*_ALL, kernels, floor, instructions, batch, words, quality)}
 """In the order in which they are run."""
 
 

@@ -40,7 +40,7 @@ def kernels(bench: Bench) -> dict[str, Any]:
     return {"rows": rows, "length": _LENGTH}
 
 
-def roofline(bench: Bench) -> dict[str, Any]:
+def floor(bench: Bench) -> dict[str, Any]:
     """A greedy step against the time that one core takes to read as many bytes as the step's weights are."""
     pack = Pack.open(bench.path("ours-native"))
     m, engine = pack.manifest.model, NativeEngine(pack)
