@@ -96,7 +96,7 @@ def test_trained_checkpoint_exports_and_says_the_same_in_ctranslate2(
     translator = ctranslate2.Translator(str(tmp_path / "ct2"), compute_type="float32")
     model = MarianMTModel.from_pretrained(checkpoint).eval()
     same = 0
-    for source, _ in toy_pairs(40, seed=7):
+    for source, _ in toy_pairs(10, seed=7):
         ids = vocabulary.encode(source)
         with torch.no_grad():
             wanted = model.generate(torch.tensor([[*ids, 0]]), num_beams=1, do_sample=False, max_length=40)
@@ -104,7 +104,7 @@ def test_trained_checkpoint_exports_and_says_the_same_in_ctranslate2(
         pieces = translator.translate_batch([vocabulary.pieces([*ids, 0])], beam_size=1, max_decoding_length=40)
         assert "".join(pieces[0].hypotheses[0]).replace("▁", " ").strip() == words
         same += vocabulary.decode(engine.generate([ids], max_lengths=[40])[0][0].ids) == words
-    assert same >= 36  # INT8 may decide a close case otherwise
+    assert same >= 9  # INT8 may decide a close case otherwise
 
 
 def test_it_learns_in_bf16(vocabulary: Vocabulary, tmp_path: Path) -> None:
