@@ -18,6 +18,7 @@ from pathlib import Path
 from mobilenmt import Translator
 from mobilenmt.runtime.guard import is_degenerate
 from mobilenmt.runtime.hypothesis import GREEDY
+from mobilenmt.runtime.reading import check_call
 from mobilenmt.runtime.text.case import Case
 from mobilenmt.runtime.tokenizer import clean
 
@@ -171,7 +172,7 @@ def case(translator: Translator, pairs: Sequence[tuple[str, str]], count: int) -
         found = translator._search([translator._tokenizer.encode(text) for text in texts], None, GREEDY)
         return [translator._tokenizer.decode(best.ids) for best, *_ in found]
 
-    passage = translator._passage("", GREEDY, None, {})
+    passage = translator._passage("", check_call(translator.pack.manifest, [], {}, beam_size=1))
 
     def whole(texts: Sequence[str]) -> tuple[list[str], int]:
         kinds = [passage.prepare(text).case for text in texts]

@@ -98,6 +98,20 @@ def assemble(
     return replace(ranked[0], alternatives=tuple(ranked[1:]))
 
 
+def combine(text: str, units: Sequence[Translation], renderings: Sequence[Rendering], penalty: float) -> Translation:
+    """The translation of a document: its sentences are not listed, since they stand between markup.
+
+    Args:
+        text: the document, put together again.
+        units: what its units became.
+        renderings: of all sentences in them.
+        penalty: exponent of the length in scores.
+    """
+    flags = dict.fromkeys(flag for unit in units for flag in unit.flags)
+    tokens = tuple(token for unit in units for token in unit.tokens)
+    return Translation(text, combined_score(renderings, penalty), tokens, (), tuple(flags))
+
+
 def _join(plan: Sequence[Piece], renderings: Sequence[Rendering], penalty: float, tokenizer: Text) -> Translation:
     parts: list[str] = []
     sentences = []

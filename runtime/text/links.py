@@ -58,12 +58,12 @@ class Linker:
         here, there = self._of_source(source, source_ids), self._of_output(decoded := self._decode(ids), ids)
         if here is None:
             return []
-        pairs = {
-            (*here[place], *target)
-            for place, target in zip(alignment, there, strict=True)
-            if target is not None and place < len(here) and here[place] is not None
-        }
-        return shown(sorted(pairs), decoded, output, ())[0]  # type: ignore[arg-type]
+        pairs = set()
+        for place, target in zip(alignment, there, strict=True):
+            word = here[place] if place < len(here) else None
+            if word is not None and target is not None:
+                pairs.add((*word, *target))
+        return shown(sorted(pairs), decoded, output, ())[0]
 
     def _of_source(self, text: str, ids: Sequence[int]) -> Spans | None:
         found = by_pieces(text, self._pieces(ids)) or by_words(text, len(ids), lambda word: len(self._encode(word)))
@@ -73,7 +73,7 @@ class Linker:
         lead = len(ids) - len(plain)
         if lead > 0 and list(ids[lead:]) == list(plain):  # the code of a language stands before it
             found = self._of_source(text, plain)
-            return None if found is None else [None] * lead + found
+            return None if found is None else [*[None] * lead, *found]
         return by_prefixes(text, ids, self._decode) if self._decode(ids) == text else None
 
     def _of_output(self, text: str, ids: Sequence[int]) -> Spans:
