@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 from mobilenmt.runtime.alternatives import search_distinct
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, confidence, most_beams
@@ -23,6 +24,9 @@ from mobilenmt.runtime.text.kept import Kept, Rules
 from mobilenmt.runtime.text.letters import Alphabet, long_words, unknown, without_inventions
 from mobilenmt.runtime.text.placing import Link
 from mobilenmt.runtime.text.target import Targets
+
+if TYPE_CHECKING:
+    from mobilenmt.runtime.text.links import Linker
 
 Find = Callable[[Sequence[Sequence[int]], SearchOptions], list[list[Hypothesis]]]
 """Ids and how to search, to hypotheses of each."""
@@ -74,6 +78,13 @@ class Reader:
         alphabet = Alphabet(tokenizer.knows)
         return cls(manifest, tokenizer, targets, alphabet, Folder(alphabet), retry)
 
+    @cached_property
+    def linker(self) -> Linker:
+        """Makes links of words; most calls need none."""
+        from mobilenmt.runtime.text.links import Linker
+
+        return Linker(self.tokenizer.encode, self.tokenizer.decode, self.tokenizer.pieces)
+
 
 class Passage:
     """The sentences of one call.
@@ -103,7 +114,10 @@ class Passage:
         self._reader = reader
         self._find = find
         self._calibration = reader.manifest.confidence if details else None
-        self._options = replace(options, token_scores=True) if self._calibration is not None else options
+        if details:
+            linked = reader.manifest.alignment is not None
+            options = replace(options, token_scores=self._calibration is not None, alignment=linked)
+        self._options = options
         self._details = details
         self._again = False
         self._encode = reader.targets.encoder(code, reader.tokenizer.encode)
@@ -167,9 +181,8 @@ class Passage:
     def _translate(self, texts: list[str], beams: int) -> list[list[Output]]:
         """Translations of texts; with more than one beam as many of each, whatever was asked for."""
         options = self._options
-        linked = (self._details or self._again) and self._reader.manifest.alignment is not None
-        if linked:  # without being asked from the second attempt on: links say where a lost span belongs
-            options = replace(options, alignment=True)
+        if self._again and not options.alignment and self._reader.manifest.alignment is not None:
+            options = replace(options, alignment=True)  # unasked: links say where a lost span belongs
         self._again = True
         if beams > 1:
             beams = min(beams, most_beams(self._reader.manifest.model))
@@ -193,25 +206,24 @@ class Passage:
 
             found = self._reader.retry.run(list(zip(texts, sources, strict=True)), found, options.n_best, again)
         return [
-            [self._output(text, ids, item, linked) for item in outputs]
+            [self._output(text, ids, item) for item in outputs]
             for text, ids, outputs in zip(texts, sources, found, strict=True)
         ]
 
-    def _output(self, source: str, ids: Sequence[int], output: Hypothesis, linked: bool) -> Output:
-        text = self._text(source, output)
-        if not linked or "kept" in output.flags:
-            return Output(text, (), output)
-        from mobilenmt.runtime.text.links import Linker  # not before: most calls need none
-
-        tokenizer = self._reader.tokenizer
-        linker = Linker(tokenizer.encode, tokenizer.decode, tokenizer.pieces)
-        return Output(text, linker.links(source, ids, text, output.ids, output.alignment), output)
-
-    def _text(self, source: str, output: Hypothesis) -> str:
+    def _output(self, source: str, ids: Sequence[int], output: Hypothesis) -> Output:
         """What is shown of an output: never a broken or invisible character that its source lacks."""
         if "kept" in output.flags:
-            return source
-        return without_inventions(self._reader.tokenizer.decode(output.ids), source)
+            return Output(source, (), output)
+        decoded = self._reader.tokenizer.decode(output.ids)
+        text = without_inventions(decoded, source)
+        if output.alignment is None:
+            return Output(text, (), output)
+        links = self._reader.linker.links(source, ids, decoded, output.ids, output.alignment)
+        if text != decoded:
+            from mobilenmt.runtime.text.links import shown
+
+            links, _ = shown(links, decoded, text, ())
+        return Output(text, links, output)
 
     # -- after ----------------------------------------------------------------------------------------------------
 

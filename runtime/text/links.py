@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 
 from mobilenmt.runtime.text.kept import Kept
 from mobilenmt.runtime.text.placeholders import Protected
@@ -25,7 +26,7 @@ Spans = list[Span | None]
 
 
 class Linker:
-    """Makes links of alignments, with the tokenizer of a model.
+    """Makes links of alignments, with the tokenizer of a model. Any number of threads may share it.
 
     Args:
         encode: text to ids.
@@ -39,23 +40,29 @@ class Linker:
         decode: Callable[[Sequence[int]], str],
         pieces: Callable[[Sequence[int]], list[str]],
     ) -> None:
-        self._encode, self._decode, self._pieces = encode, decode, pieces
+        self._encode, self._decode, self._read = encode, decode, pieces
+        self._known: dict[int, str] = {}
 
     def links(
-        self, source: str, source_ids: Sequence[int], output: str, ids: Sequence[int], alignment: Sequence[int] | None
+        self,
+        source: str,
+        source_ids: Sequence[int],
+        decoded: str,
+        ids: Sequence[int],
+        alignment: Sequence[int] | None,
     ) -> list[Link]:
         """The words of a text that the words of an output look at; none where tokens and words cannot be matched.
 
         Args:
             source: the text that the model was given.
             source_ids: what it was encoded as, with or without something in front (the code of a language).
-            output: what is shown of the output.
+            decoded: the text of ``ids``.
             ids: the output.
             alignment: for each of ``ids`` the position in ``source_ids``, or their number for none.
         """
         if alignment is None or len(alignment) != len(ids):  # a loop was cut out of the ids
             return []
-        here, there = self._of_source(source, source_ids), self._of_output(decoded := self._decode(ids), ids)
+        here, there = self._of_source(source, source_ids), self._of_output(decoded, ids)
         if here is None:
             return []
         pairs = set()
@@ -63,7 +70,15 @@ class Linker:
             word = here[place] if place < len(here) else None
             if word is not None and target is not None:
                 pairs.add((*word, *target))
-        return shown(sorted(pairs), decoded, output, ())[0]
+        return sorted(pairs)
+
+    def _pieces(self, ids: Sequence[int]) -> list[str]:
+        known = self._known
+        try:
+            return [known[i] for i in ids]
+        except KeyError:
+            known.update(zip(ids, self._read(ids), strict=True))
+            return [known[i] for i in ids]
 
     def _of_source(self, text: str, ids: Sequence[int]) -> Spans | None:
         found = by_pieces(text, self._pieces(ids)) or by_words(text, len(ids), lambda word: len(self._encode(word)))
@@ -86,6 +101,16 @@ def by_pieces(text: str, pieces: Sequence[str]) -> Spans | None:
     lead = len(whole) - len(text)
     if lead not in (0, 1) or whole[:lead].strip() or whole[lead:] != text:
         return None
+    words = text.split()
+    if lead == 1 and " ".join(words) == text and max(text) < _UNSPACED[0] and "▁" not in pieces:
+        numbers = list(accumulate(piece[:1] == "▁" for piece in pieces))
+        if numbers[-1] == len(words):  # each word begins a piece: the usual case, and quick
+            spans: Spans = []
+            at = 0
+            for word in words:
+                spans.append((at, at + len(word)))
+                at += len(word) + 1
+            return [spans[number - 1] for number in numbers]
     ends = []
     at = -lead
     for piece in pieces:
@@ -142,6 +167,8 @@ def unprotected(
         start: where the text begins in the one that the links are to be of.
         length: how much of it stands there; the rest (a mark put behind it) has no links. None for all.
     """
+    if not protected.marks and not start and (length is None or length >= len(protected.text)):
+        return list(links)
     # Stretches of the protected text and where they come from; the space that may part a span and a word is of neither.
     stretches: list[tuple[int, int, int, int]] = []
     done = origin = 0
