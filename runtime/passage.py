@@ -113,10 +113,10 @@ class Passage:
     ) -> None:
         self._reader = reader
         self._find = find
-        self._calibration = reader.manifest.confidence if details else None
-        if details:
-            linked = reader.manifest.alignment is not None
-            options = replace(options, token_scores=self._calibration is not None, alignment=linked)
+        self._calibration = reader.manifest.confidence if options.token_scores else None
+        wanted = details and reader.manifest.alignment is not None
+        if wanted and not options.alignment:  # only of this passage, the links of a document
+            options = replace(options, alignment=True)
         self._options = options
         self._details = details
         self._again = False

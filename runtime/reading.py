@@ -192,7 +192,14 @@ def check_call(
     if progress is not None and not callable(progress):
         raise InputError(f"progress must be something to call, not {progress!r}")
     beams = max(manifest.generation.num_beams, n_best) if beam_size is None else beam_size
-    options = SearchOptions(beams, n_best, min_length, together=together)
+    options = SearchOptions(
+        beams,
+        n_best,
+        min_length,
+        together=together,
+        token_scores=details and manifest.confidence is not None,
+        alignment=details and manifest.alignment is not None,
+    )
     check_search(manifest.model, options, max_length)
     check_reading(reading, caller)
     call = Call(options, max_length, reading, details, progress, time_limit, Watch(time_limit))

@@ -121,7 +121,9 @@ def _join(plan: Sequence[Piece], renderings: Sequence[Rendering], penalty: float
             end = length + len(text)
             source = piece.start, piece.start + len(piece.text)
             flags = (("split",) if piece.cut else ()) + rendering.flags
-            links = tuple((a + piece.start, b + piece.start, c + length, d + length) for a, b, c, d in rendering.links)
+            links, at = rendering.links, piece.start
+            if at or length:
+                links = tuple([(a + at, b + at, c + length, d + length) for a, b, c, d in links])
             score = combined_score([rendering], penalty)
             sentences.append(Sentence(source, (length, end), score, flags, rendering.confidence, links))
         parts.append(text)

@@ -102,9 +102,9 @@ def by_pieces(text: str, pieces: Sequence[str]) -> Spans | None:
     if lead not in (0, 1) or whole[:lead].strip() or whole[lead:] != text:
         return None
     words = text.split()
-    if lead == 1 and " ".join(words) == text and max(text) < _UNSPACED[0] and "▁" not in pieces:
-        numbers = list(accumulate(piece[:1] == "▁" for piece in pieces))
-        if numbers[-1] == len(words):  # each word begins a piece: the usual case, and quick
+    if lead == 1 and " ".join(words) == text and (text.isascii() or max(text) < _UNSPACED[0]):
+        numbers = list(accumulate([piece[:1] == "▁" for piece in pieces]))
+        if numbers[-1] == len(words) and "▁" not in pieces:  # each word begins a piece: the usual case, and quick
             spans: Spans = []
             at = 0
             for word in words:
