@@ -21,7 +21,7 @@ def keeping(rules: Rules | None, words: Sequence[str]) -> Rules:
         words: what is kept in a unit, in every form in which a host may look for it.
     """
     base = default_rules() if rules is None else rules
-    wanted = sorted({word for word in words if word.strip()}, key=len, reverse=True)
+    wanted = [word for word in dict.fromkeys(words) if word.strip()]
 
     def find(text: str) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []
@@ -29,8 +29,9 @@ def keeping(rules: Rules | None, words: Sequence[str]) -> Rules:
             at = text.find(word)
             while at >= 0:
                 end = at + len(word)
-                if _alone(text, at, end) and all(end <= first or last <= at for first, last in found):
-                    found.append((at, end))
+                if _alone(text, at, end):
+                    found.append((at, end))  # of those that overlap the rules take one
+                    at = end - 1
                 at = text.find(word, at + 1)
         return found
 
