@@ -196,8 +196,13 @@ def _take(job: _Job, protected: Protected, spans: Sequence[Kept], outputs: Seque
         elif restored.ok:
             job.outputs = [_traced(job, output, protected, spans)]
             job.finish(restored.text)
-        elif not job.done and (job.best is None or restored.faults < job.best[0].faults):
+        elif not job.done and (job.best is None or _rank(restored, output) < _rank(job.best[0], job.best[2])):
             job.best = restored, protected, output, spans
+
+
+def _rank(restored: Restored, output: Output) -> tuple[int, bool]:
+    """The less the better: of outputs with as many faults one with links, which can be mended."""
+    return restored.faults, not output.links
 
 
 def merged(text: str, kept: Sequence[Kept], apart: frozenset[str] = frozenset()) -> list[Kept]:

@@ -12,6 +12,7 @@ import pytest
 from mobilenmt import DeadlineError, Glossary, InputError, Rules, Translation, Translator
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.native import LIBRARY
+from mobilenmt.runtime.passage import Passage
 from mobilenmt.runtime.text.kept import default_rules
 from mobilenmt.runtime.text.markup.keeping import keeping
 from places import ROOT
@@ -112,6 +113,33 @@ def test_alternatives_have_details_too(shipped: Translator) -> None:
     assert len(found.alternatives) == 2
     for item in found.alternatives:
         assert item.sentences[0].confidence is not None and ("dog", "Hund") in words(item, text)
+
+
+def test_a_lost_span_is_put_back_by_links_which_are_asked_for_from_the_second_attempt_on(shipped: Translator) -> None:
+    tokenizer = shipped._tokenizer
+    before, taste, behind = (tokenizer.encode(words) for words in ("Drücken Sie die", "Taste", "jetzt."))
+    lost = (*before, *taste, *behind)
+    asked: list[bool] = []
+
+    def find(sources: Sequence[Sequence[int]], how: SearchOptions) -> list[list[Hypothesis]]:
+        asked.append(how.alignment)
+        found = []
+        for source in sources:
+            key = next((place for place, piece in enumerate(tokenizer.pieces(source)) if "key" in piece), len(source))
+            none = len(source)
+            places = (*[none] * len(before), *[key] * len(taste), *[none] * len(behind))
+            alignment = places if how.alignment else None
+            found.append([Hypothesis(lost, -0.1, len(lost) + 1, (), None, alignment)] * how.n_best)
+        return found
+
+    passage = Passage(shipped._reader, find, SearchOptions())
+    text = "Press the key {name} now."
+    rendering = passage.run([text])[0][0]
+    assert asked[0] is False and asked[1:] and all(asked[1:])
+    assert rendering.flags == ("placed",) and rendering.text == "Drücken Sie die Taste {name} jetzt."
+    assert rendering.links == () and rendering.confidence is None  # nobody asked for them
+    passage.run(["Press the key now."])
+    assert asked[-1] is False  # another run begins anew
 
 
 # -- documents --------------------------------------------------------------------------------------------------------
