@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from mobilenmt.runtime.alternatives import search_distinct
-from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, most_beams
+from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, confidence, most_beams
 from mobilenmt.runtime.manifest import PackManifest
 from mobilenmt.runtime.opening import Text
 from mobilenmt.runtime.retry import Retry
@@ -21,6 +21,7 @@ from mobilenmt.runtime.text.glossary import Glossary
 from mobilenmt.runtime.text.keeper import Keeper, Output, Result
 from mobilenmt.runtime.text.kept import Kept, Rules
 from mobilenmt.runtime.text.letters import Alphabet, long_words, unknown, without_inventions
+from mobilenmt.runtime.text.placing import Link
 from mobilenmt.runtime.text.target import Targets
 
 Find = Callable[[Sequence[Sequence[int]], SearchOptions], list[list[Hypothesis]]]
@@ -34,6 +35,10 @@ class Rendering(NamedTuple):
     outputs: tuple[Hypothesis, ...]
     """What the model gave for it: one, or one for each part of it; none for what was copied."""
     flags: tuple[str, ...]
+    confidence: float | None = None
+    """That it is good, or the least good of its parts; None if it was not asked for, or nothing is known."""
+    links: tuple[Link, ...] = ()
+    """Words of the sentence and of the text that translate one another, where asked for and known."""
 
     @property
     def shown(self) -> tuple[Hypothesis, ...]:
@@ -48,6 +53,8 @@ class Prepared(NamedTuple):
     text: str
     case: Case
     kept: Sequence[Kept]
+    origin: Sequence[int] | None
+    """As in :class:`Folded`."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ class Passage:
         guarded: whether outputs are checked for loops and length, and bad ones tried again.
         rules: what is kept; None for all rules.
         glossary: what terms become.
+        details: whether renderings get a confidence and links.
     """
 
     def __init__(
@@ -90,10 +98,14 @@ class Passage:
         guarded: bool = True,
         rules: Rules | None = None,
         glossary: Glossary | None = None,
+        details: bool = False,
     ) -> None:
         self._reader = reader
         self._find = find
-        self._options = options
+        self._calibration = reader.manifest.confidence if details else None
+        self._options = replace(options, token_scores=True) if self._calibration is not None else options
+        self._details = details
+        self._again = False
         self._encode = reader.targets.encoder(code, reader.tokenizer.encode)
         self._guarded = guarded
         self._keeper = Keeper(self._translate, rules, reader.manifest.placeholders, glossary, self._strange)
@@ -115,6 +127,7 @@ class Passage:
     def run(self, sentences: Sequence[str]) -> list[list[Rendering]]:
         """Translate; each gets up to ``n_best`` renderings with texts of their own, best first."""
         prepared = [self.prepare(sentence) for sentence in sentences]
+        self._again = False
         results = self._keeper.run([item.text for item in prepared], [item.kept for item in prepared])
         return [self._undone(*pair) for pair in zip(prepared, results, strict=True)]
 
@@ -124,14 +137,15 @@ class Passage:
         found = self._prepared.get(sentence)
         if found is None:
             folded = self._reader.folder.fold(sentence)
-            text, kept = folded.text, self._keeper.find(folded.text)
+            kept = self._keeper.find(folded.text)
             if kept and folded.origin is not None:
-                text, kept = _unfolded(sentence, folded, kept)
+                folded, kept = _unfolded(sentence, folded, kept)
+            text = folded.text
             code = self._reader.targets.length(text)
             kept = [span for span in kept if span.start >= code]
             spans = [(0, code), *((start, end) for start, end, *_ in kept)]
             text, case = lower(text, self._languages[0], keep=spans, cost=self._cost)
-            found = self._prepared[sentence] = Prepared(sentence, text, case, kept)
+            found = self._prepared[sentence] = Prepared(sentence, text, case, kept, folded.origin)
         return found
 
     def _cost(self, word: str) -> int:
@@ -153,6 +167,10 @@ class Passage:
     def _translate(self, texts: list[str], beams: int) -> list[list[Output]]:
         """Translations of texts; with more than one beam as many of each, whatever was asked for."""
         options = self._options
+        linked = (self._details or self._again) and self._reader.manifest.alignment is not None
+        if linked:  # without being asked from the second attempt on: links say where a lost span belongs
+            options = replace(options, alignment=True)
+        self._again = True
         if beams > 1:
             beams = min(beams, most_beams(self._reader.manifest.model))
             options = replace(options, beam_size=max(beams, options.beam_size), n_best=beams)
@@ -175,9 +193,19 @@ class Passage:
 
             found = self._reader.retry.run(list(zip(texts, sources, strict=True)), found, options.n_best, again)
         return [
-            [Output(self._text(text, item), (), item) for item in outputs]
-            for text, outputs in zip(texts, found, strict=True)
+            [self._output(text, ids, item, linked) for item in outputs]
+            for text, ids, outputs in zip(texts, sources, found, strict=True)
         ]
+
+    def _output(self, source: str, ids: Sequence[int], output: Hypothesis, linked: bool) -> Output:
+        text = self._text(source, output)
+        if not linked or "kept" in output.flags:
+            return Output(text, (), output)
+        from mobilenmt.runtime.text.links import Linker  # not before: most calls need none
+
+        tokenizer = self._reader.tokenizer
+        linker = Linker(tokenizer.encode, tokenizer.decode, tokenizer.pieces)
+        return Output(text, linker.links(source, ids, text, output.ids, output.alignment), output)
 
     def _text(self, source: str, output: Hypothesis) -> str:
         """What is shown of an output: never a broken or invisible character that its source lacks."""
@@ -201,22 +229,43 @@ class Passage:
         if not outputs:
             text = source.source  # as it was written, not as it was folded
             flags.append("kept")
-        return Rendering(text, outputs, tuple(dict.fromkeys([*flags, *result.flags])))
+        rendering = Rendering(text, outputs, tuple(dict.fromkeys([*flags, *result.flags])))
+        return self._detailed(rendering, source, result.outputs) if self._details else rendering
+
+    def _detailed(self, rendering: Rendering, source: Prepared, outputs: Sequence[Output]) -> Rendering:
+        """The rendering with its confidence and links."""
+        from mobilenmt.runtime.text.links import shown
+
+        links: list[Link] = []
+        at = 0
+        for output in outputs:
+            found, at = shown(output.links, output.text, rendering.text, output.marks, at)
+            links += found
+        if source.origin is not None:
+            origin = source.origin
+            links = [(origin[a], origin[b], c, d) for a, b, c, d in links]
+        calibration = self._calibration
+        if calibration is None or not rendering.shown:
+            return rendering._replace(links=tuple(sorted(set(links))))
+        least = min(confidence(output, calibration) for output in rendering.shown)
+        return rendering._replace(confidence=least, links=tuple(sorted(set(links))))
 
 
-def _unfolded(source: str, folded: Folded, kept: Sequence[Kept]) -> tuple[str, list[Kept]]:
+def _unfolded(source: str, folded: Folded, kept: Sequence[Kept]) -> tuple[Folded, list[Kept]]:
     """The folded text with what is kept in it as it was written, and where that stands."""
     parts: list[str] = []
+    origin: list[int] = []
     spans = []
     done = length = 0
     for start, end, rule, target in kept:
         first, last = folded.source_span(start, end)
         parts += folded.text[done:start], source[first:last]
+        origin += [*(folded.origin or ())[done:start], *range(first, last)]
         length += start - done
         spans.append(Kept(length, length + last - first, rule, target))
         length += last - first
         done = end
-    return "".join(parts) + folded.text[done:], spans
+    return Folded("".join(parts) + folded.text[done:], [*origin, *(folded.origin or ())[done:]]), spans
 
 
 def _places(text: str, kept: Sequence[str]) -> list[tuple[int, int]]:

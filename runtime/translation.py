@@ -9,6 +9,7 @@ from typing import Any
 from mobilenmt.runtime.opening import Text
 from mobilenmt.runtime.passage import Rendering
 from mobilenmt.runtime.text.letters import long_words
+from mobilenmt.runtime.text.placing import Link
 from mobilenmt.runtime.text.segment import Piece, between
 
 
@@ -24,6 +25,23 @@ class Sentence:
     """As :attr:`Translation.score`."""
     flags: tuple[str, ...] = ()
     """As :attr:`Translation.flags`."""
+    confidence: float | None = None
+    """Probability that the translation is good (a chrF of 30 or more, as the pack was calibrated); of several parts the
+    least. None without ``details``, for a pack without calibration, and where the source was given back."""
+    links: tuple[Link, ...] = ()
+    """Words that translate one another, with ``details``: (source start, source end, target start, target end), in
+    characters of the whole source and the whole translation. Words of which nothing is known have none."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sentence as JSON types."""
+        return {
+            "source": list(self.source),
+            "target": list(self.target),
+            "score": self.score,
+            "flags": list(self.flags),
+            "confidence": self.confidence,
+            "links": [list(link) for link in self.links],
+        }
 
 
 @dataclass(frozen=True)
@@ -54,15 +72,7 @@ class Translation:
             "tokens": list(self.tokens),
             "alternatives": [item.to_dict() for item in self.alternatives],
             "flags": list(self.flags),
-            "sentences": [
-                {
-                    "source": list(item.source),
-                    "target": list(item.target),
-                    "score": item.score,
-                    "flags": list(item.flags),
-                }
-                for item in self.sentences
-            ],
+            "sentences": [item.to_dict() for item in self.sentences],
         }
 
 
@@ -97,14 +107,18 @@ def _join(plan: Sequence[Piece], renderings: Sequence[Rendering], penalty: float
             end = length + len(text)
             source = piece.start, piece.start + len(piece.text)
             flags = (("split",) if piece.cut else ()) + rendering.flags
-            sentences.append(Sentence(source, (length, end), _score([rendering], penalty), flags))
+            links = tuple((a + piece.start, b + piece.start, c + length, d + length) for a, b, c, d in rendering.links)
+            score = combined_score([rendering], penalty)
+            sentences.append(Sentence(source, (length, end), score, flags, rendering.confidence, links))
         parts.append(text)
         length += len(text)
     tokens = [piece for item in renderings for output in item.shown for piece in tokenizer.pieces(output.ids)]
     marks = dict.fromkeys(flag for sentence in sentences for flag in sentence.flags)
     if any(piece.ids is None and long_words(piece.text) for piece in plan):
         marks["kept"] = None
-    return Translation("".join(parts), _score(renderings, penalty), tuple(tokens), (), tuple(marks), tuple(sentences))
+    return Translation(
+        "".join(parts), combined_score(renderings, penalty), tuple(tokens), (), tuple(marks), tuple(sentences)
+    )
 
 
 def _texts(plan: Sequence[Piece], renderings: Sequence[Rendering]) -> Iterator[tuple[Piece, str, Rendering | None]]:
@@ -121,7 +135,7 @@ def _texts(plan: Sequence[Piece], renderings: Sequence[Rendering]) -> Iterator[t
         before, last = piece, text
 
 
-def _score(renderings: Sequence[Rendering], penalty: float) -> float:
+def combined_score(renderings: Sequence[Rendering], penalty: float) -> float:
     """The score of several outputs as if they were one: the sum of their sums over the power of all their tokens."""
     outputs = [output for item in renderings for output in item.outputs]
     if len(outputs) == 1:

@@ -127,6 +127,7 @@ class Translator:
         min_length: int = 0,
         n_best: int = 1,
         together: bool = False,
+        details: bool = False,
         **reading: Unpack[TextOptions],
     ) -> list[Translation]:
         """Translate several texts; each comes out as it would alone, unless ``together`` is set.
@@ -153,7 +154,7 @@ class Translator:
         for text in texts:
             own, text = self._begin(text, reading)
             if own not in passages:
-                passages[own] = self._passage(own, options, max_length, reading), []
+                passages[own] = self._passage(own, options, max_length, reading, details), []
             passage, sentences = passages[own]
             plans.append(self._segments(text, passage, reading.get("split")))
             owners.append(own)
@@ -219,7 +220,9 @@ class Translator:
             text = joined(text)
         return own or code, text
 
-    def _passage(self, code: str, options: SearchOptions, max_length: int | None, reading: TextOptions) -> Passage:
+    def _passage(
+        self, code: str, options: SearchOptions, max_length: int | None, reading: TextOptions, details: bool = False
+    ) -> Passage:
         keep, glossary = reading.get("keep"), reading.get("glossary")
         for name, value, kind in (("keep", keep, Rules), ("glossary", glossary, Glossary)):
             if value is not None and not isinstance(value, kind):
@@ -232,6 +235,7 @@ class Translator:
             guarded=max_length is None,
             rules=keep,
             glossary=glossary,
+            details=details,
         )
 
     def _segments(self, text: str, passage: Passage, split: bool | None) -> list[Piece]:

@@ -27,9 +27,12 @@ class Output(NamedTuple):
 
     text: str
     links: Sequence[Link] = ()
-    """(source start, source end, target start, target end) of words that translate one another, where known."""
+    """(source start, source end, target start, target end) of words that translate one another, where known. In
+    :class:`Result` the source is the sentence, the target still :attr:`text`."""
     origin: object = None
     """Whatever the host wants to find again in :class:`Result`."""
+    marks: tuple[tuple[str, str], ...] = ()
+    """Placeholders in :attr:`text` and what stands for them in the result, where there are links."""
 
 
 Translate = Callable[[list[str], int], list[list[Output]]]
@@ -53,6 +56,8 @@ class _Job:
     """A stretch of a sentence on its way."""
 
     chunk: Chunk
+    start: int = 0
+    """Where it begins in the sentence."""
     text: str = ""
     flags: tuple[str, ...] = ()
     outputs: list[Output] = field(default_factory=list)
@@ -121,7 +126,7 @@ class Keeper:
         """
         spans = [self.find(text) for text in sentences] if kept is None else kept
         plans = [cut(text, found, self._rules) for text, found in zip(sentences, spans, strict=True)]
-        jobs = [[_Job(piece) if isinstance(piece, Chunk) else piece for piece in plan] for plan in plans]
+        jobs = [_jobs(text, plan) for text, plan in zip(sentences, plans, strict=True)]
         self._work([job for plan in jobs for job in plan if isinstance(job, _Job)])
         return [_assemble(plan) for plan in jobs]
 
@@ -158,14 +163,38 @@ class Keeper:
             job.finish("".join(piece.text if isinstance(piece, _Job) else piece for piece in plan), "parts")
 
 
+def _jobs(text: str, plan: Sequence[Chunk | str]) -> list[_Job | str]:
+    jobs: list[_Job | str] = []
+    at = 0
+    for piece in plan:
+        if isinstance(piece, Chunk):
+            at = max(at, text.find(piece.core, at))
+            jobs.append(_Job(piece, at))
+            at += len(piece.core)
+        else:
+            jobs.append(piece)
+    return jobs
+
+
+def _traced(job: _Job, output: Output, protected: Protected, spans: Sequence[Kept]) -> Output:
+    """The output with links to the sentence, if it has any."""
+    if not output.links:
+        return output
+    from mobilenmt.runtime.text.links import unprotected  # not before: most sentences need none
+
+    marks = tuple((mark.placeholder, mark.text) for mark in protected.marks)
+    links = unprotected(output.links, protected, spans, job.start, len(job.chunk.core))
+    return output._replace(links=links, marks=marks)
+
+
 def _take(job: _Job, protected: Protected, spans: Sequence[Kept], outputs: Sequence[Output]) -> None:
     """Take the first output in which every span is in place; remember the others, or the best where there is none."""
     for output in outputs:
         restored = restore(output.text, protected) if protected.marks else Restored(output.text)
         if restored.ok and job.done:
-            job.others.append((job.chunk.fit(restored.text), output))
+            job.others.append((job.chunk.fit(restored.text), _traced(job, output, protected, spans)))
         elif restored.ok:
-            job.outputs = [output]
+            job.outputs = [_traced(job, output, protected, spans)]
             job.finish(restored.text)
         elif not job.done and (job.best is None or restored.faults < job.best[0].faults):
             job.best = restored, protected, output, spans
@@ -192,10 +221,10 @@ def _placed(job: _Job) -> bool:
     """Put what is missing where the links of the best output say."""
     if job.best is None or not job.best[2].links:
         return False
-    _, protected, output, _ = job.best
+    _, protected, output, spans = job.best
     restored = restore(place(output.text, protected, output.links), protected)
     if restored.ok:
-        job.outputs = [output]
+        job.outputs = [_traced(job, output, protected, spans)]
         job.finish(restored.text, "placed")
     return restored.ok
 
@@ -220,7 +249,7 @@ def _around_lost(job: _Job) -> list[_Job | str]:
         start, end = words(text, done, span.start, inside)
         if start < end:
             moved = tuple(item.moved(start) for item in inside)
-            plan += [text[done:start], _Job(Chunk(text[start:end], moved)), text[end : span.start]]
+            plan += [text[done:start], _Job(Chunk(text[start:end], moved), job.start + start), text[end : span.start]]
         else:
             plan.append(text[done : span.start])
         plan.append(span.written(text))
