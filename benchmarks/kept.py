@@ -18,8 +18,9 @@ from random import Random
 
 from mobilenmt.runtime.text.edges import Chunk, cut
 from mobilenmt.runtime.text.forms import DEFAULT_FORMS, TRAINED_FORM, Form, Placeholders
-from mobilenmt.runtime.text.keeper import Keeper, Output, merged
+from mobilenmt.runtime.text.keeper import Keeper, merged
 from mobilenmt.runtime.text.kept import default_rules, find
+from mobilenmt.runtime.text.outputs import Output
 from mobilenmt.runtime.text.placeholders import protect, restore
 from mobilenmt.runtime.translator import Translator
 

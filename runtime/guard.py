@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import eq
 
 from mobilenmt.runtime.errors import InputError
 
@@ -55,15 +56,17 @@ def find_loop(ids: Sequence[int], allowed: float = 0) -> Loop | None:
     gets out of a loop and goes on (a full stop, a closing quote, </s>), so a loop with something behind it is found
     too. The unit is the shortest one: "a a a a a a" has period 1, not 2.
 
-    Takes O(n^2) steps for n ids, and O(n) if fewer than four of them occur twice, as in most translations
-    (a loop of any kind holds four that did before).
+    Takes O(n^2) steps for n ids, and O(n) if no four of them in a row occur twice, as in most translations.
     """
-    if len(ids) - len(set(ids)) < 4:
+    if not _may_loop(ids):
         return None
     best: Loop | None = None
     for period in range(1, len(ids) // min(_LEAST_COUNT) + 1):
+        least = _least_count(period)
+        if sum(map(eq, ids, ids[period:])) < (least - 1) * period:
+            continue  # the quick way to say so
         loop = _longest_run(ids, period)
-        often = loop.count > allowed and loop.count >= _least_count(period)
+        often = loop.count > allowed and loop.count >= least
         if often and (best is None or loop.stop - loop.start > best.stop - best.start):
             best = loop
     return best
@@ -87,7 +90,7 @@ def is_degenerate(source_ids: Sequence[int], output_ids: Sequence[int]) -> bool:
         source_ids: the ids of the source, with or without </s>.
         output_ids: the ids of the output, with or without </s>, without the start token.
     """
-    return find_loop(output_ids, _allowed(source_ids)) is not None
+    return find_loop(output_ids) is not None and find_loop(output_ids, _allowed(source_ids)) is not None
 
 
 def is_short(source_ids: Sequence[int], output_ids: Sequence[int]) -> bool:
@@ -135,6 +138,13 @@ def cut_loops(source_ids: Sequence[int], output_ids: Sequence[int]) -> list[int]
     while (loop := find_loop(ids, allowed)) is not None:
         ids = cut_loop(ids, loop, keep)
     return ids
+
+
+def _may_loop(ids: Sequence[int]) -> bool:
+    """Whether four ids in a row occur twice, as they do in a loop of any kind."""
+    if len(ids) - len(set(ids)) < 4:
+        return False
+    return len(set(zip(ids, ids[1:], ids[2:], ids[3:], strict=False))) < len(ids) - 3
 
 
 def _allowed(source_ids: Sequence[int]) -> float:

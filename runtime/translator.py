@@ -6,22 +6,24 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
 from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions, check_search
 from mobilenmt.runtime.onnx.ort import SessionConfig, release_memory
-from mobilenmt.runtime.opening import open_engine
+from mobilenmt.runtime.opening import Text, open_engine
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.passage import Passage, Reader
 from mobilenmt.runtime.retry import Retry
-from mobilenmt.runtime.text.glossary import Glossary
 from mobilenmt.runtime.text.kept import Rules
 from mobilenmt.runtime.text.letters import without_inventions
 from mobilenmt.runtime.text.segment import Piece, between, segments
 from mobilenmt.runtime.text.target import Targets
 from mobilenmt.runtime.translation import Translation, assemble
+
+if TYPE_CHECKING:
+    from mobilenmt.runtime.text.glossary import Glossary
 
 _RELEASE_EVERY = 16  # segments, after which freed memory goes back to the system: 1 MB for 10 us a segment
 
@@ -116,7 +118,8 @@ class Translator:
 
         ``reading`` as for :meth:`translate_batch`.
         """
-        return self.translate_batch([text], **reading)[0].text
+        options = self._check([text], None, None, 0, 1, False)
+        return self._translated([text], options, None, reading)[0].text
 
     def translate_batch(
         self,
@@ -148,6 +151,18 @@ class Translator:
             InputError: an argument is of a wrong type or out of range, or the model has no such target.
         """
         options = self._check(texts, beam_size, max_length, min_length, n_best, together)
+        return self._translated(texts, options, max_length, reading, details, self._tokenizer)
+
+    def _translated(
+        self,
+        texts: Sequence[str],
+        options: SearchOptions,
+        max_length: int | None,
+        reading: TextOptions,
+        details: bool = False,
+        namer: Text | None = None,
+    ) -> list[Translation]:
+        """As :meth:`translate_batch`; ``namer`` names the tokens, None where they are not wanted."""
         plans: list[list[Piece]] = []
         passages: dict[str, tuple[Passage, list[str]]] = {}
         owners = []
@@ -163,7 +178,7 @@ class Translator:
         penalty = self.pack.manifest.generation.length_penalty
         return [
             assemble(
-                plan, [next(queues[own]) for piece in plan if piece.ids is not None], n_best, penalty, self._tokenizer
+                plan, [next(queues[own]) for piece in plan if piece.ids is not None], options.n_best, penalty, namer
             )
             for plan, own in zip(plans, owners, strict=True)
         ]
@@ -224,9 +239,13 @@ class Translator:
         self, code: str, options: SearchOptions, max_length: int | None, reading: TextOptions, details: bool = False
     ) -> Passage:
         keep, glossary = reading.get("keep"), reading.get("glossary")
-        for name, value, kind in (("keep", keep, Rules), ("glossary", glossary, Glossary)):
-            if value is not None and not isinstance(value, kind):
-                raise InputError(f"{name} must be {kind.__name__} of mobilenmt, not {type(value).__name__}")
+        if keep is not None and not isinstance(keep, Rules):
+            raise InputError(f"keep must be Rules of mobilenmt, not {type(keep).__name__}")
+        if glossary is not None:
+            from mobilenmt.runtime.text.glossary import Glossary
+
+            if not isinstance(glossary, Glossary):
+                raise InputError(f"glossary must be Glossary of mobilenmt, not {type(glossary).__name__}")
         return Passage(
             self._reader,
             lambda sources, how: self._search(sources, max_length, how),

@@ -156,7 +156,7 @@ def without_inventions(output: str, source: str) -> str:
     U+FFFD, control and format characters (direction marks), noncharacters, private and unassigned ones: a model that
     spells in bytes now and then spells these.
     """
-    if output.isascii() and output.isprintable():
+    if output.isprintable() and "\ufffd" not in output:  # what is none of these categories, and no separator, prints
         return output
     present = set(source)
     wrong = {

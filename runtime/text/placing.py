@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mobilenmt.runtime.text.outputs import Link
 from mobilenmt.runtime.text.placeholders import Protected, restore
-
-Link = tuple[int, int, int, int]
-"""(source start, source end, target start, target end): characters of words that translate one another."""
 
 
 def place(output: str, protected: Protected, links: Sequence[Link]) -> str:
