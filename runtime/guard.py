@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import eq
 
 from mobilenmt.runtime.errors import InputError
 
@@ -58,13 +57,9 @@ def find_loop(ids: Sequence[int], allowed: float = 0) -> Loop | None:
 
     Takes O(n^2) steps for n ids, and O(n) if no four of them in a row occur twice, as in most translations.
     """
-    if not _may_loop(ids):
-        return None
     best: Loop | None = None
-    for period in range(1, len(ids) // min(_LEAST_COUNT) + 1):
+    for period in _periods(ids):
         least = _least_count(period)
-        if sum(map(eq, ids, ids[period:])) < (least - 1) * period:
-            continue  # the quick way to say so
         loop = _longest_run(ids, period)
         often = loop.count > allowed and loop.count >= least
         if often and (best is None or loop.stop - loop.start > best.stop - best.start):
@@ -140,11 +135,20 @@ def cut_loops(source_ids: Sequence[int], output_ids: Sequence[int]) -> list[int]
     return ids
 
 
-def _may_loop(ids: Sequence[int]) -> bool:
-    """Whether four ids in a row occur twice, as they do in a loop of any kind."""
+def _periods(ids: Sequence[int]) -> list[int]:
+    """The periods that a loop may have: four ids in a row come again a period later, in a loop of any kind."""
     if len(ids) - len(set(ids)) < 4:
-        return False
-    return len(set(zip(ids, ids[1:], ids[2:], ids[3:], strict=False))) < len(ids) - 3
+        return []
+    runs = list(zip(ids, ids[1:], ids[2:], ids[3:], strict=False))
+    if len(set(runs)) == len(runs):
+        return []
+    places: dict[tuple[int, ...], list[int]] = {}
+    periods: set[int] = set()
+    for place, run in enumerate(runs):
+        before = places.setdefault(run, [])
+        periods.update(place - other for other in before)
+        before.append(place)
+    return sorted(period for period in periods if period <= len(ids) // min(_LEAST_COUNT))
 
 
 def _allowed(source_ids: Sequence[int]) -> float:

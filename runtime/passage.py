@@ -20,7 +20,7 @@ from mobilenmt.runtime.text.case import Case, lower, restore
 from mobilenmt.runtime.text.fold import Folded, Folder
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
 from mobilenmt.runtime.text.letters import Alphabet, long_words, unknown, without_inventions
-from mobilenmt.runtime.text.outputs import Link, Output, Result
+from mobilenmt.runtime.text.placing import Link, Output, Result
 from mobilenmt.runtime.text.target import Targets
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 from mobilenmt.runtime.opening import Text
 from mobilenmt.runtime.passage import Rendering
 from mobilenmt.runtime.text.letters import long_words
-from mobilenmt.runtime.text.outputs import Link
+from mobilenmt.runtime.text.placing import Link
 from mobilenmt.runtime.text.segment import Piece, between
 
 

@@ -15,9 +15,8 @@ from mobilenmt.runtime.text.edges import Chunk, cut, words
 from mobilenmt.runtime.text.forms import Form, Placeholders
 from mobilenmt.runtime.text.glossary import Glossary
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
-from mobilenmt.runtime.text.outputs import Output, Result
 from mobilenmt.runtime.text.placeholders import Protected, Restored, protect, restore
-from mobilenmt.runtime.text.placing import place
+from mobilenmt.runtime.text.placing import Output, Result, place
 
 _BEAMS = 4
 _END = ".!?…"

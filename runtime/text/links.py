@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from mobilenmt.runtime.text.kept import Kept
-from mobilenmt.runtime.text.outputs import Link
 from mobilenmt.runtime.text.placeholders import Protected
+from mobilenmt.runtime.text.placing import Link
 
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
