@@ -16,7 +16,6 @@ from mobilenmt.runtime.opening import Text, open_engine
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.passage import Passage, Reader
 from mobilenmt.runtime.retry import Retry
-from mobilenmt.runtime.text.kept import Rules
 from mobilenmt.runtime.text.letters import without_inventions
 from mobilenmt.runtime.text.segment import Piece, between, segments
 from mobilenmt.runtime.text.target import Targets
@@ -24,6 +23,7 @@ from mobilenmt.runtime.translation import Translation, assemble
 
 if TYPE_CHECKING:
     from mobilenmt.runtime.text.glossary import Glossary
+    from mobilenmt.runtime.text.kept import Rules
 
 _RELEASE_EVERY = 16  # segments, after which freed memory goes back to the system: 1 MB for 10 us a segment
 
@@ -239,13 +239,10 @@ class Translator:
         self, code: str, options: SearchOptions, max_length: int | None, reading: TextOptions, details: bool = False
     ) -> Passage:
         keep, glossary = reading.get("keep"), reading.get("glossary")
-        if keep is not None and not isinstance(keep, Rules):
-            raise InputError(f"keep must be Rules of mobilenmt, not {type(keep).__name__}")
-        if glossary is not None:
-            from mobilenmt.runtime.text.glossary import Glossary
+        if keep is not None or glossary is not None:
+            from mobilenmt.runtime.text.glossary import check_kept
 
-            if not isinstance(glossary, Glossary):
-                raise InputError(f"glossary must be Glossary of mobilenmt, not {type(glossary).__name__}")
+            check_kept(keep, glossary)
         return Passage(
             self._reader,
             lambda sources, how: self._search(sources, max_length, how),

@@ -1,4 +1,4 @@
-"""Outputs of the model and links between words, and what links are for: a lost placeholder goes back where it belongs."""
+"""Outputs of the model, links between words, and what links are for: a lost placeholder put where it belongs."""
 
 from __future__ import annotations
 
