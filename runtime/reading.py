@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypedDict, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, TypeVar
 
 from mobilenmt.runtime.background import Watch
 from mobilenmt.runtime.errors import DeadlineError, InputError
 from mobilenmt.runtime.hypothesis import SearchOptions, check_search
 from mobilenmt.runtime.manifest import PackManifest
-from mobilenmt.runtime.text.glossary import Glossary
-from mobilenmt.runtime.text.kept import Rules
+
+if TYPE_CHECKING:
+    from mobilenmt.runtime.text.glossary import Glossary
+    from mobilenmt.runtime.text.kept import Rules
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -139,9 +141,11 @@ def check_reading(reading: TextOptions, caller: str) -> None:
         raise InputError(f"split must be True or False, not {split!r}")
     if not isinstance(unwrap, bool):
         raise InputError(f"unwrap must be True or False, not {unwrap!r}")
-    for option, value, kind in (("keep", reading.get("keep"), Rules), ("glossary", reading.get("glossary"), Glossary)):
-        if value is not None and not isinstance(value, kind):
-            raise InputError(f"{option} must be {kind.__name__} of mobilenmt, not {type(value).__name__}")
+    keep, glossary = reading.get("keep"), reading.get("glossary")
+    if keep is not None or glossary is not None:
+        from mobilenmt.runtime.text.glossary import check_kept
+
+        check_kept(keep, glossary)
     if form is not None and form != "text":
         from mobilenmt.runtime.text.markup.document import FORMATS  # not before: plain text needs none of it
 
@@ -158,7 +162,7 @@ def check_call(
     texts: Sequence[str],
     reading: TextOptions,
     *,
-    caller: str = "translate_batch",
+    caller: str = "translate",
     beam_size: int | None = None,
     max_length: int | None = None,
     min_length: int = 0,

@@ -77,7 +77,7 @@ class Translation:
 
 
 def assemble(
-    plan: Sequence[Piece], found: Sequence[Sequence[Rendering]], n_best: int, penalty: float, tokenizer: Text
+    plan: Sequence[Piece], found: Sequence[Sequence[Rendering]], n_best: int, penalty: float, tokenizer: Text | None
 ) -> Translation:
     """Put segments and layout together again, for each of the n best.
 
@@ -88,14 +88,14 @@ def assemble(
         found: renderings of each piece that holds words, best first.
         n_best: translations wanted.
         penalty: exponent of the length in scores.
-        tokenizer: names tokens.
+        tokenizer: names tokens; None where they are not wanted.
     """
     count = min(n_best, max((len(renderings) for renderings in found), default=1))
     ranked = [
         _join(plan, [renderings[min(rank, len(renderings) - 1)] for renderings in found], penalty, tokenizer)
         for rank in range(count)
     ]
-    return replace(ranked[0], alternatives=tuple(ranked[1:]))
+    return replace(ranked[0], alternatives=tuple(ranked[1:])) if count > 1 else ranked[0]
 
 
 def combine(text: str, units: Sequence[Translation], renderings: Sequence[Rendering], penalty: float) -> Translation:
@@ -112,7 +112,9 @@ def combine(text: str, units: Sequence[Translation], renderings: Sequence[Render
     return Translation(text, combined_score(renderings, penalty), tokens, (), tuple(flags))
 
 
-def _join(plan: Sequence[Piece], renderings: Sequence[Rendering], penalty: float, tokenizer: Text) -> Translation:
+def _join(
+    plan: Sequence[Piece], renderings: Sequence[Rendering], penalty: float, tokenizer: Text | None
+) -> Translation:
     parts: list[str] = []
     sentences = []
     length = 0
@@ -128,7 +130,9 @@ def _join(plan: Sequence[Piece], renderings: Sequence[Rendering], penalty: float
             sentences.append(Sentence(source, (length, end), score, flags, rendering.confidence, links))
         parts.append(text)
         length += len(text)
-    tokens = [piece for item in renderings for output in item.shown for piece in tokenizer.pieces(output.ids)]
+    tokens: list[str] = []
+    if tokenizer is not None:
+        tokens = [piece for item in renderings for output in item.shown for piece in tokenizer.pieces(output.ids)]
     marks = dict.fromkeys(flag for sentence in sentences for flag in sentence.flags)
     if any(piece.ids is None and long_words(piece.text) for piece in plan):
         marks["kept"] = None

@@ -12,7 +12,7 @@ from mobilenmt.runtime.errors import DeadlineError
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.onnx.ort import SessionConfig, release_memory
-from mobilenmt.runtime.opening import open_engine
+from mobilenmt.runtime.opening import Text, open_engine
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.passage import Passage, Reader, Rendering
 from mobilenmt.runtime.reading import Call, Progress, Stretch, TextOptions, check_call
@@ -104,7 +104,8 @@ class Translator:
 
         The arguments are those of :meth:`translate_batch`.
         """
-        return self.translate_batch([text], time_limit=time_limit, progress=progress, **reading)[0].text
+        call = check_call(self.pack.manifest, [text], reading, time_limit=time_limit, progress=progress)
+        return self._translated([text], call, None)[0].text
 
     def translate_batch(
         self,
@@ -134,8 +135,7 @@ class Translator:
                 share the scale of their activations, so a word may differ where the model is unsure; quality does not.
             details: give each sentence its confidence and links of words.
             time_limit: seconds for the whole call.
-            progress: called with the sentences done and all of them, first with 0, then after every 64. What it raises
-                ends the call, and comes through.
+            progress: called with the sentences done, and all, after every 64. What it raises ends the call.
             reading: ``split``, ``unwrap``, ``target``, ``keep``, ``glossary``, ``format``: see :class:`TextOptions`.
 
         Raises:
@@ -155,14 +155,18 @@ class Translator:
             time_limit=time_limit,
             progress=progress,
         )
+        return self._translated(texts, call, self._tokenizer)
+
+    def _translated(self, texts: Sequence[str], call: Call, namer: Text | None) -> list[Translation]:
+        """As :meth:`translate_batch`; ``namer`` names the tokens, None where they are not wanted."""
         try:
             if call.format:
-                return self._documents(texts, call)
-            found = self._found([Stretch(text, (), details) for text in texts], call)
+                return self._documents(texts, call, namer)
+            found = self._found([Stretch(text, (), call.details) for text in texts], call)
         except DeadlineError:
             raise call.too_late() from None
         penalty = self.pack.manifest.generation.length_penalty
-        return [assemble(plan, renderings, n_best, penalty, self._tokenizer) for plan, renderings in found]
+        return [assemble(plan, renderings, call.options.n_best, penalty, namer) for plan, renderings in found]
 
     def stream(self, text: str, **reading: Unpack[TextOptions]) -> Iterator[str]:
         """Translate greedily and yield the text so far after every token; the last one yielded is the whole.
@@ -201,11 +205,9 @@ class Translator:
         if done != last:
             yield done
 
-    # -- texts ----------------------------------------------------------------------------------------------------
-
-    def _documents(self, texts: Sequence[str], call: Call) -> list[Translation]:
+    def _documents(self, texts: Sequence[str], call: Call, namer: Text | None) -> list[Translation]:
         """Translate texts with markup: their units are texts, and links say where the marks in them go."""
-        from mobilenmt.runtime.text.markup.document import Result, parse, render  # plain text needs none of it
+        from mobilenmt.runtime.text.markup.document import Result, parse, render
         from mobilenmt.runtime.text.markup.keeping import kept_words
 
         fold, penalty = self._reader.folder.fold, self.pack.manifest.generation.length_penalty
@@ -216,14 +218,14 @@ class Translator:
         translations = []
         for document in documents:
             found = [next(queue) for _ in document.units]
-            parts = [assemble(plan, renderings, 1, penalty, self._tokenizer) for plan, renderings in found]
+            parts = [assemble(plan, renderings, 1, penalty, namer) for plan, renderings in found]
             results = [Result(text.text, [link for item in text.sentences for link in item.links]) for text in parts]
             first = [items[0] for _, renderings in found for items in renderings]
             translations.append(combine(render(document, results), parts, first, penalty))
         return translations
 
     def _found(self, stretches: Sequence[Stretch], call: Call) -> list[tuple[list[Piece], list[list[Rendering]]]]:
-        """The pieces of each text, and what became of those that hold words."""
+        """The pieces of each text, and what became of its words."""
         plans: list[list[Piece]] = []
         passages: dict[tuple[str, tuple[str, ...], bool], tuple[Passage, list[str]]] = {}
         owners = []

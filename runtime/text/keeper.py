@@ -9,46 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cached_property
 
 from mobilenmt.runtime.text.edges import Chunk, cut, words
 from mobilenmt.runtime.text.forms import Form, Placeholders
 from mobilenmt.runtime.text.glossary import Glossary
-from mobilenmt.runtime.text.kept import Kept, Rules, default_rules
+from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
 from mobilenmt.runtime.text.placeholders import Protected, Restored, protect, restore
-from mobilenmt.runtime.text.placing import Link, place
+from mobilenmt.runtime.text.placing import Output, Result, place
 
 _BEAMS = 4
 _END = ".!?…"
 
 
-class Output(NamedTuple):
-    """One translation of a text."""
-
-    text: str
-    links: Sequence[Link] = ()
-    """(source start, source end, target start, target end) of words that translate one another, where known. In
-    :class:`Result` the source is the sentence, the target still :attr:`text`."""
-    origin: object = None
-    """Whatever the host wants to find again in :class:`Result`."""
-    marks: tuple[tuple[str, str], ...] = ()
-    """Placeholders in :attr:`text` and what stands for them in the result, where there are links."""
-
-
 Translate = Callable[[list[str], int], list[list[Output]]]
 """Texts and the number of translations wanted of each, to translations, best first; 1 means greedily."""
-
-
-class Result(NamedTuple):
-    """What a sentence became."""
-
-    text: str
-    flags: tuple[str, ...] = ()
-    """``placed``: a span was put back where the links say; ``parts``: the sentence was translated in parts."""
-    outputs: tuple[Output, ...] = ()
-    """The outputs that it is made of."""
-    alternatives: tuple[Result, ...] = ()
-    """Where several translations were given: the next best that keep everything."""
 
 
 @dataclass
@@ -96,21 +71,23 @@ class Keeper:
     ) -> None:
         self._translate = translate
         self._rules = default_rules() if rules is None else rules
-        self._forms = (placeholders or Placeholders()).tried
-        self._copied = frozenset(rule.name for rule in self._rules.rules if rule.copied)
-        self._copied |= frozenset((placeholders or Placeholders()).copied)
+        self._placeholders = placeholders
         self._glossary = glossary
         self._extra = extra
 
+    @cached_property
+    def _forms(self) -> tuple[Form, ...]:
+        return (self._placeholders or Placeholders()).tried
+
+    @cached_property
+    def _copied(self) -> frozenset[str]:
+        """The rules whose spans go through the model as they are."""
+        named = frozenset(rule.name for rule in self._rules.rules if rule.copied)
+        return named | frozenset((self._placeholders or Placeholders()).copied)
+
     def find(self, text: str) -> list[Kept]:
         """The spans of a text, by the rules and by `extra`."""
-        kept = self._rules.find(text)
-        if self._glossary is not None:
-            kept = self._glossary.added(text, kept)
-        if self._extra is None or not (extra := self._extra(text)):
-            return kept
-        free = [span for span in extra if all(span.end <= k.start or k.end <= span.start for k in kept)]
-        return sorted([*kept, *free])
+        return gather(text, self._rules, self._glossary.added if self._glossary else None, self._extra)
 
     def first(self, text: str, kept: Sequence[Kept]) -> str:
         """A text as the model sees it at the first try, as a whole."""
