@@ -18,9 +18,10 @@ from random import Random
 
 from mobilenmt.runtime.text.edges import Chunk, cut
 from mobilenmt.runtime.text.forms import DEFAULT_FORMS, TRAINED_FORM, Form, Placeholders
-from mobilenmt.runtime.text.keeper import Keeper, Output, merged
+from mobilenmt.runtime.text.keeper import Keeper, merged
 from mobilenmt.runtime.text.kept import default_rules, find
 from mobilenmt.runtime.text.placeholders import protect, restore
+from mobilenmt.runtime.text.placing import Output
 from mobilenmt.runtime.translator import Translator
 
 CASES = Path(__file__).parent.parent / "tests" / "runtime" / "text" / "data" / "kept.txt"

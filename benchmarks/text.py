@@ -1,9 +1,10 @@
-"""Text handling of a pack, untimed: ``python -m benchmarks.text guards|case|unicode [FILE...]``.
+"""Text handling of a pack: ``python -m benchmarks.text guards|case|unicode|cost [FILE...]``.
 
 guards: single words of the sources in FILEs (TSV of source and reference), and strings of the kinds that people report
 to translators: how many loop, grow beyond three times their source, come out too short, are given back.
 case: chrF of sentences IN CAPITALS and As Titles, as they are and through sentence case, English to German.
 unicode: random strings over all planes: whether U+FFFD shows where the source has none.
+cost: time that everything around tokenizer and search adds to a sentence; FILE has one a line.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import statistics
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mobilenmt import Translator
 from mobilenmt.runtime.guard import is_degenerate
 from mobilenmt.runtime.hypothesis import GREEDY
+from mobilenmt.runtime.reading import check_call
 from mobilenmt.runtime.text.case import Case
 from mobilenmt.runtime.tokenizer import clean
 
@@ -171,7 +175,7 @@ def case(translator: Translator, pairs: Sequence[tuple[str, str]], count: int) -
         found = translator._search([translator._tokenizer.encode(text) for text in texts], None, GREEDY)
         return [translator._tokenizer.decode(best.ids) for best, *_ in found]
 
-    passage = translator._passage("", GREEDY, None, {})
+    passage = translator._passage("", check_call(translator.pack.manifest, [], {}, beam_size=1))
 
     def whole(texts: Sequence[str]) -> tuple[list[str], int]:
         kinds = [passage.prepare(text).case for text in texts]
@@ -202,10 +206,48 @@ def case(translator: Translator, pairs: Sequence[tuple[str, str]], count: int) -
     )
 
 
+def cost(translator: Translator, lines: Sequence[str], rounds: int) -> None:
+    """Print what all that is around tokenizer and search adds to sentences translated one at a time.
+
+    Both are timed by turns, the whole and the model alone on the same ids; of each sentence the least time counts.
+    Sentences that are cut, have something to keep or are translated again are counted apart.
+    """
+    engine, tokenizer = translator._engine, translator._tokenizer
+    passage = translator._passage("", check_call(translator.pack.manifest, [], {}, beam_size=1))
+
+    def alone(sentence: str) -> None:
+        ids = tokenizer.encode(sentence)
+        ((best,),) = engine.generate([ids], [translator._limit(ids)], GREEDY)
+        tokenizer.decode(best.ids)
+
+    ordinary, tokens = [], []
+    for line in lines:
+        found = translator.translate_batch([line])[0]
+        if len(found.sentences) == 1 and not found.flags and passage.is_plain(line):
+            ordinary.append(line)
+            tokens.append(len(found.tokens))
+    least: dict[Callable[[str], object], list[float]] = {}
+    for _ in range(rounds):
+        for task in (alone, translator.translate):
+            times = []
+            for line in ordinary:
+                began = time.perf_counter()
+                task(line)
+                times.append(time.perf_counter() - began)
+            least[task] = list(map(min, least.get(task, times), times))
+    model, whole = least.values()
+    added = [1e6 * (b - a) for a, b in zip(model, whole, strict=True)]
+    print(
+        f"{len(ordinary)} ordinary sentences of {len(lines)}, {statistics.fmean(tokens):.0f} tokens: "
+        f"model {1e6 * statistics.fmean(model):.0f} us, text {statistics.fmean(added):.0f} us "
+        f"({1e-4 * statistics.fmean(added) / statistics.fmean(model):.1f} %), median {statistics.median(added):.0f} us"
+    )
+
+
 def main() -> None:
     """Read the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("guards", "case", "unicode"))
+    parser.add_argument("what", choices=("guards", "case", "unicode", "cost"))
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
     parser.add_argument("--pack", default="en-de")
     parser.add_argument("--engine", default="auto")
@@ -214,6 +256,11 @@ def main() -> None:
     translator = Translator(options.pack, engine=options.engine)
     if options.what == "unicode":
         unicode(translator, options.count or 100_000)
+        return
+    if options.what == "cost":
+        files = options.files or [Path(__file__).with_name("sentences.en.txt")]
+        lines = [line for path in files for line in path.read_text(encoding="utf-8").split("\n") if line]
+        cost(translator, lines, options.count or 10)
         return
     rows = [line.split("\t") for path in options.files for line in path.read_text(encoding="utf-8").split("\n") if line]
     if options.what == "guards":

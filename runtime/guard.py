@@ -55,15 +55,13 @@ def find_loop(ids: Sequence[int], allowed: float = 0) -> Loop | None:
     gets out of a loop and goes on (a full stop, a closing quote, </s>), so a loop with something behind it is found
     too. The unit is the shortest one: "a a a a a a" has period 1, not 2.
 
-    Takes O(n^2) steps for n ids, and O(n) if fewer than four of them occur twice, as in most translations
-    (a loop of any kind holds four that did before).
+    Takes O(n^2) steps for n ids, and O(n) if no four of them in a row occur twice, as in most translations.
     """
-    if len(ids) - len(set(ids)) < 4:
-        return None
     best: Loop | None = None
-    for period in range(1, len(ids) // min(_LEAST_COUNT) + 1):
+    for period in _periods(ids):
+        least = _least_count(period)
         loop = _longest_run(ids, period)
-        often = loop.count > allowed and loop.count >= _least_count(period)
+        often = loop.count > allowed and loop.count >= least
         if often and (best is None or loop.stop - loop.start > best.stop - best.start):
             best = loop
     return best
@@ -87,7 +85,7 @@ def is_degenerate(source_ids: Sequence[int], output_ids: Sequence[int]) -> bool:
         source_ids: the ids of the source, with or without </s>.
         output_ids: the ids of the output, with or without </s>, without the start token.
     """
-    return find_loop(output_ids, _allowed(source_ids)) is not None
+    return find_loop(output_ids) is not None and find_loop(output_ids, _allowed(source_ids)) is not None
 
 
 def is_short(source_ids: Sequence[int], output_ids: Sequence[int]) -> bool:
@@ -135,6 +133,22 @@ def cut_loops(source_ids: Sequence[int], output_ids: Sequence[int]) -> list[int]
     while (loop := find_loop(ids, allowed)) is not None:
         ids = cut_loop(ids, loop, keep)
     return ids
+
+
+def _periods(ids: Sequence[int]) -> list[int]:
+    """The periods that a loop may have: four ids in a row come again a period later, in a loop of any kind."""
+    if len(ids) - len(set(ids)) < 4:
+        return []
+    runs = list(zip(ids, ids[1:], ids[2:], ids[3:], strict=False))
+    if len(set(runs)) == len(runs):
+        return []
+    places: dict[tuple[int, ...], list[int]] = {}
+    periods: set[int] = set()
+    for place, run in enumerate(runs):
+        before = places.setdefault(run, [])
+        periods.update(place - other for other in before)
+        before.append(place)
+    return sorted(period for period in periods if period <= len(ids) // min(_LEAST_COUNT))
 
 
 def _allowed(source_ids: Sequence[int]) -> float:

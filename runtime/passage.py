@@ -8,20 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 from mobilenmt.runtime.alternatives import search_distinct
-from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, most_beams
+from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, confidence, most_beams
 from mobilenmt.runtime.manifest import PackManifest
 from mobilenmt.runtime.opening import Text
 from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.text.case import Case, lower, restore
 from mobilenmt.runtime.text.fold import Folded, Folder
-from mobilenmt.runtime.text.glossary import Glossary
-from mobilenmt.runtime.text.keeper import Keeper, Output, Result
-from mobilenmt.runtime.text.kept import Kept, Rules
+from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
 from mobilenmt.runtime.text.letters import Alphabet, long_words, unknown, without_inventions
+from mobilenmt.runtime.text.placing import Link, Output, Result
 from mobilenmt.runtime.text.target import Targets
+
+if TYPE_CHECKING:
+    from mobilenmt.runtime.text.glossary import Glossary
+    from mobilenmt.runtime.text.keeper import Keeper
+    from mobilenmt.runtime.text.links import Linker
+
+_NOTHING: nullcontext[None] = nullcontext()
 
 Find = Callable[[Sequence[Sequence[int]], SearchOptions], list[list[Hypothesis]]]
 """Ids and how to search, to hypotheses of each."""
@@ -34,6 +41,10 @@ class Rendering(NamedTuple):
     outputs: tuple[Hypothesis, ...]
     """What the model gave for it: one, or one for each part of it; none for what was copied."""
     flags: tuple[str, ...]
+    confidence: float | None = None
+    """That it is good, or the least good of its parts; None if it was not asked for, or nothing is known."""
+    links: tuple[Link, ...] = ()
+    """Words of the sentence and of the text that translate one another, where asked for and known."""
 
     @property
     def shown(self) -> tuple[Hypothesis, ...]:
@@ -48,6 +59,8 @@ class Prepared(NamedTuple):
     text: str
     case: Case
     kept: Sequence[Kept]
+    origin: Sequence[int] | None
+    """As in :class:`Folded`."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,13 @@ class Reader:
         alphabet = Alphabet(tokenizer.knows)
         return cls(manifest, tokenizer, targets, alphabet, Folder(alphabet), retry)
 
+    @cached_property
+    def linker(self) -> Linker:
+        """Makes links of words; most calls need none."""
+        from mobilenmt.runtime.text.links import Linker
+
+        return Linker(self.tokenizer.encode, self.tokenizer.decode, self.tokenizer.pieces)
+
 
 class Passage:
     """The sentences of one call.
@@ -79,6 +99,7 @@ class Passage:
         guarded: whether outputs are checked for loops and length, and bad ones tried again.
         rules: what is kept; None for all rules.
         glossary: what terms become.
+        details: whether renderings get a confidence and links.
     """
 
     def __init__(
@@ -90,17 +111,32 @@ class Passage:
         guarded: bool = True,
         rules: Rules | None = None,
         glossary: Glossary | None = None,
+        details: bool = False,
     ) -> None:
         self._reader = reader
         self._find = find
+        self._calibration = reader.manifest.confidence if options.token_scores else None
+        wanted = details and reader.manifest.alignment is not None
+        if wanted and not options.alignment:  # only of this passage, the links of a document
+            options = replace(options, alignment=True)
         self._options = options
+        self._details = details
+        self._again = False
         self._encode = reader.targets.encoder(code, reader.tokenizer.encode)
         self._guarded = guarded
-        self._keeper = Keeper(self._translate, rules, reader.manifest.placeholders, glossary, self._strange)
+        self._rules = default_rules() if rules is None else rules
+        self._glossary = glossary
         self._prepared: dict[str, Prepared] = {}
         self._ids: dict[str, Sequence[int]] = {}
         manifest = reader.manifest
         self._languages = manifest.source_language or "", manifest.target_language or ""
+
+    @cached_property
+    def _keeper(self) -> Keeper:
+        from mobilenmt.runtime.text.keeper import Keeper  # not before: most calls need none
+
+        placeholders = self._reader.manifest.placeholders
+        return Keeper(self._translate, self._rules, placeholders, self._glossary, self._strange)
 
     def encode(self, sentence: str) -> Sequence[int]:
         """The ids that a sentence goes through the model as, at the first try."""
@@ -115,8 +151,24 @@ class Passage:
     def run(self, sentences: Sequence[str]) -> list[list[Rendering]]:
         """Translate; each gets up to ``n_best`` renderings with texts of their own, best first."""
         prepared = [self.prepare(sentence) for sentence in sentences]
-        results = self._keeper.run([item.text for item in prepared], [item.kept for item in prepared])
-        return [self._undone(*pair) for pair in zip(prepared, results, strict=True)]
+        plain = [not item.kept and _has_letter(item.text) for item in prepared]
+        direct = iter(self._direct([item.text for item, alone in zip(prepared, plain, strict=True) if alone]))
+        others = [item for item, alone in zip(prepared, plain, strict=True) if not alone]
+        self._again = False
+        kept = iter(self._keeper.run([item.text for item in others], [item.kept for item in others]) if others else ())
+        return [
+            self._undone(item, next(direct if alone else kept)) for item, alone in zip(prepared, plain, strict=True)
+        ]
+
+    def _direct(self, texts: list[str]) -> list[Result]:
+        """What the keeper would give for texts that hold nothing to keep, for a tenth of the time."""
+        if not texts:
+            return []
+        self._again = False
+        return [
+            Result(first.text, (), (first,), tuple(Result(item.text, (), (item,)) for item in rest))
+            for first, *rest in self._translate(texts, 1)
+        ]
 
     # -- before ---------------------------------------------------------------------------------------------------
 
@@ -124,14 +176,17 @@ class Passage:
         found = self._prepared.get(sentence)
         if found is None:
             folded = self._reader.folder.fold(sentence)
-            text, kept = folded.text, self._keeper.find(folded.text)
+            kept = gather(folded.text, self._rules, self._glossary.added if self._glossary else None, self._strange)
             if kept and folded.origin is not None:
-                text, kept = _unfolded(sentence, folded, kept)
+                folded, kept = _unfolded(sentence, folded, kept)
+            text = folded.text
             code = self._reader.targets.length(text)
-            kept = [span for span in kept if span.start >= code]
-            spans = [(0, code), *((start, end) for start, end, *_ in kept)]
+            if code:
+                kept = [span for span in kept if span.start >= code]
+            spans = [(0, code)] if code else []
+            spans += [(start, end) for start, end, *_ in kept]
             text, case = lower(text, self._languages[0], keep=spans, cost=self._cost)
-            found = self._prepared[sentence] = Prepared(sentence, text, case, kept)
+            found = self._prepared[sentence] = Prepared(sentence, text, case, kept, folded.origin)
         return found
 
     def _cost(self, word: str) -> int:
@@ -153,6 +208,9 @@ class Passage:
     def _translate(self, texts: list[str], beams: int) -> list[list[Output]]:
         """Translations of texts; with more than one beam as many of each, whatever was asked for."""
         options = self._options
+        if self._again and not options.alignment and self._reader.manifest.alignment is not None:
+            options = replace(options, alignment=True)  # unasked: links say where a lost span belongs
+        self._again = True
         if beams > 1:
             beams = min(beams, most_beams(self._reader.manifest.model))
             options = replace(options, beam_size=max(beams, options.beam_size), n_best=beams)
@@ -166,7 +224,7 @@ class Passage:
             decode = self._reader.tokenizer.decode
             found = search_distinct(search, sources, options.beam_size, options.n_best, decode, widest)
         else:
-            with self._reader.retry.brief() if beams > 1 else nullcontext():
+            with self._reader.retry.brief() if beams > 1 else _NOTHING:
                 found = self._find(sources, options)
         if self._guarded:
 
@@ -175,19 +233,30 @@ class Passage:
 
             found = self._reader.retry.run(list(zip(texts, sources, strict=True)), found, options.n_best, again)
         return [
-            [Output(self._text(text, item), (), item) for item in outputs]
-            for text, outputs in zip(texts, found, strict=True)
+            [self._output(text, ids, item) for item in outputs]
+            for text, ids, outputs in zip(texts, sources, found, strict=True)
         ]
 
-    def _text(self, source: str, output: Hypothesis) -> str:
+    def _output(self, source: str, ids: Sequence[int], output: Hypothesis) -> Output:
         """What is shown of an output: never a broken or invisible character that its source lacks."""
         if "kept" in output.flags:
-            return source
-        return without_inventions(self._reader.tokenizer.decode(output.ids), source)
+            return Output(source, (), output)
+        decoded = self._reader.tokenizer.decode(output.ids)
+        text = without_inventions(decoded, source)
+        if output.alignment is None:
+            return Output(text, (), output)
+        links = self._reader.linker.links(source, ids, decoded, output.ids, output.alignment)
+        if text != decoded:
+            from mobilenmt.runtime.text.links import shown
+
+            links, _ = shown(links, decoded, text, ())
+        return Output(text, links, output)
 
     # -- after ----------------------------------------------------------------------------------------------------
 
     def _undone(self, source: Prepared, result: Result) -> list[Rendering]:
+        if not result.alternatives:
+            return [self._rendering(source, result)]
         found = [self._rendering(source, item) for item in (result, *result.alternatives)]
         return list({item.text: item for item in reversed(found)}.values())[::-1]  # capitals may make two texts one
 
@@ -196,27 +265,54 @@ class Passage:
         if source.case is not Case.PLAIN:
             kept = [span.written(source.text) for span in source.kept]
             text = restore(text, source.case, self._languages[1], keep=_places(text, kept))
-        outputs = tuple(item.origin for item in result.outputs if isinstance(item.origin, Hypothesis))
+        outputs = tuple([item.origin for item in result.outputs if isinstance(item.origin, Hypothesis)])
         flags = [flag for output in outputs for flag in output.flags]
         if not outputs:
             text = source.source  # as it was written, not as it was folded
             flags.append("kept")
-        return Rendering(text, outputs, tuple(dict.fromkeys([*flags, *result.flags])))
+        rendering = Rendering(text, outputs, tuple(dict.fromkeys([*flags, *result.flags])))
+        return self._detailed(rendering, source, result.outputs) if self._details else rendering
+
+    def _detailed(self, rendering: Rendering, source: Prepared, outputs: Sequence[Output]) -> Rendering:
+        """The rendering with its confidence and links."""
+        least = None
+        if self._calibration is not None:
+            scores = [confidence(output, self._calibration) for output in rendering.shown]
+            least = min(scores, default=None)
+        origin = source.origin
+        if len(outputs) == 1 and origin is None and outputs[0].text == rendering.text:  # nothing was undone
+            return rendering._replace(confidence=least, links=tuple(outputs[0].links))
+        from mobilenmt.runtime.text.links import shown
+
+        links: list[Link] = []
+        at = 0
+        for output in outputs:
+            found, at = shown(output.links, output.text, rendering.text, output.marks, at)
+            links += found
+        if origin is not None:
+            links = [(origin[a], origin[b], c, d) for a, b, c, d in links]
+        return rendering._replace(confidence=least, links=tuple(sorted(set(links))))
 
 
-def _unfolded(source: str, folded: Folded, kept: Sequence[Kept]) -> tuple[str, list[Kept]]:
+def _unfolded(source: str, folded: Folded, kept: Sequence[Kept]) -> tuple[Folded, list[Kept]]:
     """The folded text with what is kept in it as it was written, and where that stands."""
     parts: list[str] = []
+    origin: list[int] = []
     spans = []
     done = length = 0
     for start, end, rule, target in kept:
         first, last = folded.source_span(start, end)
         parts += folded.text[done:start], source[first:last]
+        origin += [*(folded.origin or ())[done:start], *range(first, last)]
         length += start - done
         spans.append(Kept(length, length + last - first, rule, target))
         length += last - first
         done = end
-    return "".join(parts) + folded.text[done:], spans
+    return Folded("".join(parts) + folded.text[done:], [*origin, *(folded.origin or ())[done:]]), spans
+
+
+def _has_letter(text: str) -> bool:
+    return text[:1].isalpha() or any(map(str.isalpha, text))
 
 
 def _places(text: str, kept: Sequence[str]) -> list[tuple[int, int]]:

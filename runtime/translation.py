@@ -9,6 +9,7 @@ from typing import Any
 from mobilenmt.runtime.opening import Text
 from mobilenmt.runtime.passage import Rendering
 from mobilenmt.runtime.text.letters import long_words
+from mobilenmt.runtime.text.placing import Link
 from mobilenmt.runtime.text.segment import Piece, between
 
 
@@ -24,6 +25,23 @@ class Sentence:
     """As :attr:`Translation.score`."""
     flags: tuple[str, ...] = ()
     """As :attr:`Translation.flags`."""
+    confidence: float | None = None
+    """Probability that the translation is good (a chrF of 30 or more, as the pack was calibrated); of several parts the
+    least. None without ``details``, for a pack without calibration, and where the source was given back."""
+    links: tuple[Link, ...] = ()
+    """Words that translate one another, with ``details``: (source start, source end, target start, target end), in
+    characters of the whole source and the whole translation. Words of which nothing is known have none."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sentence as JSON types."""
+        return {
+            "source": list(self.source),
+            "target": list(self.target),
+            "score": self.score,
+            "flags": list(self.flags),
+            "confidence": self.confidence,
+            "links": [list(link) for link in self.links],
+        }
 
 
 @dataclass(frozen=True)
@@ -54,20 +72,12 @@ class Translation:
             "tokens": list(self.tokens),
             "alternatives": [item.to_dict() for item in self.alternatives],
             "flags": list(self.flags),
-            "sentences": [
-                {
-                    "source": list(item.source),
-                    "target": list(item.target),
-                    "score": item.score,
-                    "flags": list(item.flags),
-                }
-                for item in self.sentences
-            ],
+            "sentences": [item.to_dict() for item in self.sentences],
         }
 
 
 def assemble(
-    plan: Sequence[Piece], found: Sequence[Sequence[Rendering]], n_best: int, penalty: float, tokenizer: Text
+    plan: Sequence[Piece], found: Sequence[Sequence[Rendering]], n_best: int, penalty: float, tokenizer: Text | None
 ) -> Translation:
     """Put segments and layout together again, for each of the n best.
 
@@ -78,17 +88,33 @@ def assemble(
         found: renderings of each piece that holds words, best first.
         n_best: translations wanted.
         penalty: exponent of the length in scores.
-        tokenizer: names tokens.
+        tokenizer: names tokens; None where they are not wanted.
     """
     count = min(n_best, max((len(renderings) for renderings in found), default=1))
     ranked = [
         _join(plan, [renderings[min(rank, len(renderings) - 1)] for renderings in found], penalty, tokenizer)
         for rank in range(count)
     ]
-    return replace(ranked[0], alternatives=tuple(ranked[1:]))
+    return replace(ranked[0], alternatives=tuple(ranked[1:])) if count > 1 else ranked[0]
 
 
-def _join(plan: Sequence[Piece], renderings: Sequence[Rendering], penalty: float, tokenizer: Text) -> Translation:
+def combine(text: str, units: Sequence[Translation], renderings: Sequence[Rendering], penalty: float) -> Translation:
+    """The translation of a document: its sentences are not listed, since they stand between markup.
+
+    Args:
+        text: the document, put together again.
+        units: what its units became.
+        renderings: of all sentences in them.
+        penalty: exponent of the length in scores.
+    """
+    flags = dict.fromkeys(flag for unit in units for flag in unit.flags)
+    tokens = tuple(token for unit in units for token in unit.tokens)
+    return Translation(text, combined_score(renderings, penalty), tokens, (), tuple(flags))
+
+
+def _join(
+    plan: Sequence[Piece], renderings: Sequence[Rendering], penalty: float, tokenizer: Text | None
+) -> Translation:
     parts: list[str] = []
     sentences = []
     length = 0
@@ -97,14 +123,22 @@ def _join(plan: Sequence[Piece], renderings: Sequence[Rendering], penalty: float
             end = length + len(text)
             source = piece.start, piece.start + len(piece.text)
             flags = (("split",) if piece.cut else ()) + rendering.flags
-            sentences.append(Sentence(source, (length, end), _score([rendering], penalty), flags))
+            links, at = rendering.links, piece.start
+            if at or length:
+                links = tuple([(a + at, b + at, c + length, d + length) for a, b, c, d in links])
+            score = combined_score([rendering], penalty)
+            sentences.append(Sentence(source, (length, end), score, flags, rendering.confidence, links))
         parts.append(text)
         length += len(text)
-    tokens = [piece for item in renderings for output in item.shown for piece in tokenizer.pieces(output.ids)]
+    tokens: list[str] = []
+    if tokenizer is not None:
+        tokens = [piece for item in renderings for output in item.shown for piece in tokenizer.pieces(output.ids)]
     marks = dict.fromkeys(flag for sentence in sentences for flag in sentence.flags)
     if any(piece.ids is None and long_words(piece.text) for piece in plan):
         marks["kept"] = None
-    return Translation("".join(parts), _score(renderings, penalty), tuple(tokens), (), tuple(marks), tuple(sentences))
+    return Translation(
+        "".join(parts), combined_score(renderings, penalty), tuple(tokens), (), tuple(marks), tuple(sentences)
+    )
 
 
 def _texts(plan: Sequence[Piece], renderings: Sequence[Rendering]) -> Iterator[tuple[Piece, str, Rendering | None]]:
@@ -121,7 +155,7 @@ def _texts(plan: Sequence[Piece], renderings: Sequence[Rendering]) -> Iterator[t
         before, last = piece, text
 
 
-def _score(renderings: Sequence[Rendering], penalty: float) -> float:
+def combined_score(renderings: Sequence[Rendering], penalty: float) -> float:
     """The score of several outputs as if they were one: the sum of their sums over the power of all their tokens."""
     outputs = [output for item in renderings for output in item.outputs]
     if len(outputs) == 1:

@@ -6,42 +6,23 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
-from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.errors import DeadlineError
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
-from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions, check_search
+from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.onnx.ort import SessionConfig, release_memory
-from mobilenmt.runtime.opening import open_engine
+from mobilenmt.runtime.opening import Text, open_engine
 from mobilenmt.runtime.pack import Pack
-from mobilenmt.runtime.passage import Passage, Reader
+from mobilenmt.runtime.passage import Passage, Reader, Rendering
+from mobilenmt.runtime.reading import Call, Progress, Stretch, TextOptions, check_call
 from mobilenmt.runtime.retry import Retry
-from mobilenmt.runtime.text.glossary import Glossary
-from mobilenmt.runtime.text.kept import Rules
 from mobilenmt.runtime.text.letters import without_inventions
 from mobilenmt.runtime.text.segment import Piece, between, segments
 from mobilenmt.runtime.text.target import Targets
-from mobilenmt.runtime.translation import Translation, assemble
+from mobilenmt.runtime.translation import Translation, assemble, combine
 
 _RELEASE_EVERY = 16  # segments, after which freed memory goes back to the system: 1 MB for 10 us a segment
-
-
-class TextOptions(TypedDict, total=False):
-    """How a text is read; what is not given is the default."""
-
-    split: bool | None
-    """Translate each sentence of a line for itself (True), or lines whole if the model has positions for them (False);
-    None, the default, for what the pack says."""
-    unwrap: bool
-    """Join the lines of paragraphs that were wrapped to a width before they are translated; each paragraph comes out as
-    one line (:func:`mobilenmt.runtime.text.unwrap.unwrap`)."""
-    target: str | None
-    """Code of the language to translate into, one of :attr:`Translator.targets`, for a model with several. A text that
-    begins with one (``>>deu<< the house``) has its own, for all its lines without another."""
-    keep: Rules | None
-    """What comes out as it is (addresses, code, placeholders, …): None for all rules, or some of them, or more."""
-    glossary: Glossary | None
-    """Terms and what they become."""
 
 
 class Translator:
@@ -111,12 +92,20 @@ class Translator:
         """The codes of a model with several target languages, for ``target``; none where there is one."""
         return self._targets.codes
 
-    def translate(self, text: str, **reading: Unpack[TextOptions]) -> str:
+    def translate(
+        self,
+        text: str,
+        *,
+        time_limit: float | None = None,
+        progress: Progress | None = None,
+        **reading: Unpack[TextOptions],
+    ) -> str:
         """Translate a text of any length; line ends, bullets and the spaces around lines stay as they are.
 
-        ``reading`` as for :meth:`translate_batch`.
+        The arguments are those of :meth:`translate_batch`.
         """
-        return self.translate_batch([text], **reading)[0].text
+        call = check_call(self.pack.manifest, [text], reading, time_limit=time_limit, progress=progress)
+        return self._translated([text], call, None)[0].text
 
     def translate_batch(
         self,
@@ -127,6 +116,9 @@ class Translator:
         min_length: int = 0,
         n_best: int = 1,
         together: bool = False,
+        details: bool = False,
+        time_limit: float | None = None,
+        progress: Progress | None = None,
         **reading: Unpack[TextOptions],
     ) -> list[Translation]:
         """Translate several texts; each comes out as it would alone, unless ``together`` is set.
@@ -141,31 +133,40 @@ class Translator:
                 twice as wide follows where too few are found, and a text that then has fewer still gets fewer.
             together: put sentences through the model together: up to twice as fast for many. In an INT8 pack they
                 share the scale of their activations, so a word may differ where the model is unsure; quality does not.
-            reading: ``split``, ``unwrap``, ``target``, ``keep``, ``glossary``: see :class:`TextOptions`.
+            details: give each sentence its confidence and links of words.
+            time_limit: seconds for the whole call.
+            progress: called with the sentences done, and all, after every 64. What it raises ends the call.
+            reading: ``split``, ``unwrap``, ``target``, ``keep``, ``glossary``, ``format``: see :class:`TextOptions`.
 
         Raises:
             InputError: an argument is of a wrong type or out of range, or the model has no such target.
+            DeadlineError: the time is over; nothing is given back.
         """
-        options = self._check(texts, beam_size, max_length, min_length, n_best, together)
-        plans: list[list[Piece]] = []
-        passages: dict[str, tuple[Passage, list[str]]] = {}
-        owners = []
-        for text in texts:
-            own, text = self._begin(text, reading)
-            if own not in passages:
-                passages[own] = self._passage(own, options, max_length, reading), []
-            passage, sentences = passages[own]
-            plans.append(self._segments(text, passage, reading.get("split")))
-            owners.append(own)
-            sentences += [piece.text for piece in plans[-1] if piece.ids is not None]
-        queues = {own: iter(passage.run(sentences)) for own, (passage, sentences) in passages.items()}
+        call = check_call(
+            self.pack.manifest,
+            texts,
+            reading,
+            beam_size=beam_size,
+            max_length=max_length,
+            min_length=min_length,
+            n_best=n_best,
+            together=together,
+            details=details,
+            time_limit=time_limit,
+            progress=progress,
+        )
+        return self._translated(texts, call, self._tokenizer)
+
+    def _translated(self, texts: Sequence[str], call: Call, namer: Text | None) -> list[Translation]:
+        """As :meth:`translate_batch`; ``namer`` names the tokens, None where they are not wanted."""
+        try:
+            if call.format:
+                return self._documents(texts, call, namer)
+            found = self._found([Stretch(text, (), call.details) for text in texts], call)
+        except DeadlineError:
+            raise call.too_late() from None
         penalty = self.pack.manifest.generation.length_penalty
-        return [
-            assemble(
-                plan, [next(queues[own]) for piece in plan if piece.ids is not None], n_best, penalty, self._tokenizer
-            )
-            for plan, own in zip(plans, owners, strict=True)
-        ]
+        return [assemble(plan, renderings, call.options.n_best, penalty, namer) for plan, renderings in found]
 
     def stream(self, text: str, **reading: Unpack[TextOptions]) -> Iterator[str]:
         """Translate greedily and yield the text so far after every token; the last one yielded is the whole.
@@ -174,13 +175,13 @@ class Translator:
         since what was yielded cannot be translated again. A sentence in capitals, or with something to keep, appears
         as a whole, since it can only be put right at its end.
         """
-        self._check([text], 1, None, 0, 1, False)
+        call = check_call(self.pack.manifest, [text], reading, caller="stream", beam_size=1)
         code, text = self._begin(text, reading)
-        passage = self._passage(code, GREEDY, None, reading)
+        passage = self._passage(code, call)
         done = ""
         last: str | None = None
         before: Piece | None = None
-        for piece in self._segments(text, passage, reading.get("split")):
+        for piece in self._segments(text, passage, call):
             done += between(before, piece, done)
             before = piece
             if piece.ids is None:
@@ -204,43 +205,80 @@ class Translator:
         if done != last:
             yield done
 
+    def _documents(self, texts: Sequence[str], call: Call, namer: Text | None) -> list[Translation]:
+        """Translate texts with markup: their units are texts, and links say where the marks in them go."""
+        from mobilenmt.runtime.text.markup.document import Result, parse, render
+        from mobilenmt.runtime.text.markup.keeping import kept_words
+
+        fold, penalty = self._reader.folder.fold, self.pack.manifest.generation.length_penalty
+        documents = [parse(text, call.format) for text in texts]
+        units = [unit for document in documents for unit in document.units]
+        stretches = [Stretch(unit.text, kept_words(unit, fold), bool(unit.marks)) for unit in units]
+        queue = iter(self._found(stretches, call))
+        translations = []
+        for document in documents:
+            found = [next(queue) for _ in document.units]
+            parts = [assemble(plan, renderings, 1, penalty, namer) for plan, renderings in found]
+            results = [Result(text.text, [link for item in text.sentences for link in item.links]) for text in parts]
+            first = [items[0] for _, renderings in found for items in renderings]
+            translations.append(combine(render(document, results), parts, first, penalty))
+        return translations
+
+    def _found(self, stretches: Sequence[Stretch], call: Call) -> list[tuple[list[Piece], list[list[Rendering]]]]:
+        """The pieces of each text, and what became of its words."""
+        plans: list[list[Piece]] = []
+        passages: dict[tuple[str, tuple[str, ...], bool], tuple[Passage, list[str]]] = {}
+        owners = []
+        for stretch in stretches:
+            code, text = self._begin(stretch.text, call.reading)
+            own = code, stretch.kept, stretch.linked
+            if own not in passages:
+                passages[own] = self._passage(code, call, stretch), []
+            passage, sentences = passages[own]
+            plans.append(self._segments(text, passage, call))
+            owners.append(own)
+            sentences += [piece.text for piece in plans[-1] if piece.ids is not None]
+        queues = call.in_parts({own: (passage.run, sentences) for own, (passage, sentences) in passages.items()})
+        return [
+            (plan, [next(queues[own]) for piece in plan if piece.ids is not None])
+            for plan, own in zip(plans, owners, strict=True)
+        ]
+
     # -- segments -------------------------------------------------------------------------------------------------
 
     def _begin(self, text: str, reading: TextOptions) -> tuple[str, str]:
         """The code of the language that a text is translated into, and the text without it, unwrapped if asked for."""
         code = self._targets.check(reading.get("target"))
         own, text = self._targets.take(text)
-        unwrap = reading.get("unwrap", False)
-        if not isinstance(unwrap, bool):
-            raise InputError(f"unwrap must be True or False, not {unwrap!r}")
-        if unwrap:
-            from mobilenmt.runtime.text.unwrap import unwrap as joined
+        if reading.get("unwrap"):
+            from mobilenmt.runtime.text.unwrap import unwrap
 
-            text = joined(text)
+            text = unwrap(text)
         return own or code, text
 
-    def _passage(self, code: str, options: SearchOptions, max_length: int | None, reading: TextOptions) -> Passage:
-        keep, glossary = reading.get("keep"), reading.get("glossary")
-        for name, value, kind in (("keep", keep, Rules), ("glossary", glossary, Glossary)):
-            if value is not None and not isinstance(value, kind):
-                raise InputError(f"{name} must be {kind.__name__} of mobilenmt, not {type(value).__name__}")
+    def _passage(self, code: str, call: Call, stretch: Stretch | None = None) -> Passage:
+        rules = call.reading.get("keep")
+        if stretch is not None and stretch.kept:
+            from mobilenmt.runtime.text.markup.keeping import keeping
+
+            rules = keeping(rules, stretch.kept)
         return Passage(
             self._reader,
-            lambda sources, how: self._search(sources, max_length, how),
-            options,
+            lambda sources, how: self._search(sources, call.max_length, call.timed(how)),
+            call.options,
             code,
-            guarded=max_length is None,
-            rules=keep,
-            glossary=glossary,
+            guarded=call.max_length is None,
+            rules=rules,
+            glossary=call.reading.get("glossary"),
+            details=stretch is not None and stretch.linked,
         )
 
-    def _segments(self, text: str, passage: Passage, split: bool | None) -> list[Piece]:
-        if not (isinstance(split, bool) or split is None):
-            raise InputError(f"split must be True or False, not {split!r}")
+    def _segments(self, text: str, passage: Passage, call: Call) -> list[Piece]:
         manifest = self.pack.manifest
+        split = call.reading.get("split")
         return segments(
             text,
-            passage.encode,
+            call.watched(passage.encode),
             self._engine.max_length - 1,  # the end token takes a position
             sentences=manifest.segmentation.sentences if split is None else split,
             language=manifest.source_language,
@@ -272,31 +310,3 @@ class Translator:
             self._since_release = 0  # a race of threads at worst releases twice
             release_memory()
         return found
-
-    def _check(
-        self,
-        texts: Sequence[str],
-        beam_size: int | None,
-        max_length: int | None,
-        min_length: int,
-        n_best: int,
-        together: bool,
-    ) -> SearchOptions:
-        """How to search; InputError for anything that cannot be meant."""
-        if isinstance(texts, str | bytes):
-            raise InputError("texts must be a sequence of strings; for one string use translate()")
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InputError(f"text {index} is of type {type(text).__name__}, not str")
-        for name, value, optional in (
-            ("beam_size", beam_size, True),
-            ("max_length", max_length, True),
-            ("min_length", min_length, False),
-            ("n_best", n_best, False),
-        ):
-            if (value is None and not optional) or (value is not None and type(value) is not int):
-                raise InputError(f"{name} must be an integer, not {value!r}")
-        beams = max(self.pack.manifest.generation.num_beams, n_best) if beam_size is None else beam_size
-        options = SearchOptions(beams, n_best, min_length, together=together)
-        check_search(self.pack.manifest.model, options, max_length)
-        return options

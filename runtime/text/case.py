@@ -195,10 +195,10 @@ def _is_acronym(word: str, language: str) -> bool:
     """Whether a word in capitals is always written so: one of the list, a Roman number, anything with a digit."""
     if word in _acronyms():
         return base_language(language) not in load("case")["words"].get(word, "").split()
-    return any(c.isdigit() for c in word) or (len(word) > 1 and _ROMAN.fullmatch(word) is not None)
+    return any(c.isdigit() for c in word) or (len(word) > 1 and re.fullmatch(_ROMAN, word) is not None)
 
 
-_ROMAN = re.compile("X{0,3}(?:IX|IV|V?I{0,3})")
+_ROMAN = "X{0,3}(?:IX|IV|V?I{0,3})"
 
 
 @cache

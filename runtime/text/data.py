@@ -17,6 +17,11 @@ def load(name: str) -> dict[str, Any]:
     return content
 
 
+def has(name: str) -> bool:
+    """Whether there is such a file."""
+    return (FOLDER / f"{name}.json").is_file()
+
+
 def base_language(code: str) -> str:
     """The language of a code such as ``de-AT`` or ``zh_Hans``, in small letters."""
     return code.replace("_", "-").partition("-")[0].lower()

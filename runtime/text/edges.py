@@ -25,6 +25,11 @@ class Chunk(NamedTuple):
     whole: bool = False
     """It is a sentence as it was written, nothing cut off."""
 
+    @property
+    def core(self) -> str:
+        """The text without a mark that was put behind it."""
+        return self.text.rstrip(_END) if self.open_end else self.text
+
     def fit(self, output: str) -> str:
         """The output, closed as the text is: models close what they take for a sentence."""
         if self.whole:

@@ -50,6 +50,8 @@ class Folder:
     def fold(self, text: str) -> Folded:
         """The folded text; quick for a text that is plain already."""
         if "  " not in text:
+            if text.isascii() and text.isprintable():
+                return Folded(text)
             new = set(text) - self._ordinary
             if not new:
                 return Folded(text)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mobilenmt.runtime.errors import InputError
-from mobilenmt.runtime.text.kept import Kept
+from mobilenmt.runtime.text.kept import Kept, Rules
 
 RULE = "glossary"
 """What the spans name as their rule."""
@@ -150,3 +150,15 @@ def _as_written(there: str, variant: _Variant) -> str:
     """The target, in capitals where the source is and the term is not."""
     shouted = there.isupper() and len(there) > 1 and not variant.text.isupper()
     return variant.target.upper() if shouted else variant.target
+
+
+def check_kept(rules: object, glossary: object) -> None:
+    """What a caller wants to have kept, each None for the default.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if rules is not None and not isinstance(rules, Rules):
+        raise InputError(f"keep must be Rules of mobilenmt, not {type(rules).__name__}")
+    if glossary is not None and not isinstance(glossary, Glossary):
+        raise InputError(f"glossary must be Glossary of mobilenmt, not {type(glossary).__name__}")

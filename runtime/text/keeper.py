@@ -9,43 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cached_property
 
 from mobilenmt.runtime.text.edges import Chunk, cut, words
 from mobilenmt.runtime.text.forms import Form, Placeholders
 from mobilenmt.runtime.text.glossary import Glossary
-from mobilenmt.runtime.text.kept import Kept, Rules, default_rules
+from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
 from mobilenmt.runtime.text.placeholders import Protected, Restored, protect, restore
-from mobilenmt.runtime.text.placing import Link, place
+from mobilenmt.runtime.text.placing import Output, Result, place
 
 _BEAMS = 4
 _END = ".!?…"
 
 
-class Output(NamedTuple):
-    """One translation of a text."""
-
-    text: str
-    links: Sequence[Link] = ()
-    """(source start, source end, target start, target end) of words that translate one another, where known."""
-    origin: object = None
-    """Whatever the host wants to find again in :class:`Result`."""
-
-
 Translate = Callable[[list[str], int], list[list[Output]]]
 """Texts and the number of translations wanted of each, to translations, best first; 1 means greedily."""
-
-
-class Result(NamedTuple):
-    """What a sentence became."""
-
-    text: str
-    flags: tuple[str, ...] = ()
-    """``placed``: a span was put back where the links say; ``parts``: the sentence was translated in parts."""
-    outputs: tuple[Output, ...] = ()
-    """The outputs that it is made of."""
-    alternatives: tuple[Result, ...] = ()
-    """Where several translations were given: the next best that keep everything."""
 
 
 @dataclass
@@ -53,6 +31,8 @@ class _Job:
     """A stretch of a sentence on its way."""
 
     chunk: Chunk
+    start: int = 0
+    """Where it begins in the sentence."""
     text: str = ""
     flags: tuple[str, ...] = ()
     outputs: list[Output] = field(default_factory=list)
@@ -91,21 +71,23 @@ class Keeper:
     ) -> None:
         self._translate = translate
         self._rules = default_rules() if rules is None else rules
-        self._forms = (placeholders or Placeholders()).tried
-        self._copied = frozenset(rule.name for rule in self._rules.rules if rule.copied)
-        self._copied |= frozenset((placeholders or Placeholders()).copied)
+        self._placeholders = placeholders
         self._glossary = glossary
         self._extra = extra
 
+    @cached_property
+    def _forms(self) -> tuple[Form, ...]:
+        return (self._placeholders or Placeholders()).tried
+
+    @cached_property
+    def _copied(self) -> frozenset[str]:
+        """The rules whose spans go through the model as they are."""
+        named = frozenset(rule.name for rule in self._rules.rules if rule.copied)
+        return named | frozenset((self._placeholders or Placeholders()).copied)
+
     def find(self, text: str) -> list[Kept]:
         """The spans of a text, by the rules and by `extra`."""
-        kept = self._rules.find(text)
-        if self._glossary is not None:
-            kept = self._glossary.added(text, kept)
-        if self._extra is None or not (extra := self._extra(text)):
-            return kept
-        free = [span for span in extra if all(span.end <= k.start or k.end <= span.start for k in kept)]
-        return sorted([*kept, *free])
+        return gather(text, self._rules, self._glossary.added if self._glossary else None, self._extra)
 
     def first(self, text: str, kept: Sequence[Kept]) -> str:
         """A text as the model sees it at the first try, as a whole."""
@@ -121,7 +103,7 @@ class Keeper:
         """
         spans = [self.find(text) for text in sentences] if kept is None else kept
         plans = [cut(text, found, self._rules) for text, found in zip(sentences, spans, strict=True)]
-        jobs = [[_Job(piece) if isinstance(piece, Chunk) else piece for piece in plan] for plan in plans]
+        jobs = [_jobs(text, plan) for text, plan in zip(sentences, plans, strict=True)]
         self._work([job for plan in jobs for job in plan if isinstance(job, _Job)])
         return [_assemble(plan) for plan in jobs]
 
@@ -158,17 +140,46 @@ class Keeper:
             job.finish("".join(piece.text if isinstance(piece, _Job) else piece for piece in plan), "parts")
 
 
+def _jobs(text: str, plan: Sequence[Chunk | str]) -> list[_Job | str]:
+    jobs: list[_Job | str] = []
+    at = 0
+    for piece in plan:
+        if isinstance(piece, Chunk):
+            at = max(at, text.find(piece.core, at))
+            jobs.append(_Job(piece, at))
+            at += len(piece.core)
+        else:
+            jobs.append(piece)
+    return jobs
+
+
+def _traced(job: _Job, output: Output, protected: Protected, spans: Sequence[Kept]) -> Output:
+    """The output with links to the sentence, if it has any."""
+    if not output.links:
+        return output
+    from mobilenmt.runtime.text.links import unprotected  # not before: most sentences need none
+
+    marks = tuple((mark.placeholder, mark.text) for mark in protected.marks)
+    links = unprotected(output.links, protected, spans, job.start, len(job.chunk.core))
+    return output._replace(links=links, marks=marks)
+
+
 def _take(job: _Job, protected: Protected, spans: Sequence[Kept], outputs: Sequence[Output]) -> None:
     """Take the first output in which every span is in place; remember the others, or the best where there is none."""
     for output in outputs:
         restored = restore(output.text, protected) if protected.marks else Restored(output.text)
         if restored.ok and job.done:
-            job.others.append((job.chunk.fit(restored.text), output))
+            job.others.append((job.chunk.fit(restored.text), _traced(job, output, protected, spans)))
         elif restored.ok:
-            job.outputs = [output]
+            job.outputs = [_traced(job, output, protected, spans)]
             job.finish(restored.text)
-        elif not job.done and (job.best is None or restored.faults < job.best[0].faults):
+        elif not job.done and (job.best is None or _rank(restored, output) < _rank(job.best[0], job.best[2])):
             job.best = restored, protected, output, spans
+
+
+def _rank(restored: Restored, output: Output) -> tuple[int, bool]:
+    """The less the better: of outputs with as many faults one with links, which can be mended."""
+    return restored.faults, not output.links
 
 
 def merged(text: str, kept: Sequence[Kept], apart: frozenset[str] = frozenset()) -> list[Kept]:
@@ -192,10 +203,10 @@ def _placed(job: _Job) -> bool:
     """Put what is missing where the links of the best output say."""
     if job.best is None or not job.best[2].links:
         return False
-    _, protected, output, _ = job.best
+    _, protected, output, spans = job.best
     restored = restore(place(output.text, protected, output.links), protected)
     if restored.ok:
-        job.outputs = [output]
+        job.outputs = [_traced(job, output, protected, spans)]
         job.finish(restored.text, "placed")
     return restored.ok
 
@@ -220,7 +231,7 @@ def _around_lost(job: _Job) -> list[_Job | str]:
         start, end = words(text, done, span.start, inside)
         if start < end:
             moved = tuple(item.moved(start) for item in inside)
-            plan += [text[done:start], _Job(Chunk(text[start:end], moved)), text[end : span.start]]
+            plan += [text[done:start], _Job(Chunk(text[start:end], moved), job.start + start), text[end : span.start]]
         else:
             plan.append(text[done : span.start])
         plan.append(span.written(text))

@@ -7,18 +7,17 @@ takes linear time: it begins where nothing of its own kind stands before it, and
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.text.data import load
 
-_SET = re.compile("«([A-Z]+)»")
-_NAME = re.compile("[a-z][a-z0-9_]{0,40}")
+_SET = "«([A-Z]+)»"
+_NAME = "[a-z][a-z0-9_]{0,40}"
 _EDGES = ("", "after_end", "always")
 
 Finder = Callable[[str], Iterable[tuple[int, int]]]
@@ -62,7 +61,7 @@ class Rule:
     """Characters of which a text must have one for the rule to find anything; empty for no such condition."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not re.fullmatch(_NAME, self.name):
             raise InputError(f"a rule's name is of small letters, figures and _, not {self.name!r}")
         if self.edge not in _EDGES:
             raise InputError(f"rule {self.name}: edge must be one of {', '.join(map(repr, _EDGES))}, not {self.edge!r}")
@@ -148,10 +147,10 @@ class Rules:
 @cache
 def default_rules() -> Rules:
     """The rules of ``rules/kept.json``, all of them."""
-    data = json.loads((Path(__file__).parent / "rules" / "kept.json").read_text(encoding="utf-8"))
+    data = load("kept")
 
     def whole(pattern: str) -> str:
-        return _SET.sub(lambda match: str(data["sets"][match[1]]), pattern)
+        return re.sub(_SET, lambda match: str(data["sets"][match[1]]), pattern)
 
     rules = [
         Rule(
@@ -168,6 +167,22 @@ def default_rules() -> Rules:
     first, second = (re.compile(whole(pattern)).search for pattern in data["any"])
     breaks = re.compile(whole(data["breaks"])).fullmatch
     return Rules(tuple(rules), lambda text: first(text) or second(text), breaks)
+
+
+def gather(
+    text: str,
+    rules: Rules,
+    with_terms: Callable[[str, list[Kept]], list[Kept]] | None = None,
+    extra: Callable[[str], Sequence[Kept]] | None = None,
+) -> list[Kept]:
+    """The spans of a text by rules, with the terms of a glossary, and by a function, where those overlap no other."""
+    kept = rules.find(text)
+    if with_terms is not None:
+        kept = with_terms(text, kept)
+    if extra is None or not (more := extra(text)):
+        return kept
+    free = [span for span in more if all(span.end <= k.start or k.end <= span.start for k in kept)]
+    return sorted([*kept, *free])
 
 
 def find(text: str, rules: Rules | None = None) -> list[Kept]:
@@ -188,11 +203,14 @@ def _finder(name: str, pattern: str, hint: str | None = None) -> Finder:
 
     if hint is None:
         compile_pattern()  # a caller's: to be told now
-    possible = re.compile(hint).search if hint else None
+    possible: list[re.Pattern[str]] = []
 
     def spans(text: str) -> Iterable[tuple[int, int]]:
-        if possible is not None and not possible(text):
-            return ()
+        if hint:
+            if not possible:
+                possible.append(re.compile(hint))
+            if not possible[0].search(text):
+                return ()
         return [match.span() for match in (compiled[0] if compiled else compile_pattern()).finditer(text)]
 
     return spans

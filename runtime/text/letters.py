@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
-from functools import cache
+from functools import cache, cached_property
 
 from mobilenmt.runtime.text.data import base_language, load
 from mobilenmt.runtime.text.kept import Kept
@@ -25,7 +25,8 @@ _JOINERS = "\u200c\u200d\u20e3"  # zero-width joiners, and the box around a key
 class Alphabet:
     """The characters that a vocabulary has; every other it would spell in bytes, or as unknown.
 
-    Nothing is computed before a character is asked for, and each is asked for once. Any number of threads may share it.
+    Nothing is computed before a character is asked for, and each is asked for once, those of ASCII together. Any
+    number of threads may share it.
 
     Args:
         knows: whether the tokenizer encodes a text without unknowns and bytes.
@@ -36,11 +37,18 @@ class Alphabet:
         self._known: set[str] = set()
         self._missing: set[str] = set()
 
+    @cached_property
+    def _ascii(self) -> bool:
+        """Whether no printable character of ASCII is missing, as in most vocabularies."""
+        return self._knows("".join(map(chr, range(0x20, 0x7F))))
+
     def __contains__(self, character: object) -> bool:
         return isinstance(character, str) and not self.missing(character)
 
     def missing(self, text: str) -> Collection[str]:
         """The characters of the text that the vocabulary lacks; quick where all were seen before."""
+        if text.isascii() and text.isprintable() and self._ascii:
+            return ()
         new = set(text) - self._known
         if not new:
             return ()
@@ -156,7 +164,7 @@ def without_inventions(output: str, source: str) -> str:
     U+FFFD, control and format characters (direction marks), noncharacters, private and unassigned ones: a model that
     spells in bytes now and then spells these.
     """
-    if output.isascii() and output.isprintable():
+    if output.isprintable() and "\ufffd" not in output:  # what is none of these categories, and no separator, prints
         return output
     present = set(source)
     wrong = {

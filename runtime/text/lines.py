@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
+from mobilenmt.runtime.text.data import load
 from mobilenmt.runtime.text.sentences import writes_ordinals
 
 
@@ -50,7 +49,7 @@ class LineRules(NamedTuple):
 @lru_cache(maxsize=1)
 def line_rules() -> LineRules:
     """The rules for lines."""
-    found = json.loads(Path(__file__).with_name("rules").joinpath("lines.json").read_text(encoding="utf-8"))
+    found = load("lines")
     parts = [f"(?P<{name}>{found[name]})?" for name in ("quote", "bullet", "box", "number")]
     months = frozenset(word for names in found["months"].values() for word in names.split())
     return LineRules(re.compile("".join(parts)), months, frozenset(found["suspended"].split()))

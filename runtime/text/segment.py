@@ -31,8 +31,8 @@ _BLANK = (
     f"{_INVISIBLE}"
 )
 
-_CLAUSE = re.compile(r"[;:,–—،؛](?=\s)|[，；：、､]")
-_SPACE = re.compile(r"(?<=\S)[^\S\xa0\u2007\u202f]")  # not at a no-break space
+_CLAUSE = r"[;:,–—،؛](?=\s)|[，；：、､]"
+_SPACE = r"(?<=\S)[^\S\xa0\u2007\u202f]"  # not at a no-break space
 
 
 #: Behind these a sentence or clause goes on without a space, as the scripts they are of write it.
@@ -177,8 +177,8 @@ class _Cutter:
         # Where a piece may end, from the best kind of place to the worst.
         self._ends: tuple[list[int], ...] = (
             split(line, language),
-            [match.end() for match in _CLAUSE.finditer(line)],
-            [match.start() for match in _SPACE.finditer(line)],
+            [match.end() for match in re.finditer(_CLAUSE, line)],
+            [match.start() for match in re.finditer(_SPACE, line)],
         )
         # How far the last piece reached at each level (in places, at the last level in characters): the next one
         # reaches about as far, so the search begins there.

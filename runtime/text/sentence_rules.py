@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Self
 
-_RULES = Path(__file__).with_name("rules") / "sentences"
+from mobilenmt.runtime.text.data import base_language, has, load
+
 _CLASSES = {"before": "b", "number": "n", "both": "o", "end": "e"}
 _PATTERNS = ("enumerator", "roman", "date", "reference", "speech_goes_on")
 _LISTS = (
@@ -58,7 +57,7 @@ class SentenceRules:
     @classmethod
     def of(cls, language: str) -> Self:
         """Those of a language, by a code such as ``en`` or ``de-AT``."""
-        return cls(**_load(language.replace("_", "-").partition("-")[0].lower()))
+        return cls(**_load(base_language(language)))
 
     def is_number_of(self, before: str) -> bool:
         """Whether what stands before a full stop is the number of an item or a heading: 1, 2.3, A, IV, Chapter 3."""
@@ -86,9 +85,9 @@ class SentenceRules:
 
 @lru_cache(maxsize=16)
 def _load(code: str) -> dict[str, Any]:
-    general = _read("all")
+    general = load("sentences/all")
     code = general["codes"].get(code, code)
-    own = _read(code) if re.fullmatch("[a-z]{2}", code) and (_RULES / f"{code}.json").is_file() else {}
+    own = load(f"sentences/{code}") if re.fullmatch("[a-z]{2}", code) and has(f"sentences/{code}") else {}
     classes: dict[str, str] = {}
     for name, letter in _CLASSES.items():
         for word in own.get(name, general.get(name, "")).split():
@@ -109,8 +108,3 @@ def _load(code: str) -> dict[str, Any]:
         **patterns,
         **words,
     )
-
-
-def _read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((_RULES / f"{name}.json").read_text(encoding="utf-8"))
-    return found

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.text.data import base_language
 
-_CODE = re.compile(rb'">>([0-9A-Za-z_-]{1,30})<<"')
-_AT_THE_START = re.compile(r"(\s*)>>([0-9A-Za-z_-]{1,30})<<[ \t]?")
+_CODE = rb'">>([0-9A-Za-z_-]{1,30})<<"'
+_AT_THE_START = r"(\s*)>>([0-9A-Za-z_-]{1,30})<<[ \t]?"
 _MOST_NAMED = 40  # codes in an error
 
 Encode = Callable[[str], list[int]]
@@ -31,7 +31,7 @@ class Targets:
     @functools.cached_property
     def codes(self) -> tuple[str, ...]:
         """The codes that the vocabulary has, sorted; none where there is one target."""
-        return tuple(sorted({found.decode() for found in _CODE.findall(self._read())}))
+        return tuple(sorted({found.decode() for found in re.findall(_CODE, self._read())}))
 
     def check(self, target: str | None) -> str:
         """The code to put before every segment: "" for None, and for the one language of a model that has one.
@@ -61,7 +61,7 @@ class Targets:
         """The code that a text begins with, "" if none that is known, and the text without it."""
         if ">>" not in text:
             return "", text
-        match = _AT_THE_START.match(text)
+        match = re.match(_AT_THE_START, text)
         if match is None or match[2] not in self.codes:
             return "", text
         return match[2], match[1] + text[match.end() :]

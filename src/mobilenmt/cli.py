@@ -36,6 +36,8 @@ _METAVARS = {
     "test": "TSV",
     "peer": "NAME=FILE",
     "until": "STAGE",
+    "keep": "NAME=REGEX",
+    "no_keep": "NAME",
 }
 _STOPPING = ("SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed; Windows has none
 

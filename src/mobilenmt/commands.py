@@ -33,13 +33,21 @@ def translate(
     unwrap: bool = False,
     target: str | None = None,
     encoding: str | None = None,
+    format: str | None = None,
+    glossary: Path | None = None,
+    keep: list[str] | None = None,
+    no_keep: list[str] | None = None,
     json: bool = False,
+    details: bool = False,
 ) -> int:
     """Translate texts, a file, or standard input.
 
     Without TEXT, lines are read from --input or standard input; each input line gives one output line (with --unwrap
     each paragraph), flushed as soon as it is there. Lines end at \\n only. Text is UTF-8, in and out; what begins with
     a byte order mark of UTF-16 or UTF-32 is read as that. What is no text is replaced by U+FFFD.
+
+    HTML, Markdown and subtitles (by --format or the ending of --input) are read, translated and written as a whole,
+    with the markup, the line ends and the encoding that they had.
 
     Args:
         text: texts to translate, one line of output each; none to read lines instead
@@ -55,8 +63,14 @@ def translate(
         unwrap: join the lines of paragraphs that were wrapped to a width; each paragraph gives one line
         target: code of the language to translate into, such as deu, for a pack with several
         encoding: encoding of the input and the output, such as utf-16 or cp1252
+        format: text, html, markdown, srt or vtt; by default what the ending of --input says, else text
+        glossary: file of terms: source, tab, target on each line, and a tab and the target of the plural if it differs
+        keep: keep what this regular expression finds, as a rule of this name; may be repeated
+        no_keep: do not keep what the rule of this name finds; may be repeated
         json: write a JSON object a line: source, text, score, tokens, alternatives, flags, sentences
+        details: with --json, give each sentence its confidence and links of words
     """
+    from mobilenmt.documents import find_format, read_glossary, read_rules, translate_file
     from mobilenmt.lines import (
         check_encoding,
         decode_arguments,
@@ -70,7 +84,13 @@ def translate(
         raise InputError("give either TEXT or --input, not both")
     if n_best > 1 and not json:
         raise InputError("--n-best needs --json: plain output has one translation a line")
+    if details and not json:
+        raise InputError("--details needs --json: plain output has no place for them")
     encoding = None if encoding is None else check_encoding(encoding)
+    format = find_format(format, input)
+    if unwrap and format != "text":
+        raise InputError(f"--unwrap is for plain text: {format} says itself what a paragraph is")
+    rules = read_rules(keep or (), no_keep or ())
     from mobilenmt.runtime.native import LIBRARY
 
     if engine == "onnx" or not LIBRARY.is_file():
@@ -81,15 +101,32 @@ def translate(
     from mobilenmt.runtime.translator import Translator
 
     translator = Translator(pack, threads=threads, engine=engine)
+    language = translator.pack.manifest.source_language
+    terms = None if glossary is None else read_glossary(glossary, language, encoding)
 
     def render(sources: list[str]) -> list[str]:
         found = translator.translate_batch(
-            sources, beam_size=beam, n_best=n_best, together=together, split=split, unwrap=unwrap, target=target
+            sources,
+            beam_size=beam,
+            n_best=n_best,
+            together=together,
+            details=details,
+            split=split,
+            unwrap=unwrap,
+            target=target,
+            keep=rules,
+            glossary=terms,
+            format=format,
         )
         if json:
             return [_json_line(source, item) for source, item in zip(sources, found, strict=True)]
+        if format != "text":
+            return [item.text for item in found]
         return [item.text.replace("\n", " ") for item in found]  # a TEXT may hold one; a line of output may not
 
+    if format != "text" and not text:
+        translate_file(input, output, encoding, lambda whole: render([whole])[0] + ("\n" if json else ""))
+        return 0
     with open_output(output, encoding) as sink:
         if text:
             for item in decode_arguments(text):  # one by one: the first appears at once

@@ -21,12 +21,14 @@ _BATCH_BYTES = 1 << 15
 _MOST_HELD = 1 << 16  # characters
 
 
-_MARKS = (
+MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as that of utf-16-le does
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+"""Byte order marks and what they stand for. That of UTF-8 is a character like others here: it stays in the text."""
+
 _LONGEST_MARK = 4  # bytes
 
 
@@ -53,23 +55,24 @@ class Source:
     def __init__(self, descriptor: int, name: str, encoding: str | None = None) -> None:
         self._descriptor = descriptor
         self._name = name
-        self._encoding = encoding
+        self.encoding = encoding
+        """None until the first block has been read, and then for UTF-8."""
         self._warned = False
 
     def blocks(self) -> Iterator[bytes]:
         """What can be read, as soon as it can, as UTF-8."""
         block = self._read()
-        encoding = self._encoding
-        if encoding is None:
-            while block and len(block) < _LONGEST_MARK and any(mark.startswith(block[:2]) for mark, _ in _MARKS):
+        if self.encoding is None:
+            while block and len(block) < _LONGEST_MARK and any(mark.startswith(block[:2]) for mark, _ in MARKS):
                 more = self._read()
                 if not more:
                     break
                 block += more
-            for mark, marked in _MARKS:
+            for mark, marked in MARKS:
                 if block.startswith(mark):
-                    encoding, block = marked, block[len(mark) :]
+                    self.encoding, block = marked, block[len(mark) :]
                     break
+        encoding = self.encoding
         if encoding in (None, "utf-8"):
             while block:
                 yield block

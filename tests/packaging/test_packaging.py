@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import email
+import importlib
 import importlib.util
 import json
 import runpy
@@ -30,10 +31,12 @@ from small_packs import CONTENT, make_folder
 PARTS = ("runtime", "export", "compression")
 # Bytes, installed.
 MAX_BYTES = {
-    "engine": 200_000,  # runtime and front door, all that an app needs beside the library
-    "rules": 50_000,  # data that the engine reads: lists of abbreviations and the like
+    "engine": 200_000,  # the runtime, all that an app needs beside the library and the two below
+    "text": 265_000,  # what is done to text before and after the model: sentences, kept spans, HTML, Markdown, ...
+    "rules": 95_000,  # data that it reads: HTML's 2,125 names of characters (half of it), abbreviations and the like
+    "command line": 60_000,  # and the front door
     "library": 300_000,  # the C core, compiled
-    "exporter": 200_000,
+    "exporter": 225_000,
     "pipeline": 500_000,
     "about": 40_000,  # what pip keeps about the distribution
 }
@@ -231,7 +234,11 @@ def part_of(name: str) -> str:
         return "exporter"
     if name.startswith("mobilenmt/runtime/text/rules/"):
         return "rules"
-    return "library" if name.endswith(LIBRARY.suffix) else "engine"
+    if name.startswith("mobilenmt/runtime/text/"):
+        return "text"
+    if name.endswith(LIBRARY.suffix):
+        return "library"
+    return "engine" if name.startswith("mobilenmt/runtime/") else "command line"
 
 
 def test_wheel_from_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: Path) -> None:
@@ -305,24 +312,35 @@ def test_engine_alone_says_how_to_get_a_pack(wheel: Path, tmp_path: Path) -> Non
     assert "pip install ./models/en-de" in error and "MOBILENMT_PACKS" in error
 
 
+def collect_data_files(package: str) -> list[tuple[str, str]]:
+    """As PyInstaller's: every file of a package's folder, and of those in it, that is no code; and where it goes."""
+    (place,) = importlib.import_module(package).__path__
+    return [
+        (str(path), str(Path(*package.split("."), path.parent.relative_to(place))))
+        for path in Path(place).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
+
+
 def test_hook_gives_pyinstaller_the_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run as PyInstaller runs it, with stand-ins for what it imports from there."""
+    """Run as PyInstaller runs it, with stand-ins for what it imports from there, if it is not installed."""
     folder = make_folder(tmp_path / "pack_of_the_hook")
     (folder / "notes.txt").write_text("notes")
     inner = make_folder(tmp_path / "pack_inside" / "pack")
-    for name, package in (("hook-pack", folder.name), ("inside-pack", "pack_inside")):
+    for name, package in (("hook_pack", folder.name), ("inside_pack", "pack_inside")):
         about = tmp_path / f"{name}-1.0.dist-info"
         about.mkdir()
         (about / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: 1.0\n")
         (about / "entry_points.txt").write_text(f"[mobilenmt.packs]\n{name} = {package}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    hooks = types.ModuleType("PyInstaller.utils.hooks")
-    hooks.collect_submodules = lambda package: [f"{package}.translator"]  # type: ignore[attr-defined]
-    hooks.collect_data_files = lambda package: [("/site/fold.json", package)]  # type: ignore[attr-defined]
-    hooks.copy_metadata = lambda name: [(f"/site/{name}", name)]  # type: ignore[attr-defined]
-    for module in ("PyInstaller", "PyInstaller.utils"):
-        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
-    monkeypatch.setitem(sys.modules, hooks.__name__, hooks)
+    if importlib.util.find_spec("PyInstaller") is None:
+        hooks = types.ModuleType("PyInstaller.utils.hooks")
+        hooks.collect_submodules = lambda package: [f"{package}.translator"]  # type: ignore[attr-defined]
+        hooks.collect_data_files = collect_data_files  # type: ignore[attr-defined]
+        hooks.copy_metadata = lambda name: [(str(tmp_path / f"{name}-1.0.dist-info"), f"{name}-1.0.dist-info")]  # type: ignore[attr-defined]
+        for module in ("PyInstaller", "PyInstaller.utils"):
+            monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+        monkeypatch.setitem(sys.modules, hooks.__name__, hooks)
     (place,) = hook_folders()
     found = runpy.run_path(str(Path(place) / "hook-mobilenmt.py"))
     core = [(str(LIBRARY), "mobilenmt/runtime/native")] if LIBRARY.is_file() else []
@@ -330,11 +348,15 @@ def test_hook_gives_pyinstaller_the_packs(tmp_path: Path, monkeypatch: pytest.Mo
     datas = set(found["datas"])
     assert {(str(folder / name), folder.name) for name in ("pack.json", *CONTENT)} < datas
     assert {(str(inner / name), str(Path("pack_inside", "pack"))) for name in ("pack.json", *CONTENT)} < datas
-    assert ("/site/fold.json", "mobilenmt.runtime.text") in datas
-    assert {("/site/hook-pack", "hook-pack"), ("/site/inside-pack", "inside-pack")} < datas
+    for name in ("hook_pack-1.0.dist-info", "inside_pack-1.0.dist-info"):
+        assert (str(tmp_path / name), name) in datas
     assert not any("notes.txt" in source for source, _ in datas)
-    rules = ROOT / "src/mobilenmt/runtime/text/rules"
-    assert (str(rules / "sentences" / "en.json"), str(Path("mobilenmt/runtime/text/rules/sentences"))) in datas
+    rules = Path(mobilenmt.__file__).parent / "runtime" / "text" / "rules"
+    wanted = {
+        (path, Path("mobilenmt/runtime/text/rules") / path.parent.relative_to(rules)) for path in rules.rglob("*.json")
+    }
+    assert {(path.name, path.parent.name) for path, _ in wanted} >= {("fold.json", "rules"), ("en.json", "sentences")}
+    assert {(str(path), str(folder)) for path, folder in wanted} < datas
     assert {"mobilenmt.runtime.translator", folder.name, "pack_inside"} <= set(found["hiddenimports"])
 
 

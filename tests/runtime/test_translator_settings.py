@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from mobilenmt import InputError, Translator
-from mobilenmt.runtime.hypothesis import GREEDY
 from mobilenmt.runtime.native import LIBRARY
+from mobilenmt.runtime.reading import check_call
 from mobilenmt.runtime.text.target import Targets
 from places import SRC
 from tiny_models import make_checkpoint
@@ -84,7 +84,8 @@ def test_the_code_stands_before_every_segment(multi_pack: Path, engine: str) -> 
 
 def test_every_part_of_a_long_line_has_the_code(multi_pack: Path) -> None:
     translator = Translator(multi_pack)
-    plan = translator._segments("the dog sees the cat. " * 60, translator._passage("deu", GREEDY, None, {}), False)
+    call = check_call(translator.pack.manifest, [], {"split": False}, beam_size=1)
+    plan = translator._segments("the dog sees the cat. " * 60, translator._passage("deu", call), call)
     pieces = [piece for piece in plan if piece.ids is not None]
     assert len(pieces) > 2 and all(piece.ids is not None and piece.ids[0] == 3 for piece in pieces)
     assert max(len(piece.ids or ()) for piece in pieces) < translator.pack.manifest.model.max_positions
