@@ -165,7 +165,7 @@ class Passage:
         found = self._prepared.get(sentence)
         if found is None:
             folded = self._reader.folder.fold(sentence)
-            kept = gather(folded.text, self._rules, self._glossary and self._glossary.added, self._strange)
+            kept = gather(folded.text, self._rules, self._glossary.added if self._glossary else None, self._strange)
             if kept and folded.origin is not None:
                 folded, kept = _unfolded(sentence, folded, kept)
             text = folded.text

@@ -87,7 +87,7 @@ class Keeper:
 
     def find(self, text: str) -> list[Kept]:
         """The spans of a text, by the rules and by `extra`."""
-        return gather(text, self._rules, self._glossary and self._glossary.added, self._extra)
+        return gather(text, self._rules, self._glossary.added if self._glossary else None, self._extra)
 
     def first(self, text: str, kept: Sequence[Kept]) -> str:
         """A text as the model sees it at the first try, as a whole."""
