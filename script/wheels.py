@@ -29,6 +29,7 @@ BIONIC_HEADERS = (
     *("sys/auxv", "sys/mman", "sys/stat"),
 )
 ANDROID_PAGES = "-Wl,-z,max-page-size=16384"  # Android 15 and later refuse less
+INSTALL_NAME = ("-Wl,-install_name,@rpath/_native.dylib",)  # else the place where it was built
 MOST_BYTES, MOST_COMPRESSED = 300_000, 150_000
 
 
@@ -47,8 +48,8 @@ TARGETS = {
     "linux-aarch64": Target("aarch64-linux-gnu.2.17", ("-fPIC",), wheel="manylinux2014_aarch64"),
     "musl-x86_64": Target("x86_64-linux-musl", ("-fPIC",), wheel="musllinux_1_1_x86_64"),
     "musl-aarch64": Target("aarch64-linux-musl", ("-fPIC",), wheel="musllinux_1_1_aarch64"),
-    "macos-x86_64": Target("x86_64-macos.11.0", wheel="macosx_11_0_x86_64"),
-    "macos-arm64": Target("aarch64-macos.11.0", wheel="macosx_11_0_arm64"),
+    "macos-x86_64": Target("x86_64-macos.11.0", INSTALL_NAME, wheel="macosx_11_0_x86_64"),
+    "macos-arm64": Target("aarch64-macos.11.0", INSTALL_NAME, wheel="macosx_11_0_arm64"),
     "windows-amd64": Target("x86_64-windows-gnu", wheel="win_amd64"),
     "android-arm64-v8a": Target("aarch64-linux-android", library="android/arm64-v8a/libmobilenmt.so"),
     # clang fails at NEON under zig's name for this system; by this name it makes the same code, with Android's calls.

@@ -14,17 +14,17 @@ _FUSED = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class _Linear(torch.autograd.Function):
-    """x W' + b, then relu if wanted: in bf16 one kernel, where torch adds bias and relu in passes of their own."""
+    """x W' + b, then relu if wanted: in bf16 with the bias in the kernel, where torch adds it in a pass of its own."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, relu: bool) -> torch.Tensor:
         out: torch.Tensor
         if _FUSED and x.dtype == torch.bfloat16 and x.device.type == "cpu":
-            out = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
+            out = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         else:
             out = functional.linear(x, weight, bias)
-            if relu:
-                out.relu_()
+        if relu:
+            out.relu_()  # the kernel's own would make 0 of what is not a number
         ctx.save_for_backward(x, weight, out if relu else None)
         return out
 

@@ -31,7 +31,7 @@ class TrainSettings:
     """Pairs with a longer side are left out."""
     optimizer: Literal["adam", "muon"] = "adam"
     """adam: for all weights. muon: Muon for the matrices of the layers (torch 2.9 or newer), Adam for embeddings,
-    biases and norms; fewer tokens to the same loss, for about a tenth more time an update of 8,192 tokens."""
+    biases and norms; from random weights it needs fewer tokens at first, and a tenth more time an update of 8,192."""
     muon_momentum: float = 0.95
     """Decay of Muon's mean gradient."""
     learning_rate: float = 1e-3

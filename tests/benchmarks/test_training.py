@@ -40,7 +40,7 @@ def test_a_trial_learns_and_two_are_equal(setting: Setting) -> None:
     assert sum(batch.tokens for batch in dev) > 20
     first, second = run(setting, 12_000, dev), run(setting, 12_000, dev)
     assert first["curve"] == second["curve"]
-    assert first["updates"] == 40 and abs(first["tokens"] - 12_000) < 600
+    assert first["updates"] == 40 and 9_000 < first["tokens"] <= 12_000
     assert first["curve"][-1][1] < first["curve"][0][1] - 0.5
     assert len(first["curve"]) == 12
 

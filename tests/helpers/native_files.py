@@ -1,4 +1,4 @@
-"""Writes native.bin and weights.bin by the words of docs/core/native-format.md alone: tiny models, some never exported."""
+"""Writes native.bin and weights.bin by the words of docs/core/native-format.md alone: tiny models never exported."""
 
 from __future__ import annotations
 

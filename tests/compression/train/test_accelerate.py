@@ -24,19 +24,19 @@ from mobilenmt.compression.train import stage as distill
 from mobilenmt.compression.core.pairs import Pair, PairWriter
 from mobilenmt.compression.core.settings import from_mapping
 from mobilenmt.compression.train.job import TrainingJob
-from mobilenmt.compression.train.run import TrainingRun
 from mobilenmt.compression.train.settings import DistillSettings
+from mobilenmt.compression.train.tally import Tally
 from training_data import SHAPE
 
 root, folder, changes, stop = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
-account = TrainingRun.account
+add = Tally.add
 
-def dying(self, *arguments):
-    if self.step == stop:
+def dying(self, step, *arguments):
+    if step == stop:
         os._exit(3)
-    account(self, *arguments)
+    add(self, step, *arguments)
 
-TrainingRun.account = dying
+Tally.add = dying
 result = distill.run(
     TrainingJob(
         SHAPE, from_mapping(DistillSettings, changes, "distill"), root / "pairs.tsv.zst", root / "vocabulary", seed=4

@@ -28,7 +28,8 @@ from mobilenmt.compression.train.runlog import read_log
 from mobilenmt.compression.train.settings import DistillSettings, TeacherModelSettings, TrainSettings
 from mobilenmt.compression.train.soft_targets import SoftTeacher, StoredTargets
 from mobilenmt.compression.train.student import make_student, save_checkpoint
-from mobilenmt.compression.train.update import DeviceBatch
+from mobilenmt.compression.train.tally import Tally
+from mobilenmt.compression.train.update import DeviceBatch, UpdateResult
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from training_data import SHAPE, toy_pairs, toy_vocabulary, write_dev
 
@@ -125,16 +126,16 @@ def test_a_killed_stage_goes_on_with_other_threads_and_another_device(
     first = {"dev": (root / "dev.tsv",), "save_every": 4, "threads": 1}
     other = {**first, "save_every": 5, "threads": 2, "device": "auto"}
     whole = start(root, tmp_path / "whole", **first)
-    real = TrainingRun.account
+    real = Tally.add
 
-    def dying(self: TrainingRun, sums: torch.Tensor, norm: float, tokens: int) -> None:
-        if self.step == 11:
+    def dying(self: Tally, step: int, result: UpdateResult, tokens: int) -> None:
+        if step == 11:
             raise Killed
-        real(self, sums, norm, tokens)
+        real(self, step, result, tokens)
 
     folder = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(TrainingRun, "account", dying)
+        patch.setattr(Tally, "add", dying)
         start(root, folder, **first)
     dataset = (folder / "dataset" / "source.bin").stat().st_mtime_ns
     told: list[str] = []

@@ -182,10 +182,8 @@ def test_apple_gets_its_processor_its_platform_and_the_interface(
         trie = read("llvm-objdump", "--macho", "--exports-trie", library)
         assert {line.split()[-1].removeprefix("_") for line in trie.splitlines() if "_mn_" in line} == INTERFACE
         linked = read("llvm-objdump", "--macho", "--dylibs-used", library)
-        assert set(re.findall(r"^\t(\S+)", linked, re.MULTILINE)) - {"@rpath/_native.dylib"} <= {
-            "/usr/lib/libSystem.B.dylib",
-            str(library),
-        }
+        names = set(re.findall(r"^\t(\S+)", linked, re.MULTILINE))
+        assert names == {"@rpath/_native.dylib", "/usr/lib/libSystem.B.dylib"}
         assert library.stat().st_size <= wheels.MOST_BYTES
     for file in files:
         data = file.read_bytes()
@@ -217,7 +215,9 @@ def test_webassembly_translates_from_memory_with_the_bits_of_this_machine(
     flags = ["--experimental-wasm-relaxed-simd", "--no-liftoff"] if name == "wasm-relaxed" and version < 22 else []
     module = built(name)
     assert wheels.compress(module.read_bytes())["gzip"] <= wheels.MOST_COMPRESSED
-    for file, content in zip(("native.bin", "weights.bin"), Made(source=40, target=90).files(), strict=True):
+    for file, content in zip(
+        ("native.bin", "weights.bin"), Made(source=40, target=90, positions=50).files(), strict=True
+    ):
         (tmp_path / file).write_bytes(content)
     here = compile_c(tmp_path / "dump", PROGRAMS / "dump.c", *SOURCES, flags=("-O2", "-ffp-contract=off"))
     sentences = "0\n5 0\n4 39 7 12 0\n"
