@@ -80,7 +80,7 @@ class _Attend(torch.autograd.Function):
 
 
 class _AddNorm(torch.autograd.Function):
-    """Layer norm of x + y (post-norm); sums and statistics of each row in fp32."""
+    """Layer norm of x + y (post-norm); statistics of each row in fp32."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

@@ -211,7 +211,7 @@ def test_pack_teacher_says_what_the_translator_says(tiny_fp32_pack: Path) -> Non
     from mobilenmt.runtime.translator import Translator
 
     settings = TeacherSettings(
-        checkpoint=str(tiny_fp32_pack), search="n_best", n_best=2, beam_size=3, max_length_ratio=0, max_length_extra=20
+        checkpoint=str(tiny_fp32_pack), search="n_best", n_best=3, beam_size=3, max_length_ratio=0, max_length_extra=20
     )
     spec = spec_for(settings)
     assert spec.family == "pack"
@@ -219,7 +219,9 @@ def test_pack_teacher_says_what_the_translator_says(tiny_fp32_pack: Path) -> Non
     with Translator(tiny_fp32_pack) as translator:
         wanted = translator.translate_batch(sources, beam_size=3, n_best=2, max_length=21)
     for candidates, translation in zip(open_teacher(spec).translate(sources), wanted, strict=True):
-        assert [item.text for item in candidates] == [translation.text, translation.alternatives[0].text]
+        assert len(candidates) == 3
+        texts = list(dict.fromkeys(item.text for item in candidates))  # the translator shows no text twice
+        assert texts[:2] == [translation.text, translation.alternatives[0].text]
 
 
 # -- what is refused before it costs hours ----------------------------------------------------------------------------
