@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 from benchmarks.harness.bench import Bench
@@ -14,7 +13,7 @@ from benchmarks.harness.errors import BenchmarkError, expect
 from benchmarks.harness.results import Results, write
 from benchmarks.harness.settings import Settings
 from benchmarks.parts.breakdown import breakdown
-from benchmarks.parts.core import instructions, kernels, roofline
+from benchmarks.parts.core import floor, instructions, kernels
 from benchmarks.parts.footprint import cold, size
 from benchmarks.parts.memory import memory
 from benchmarks.parts.speed import endtoend, latency, throughput
@@ -25,7 +24,7 @@ from benchmarks.report.tables import markdown
 
 Part = Callable[[Bench], dict[str, Any]]
 _ALL: tuple[Part, ...] = (size, memory, cold, latency, throughput, endtoend, breakdown, agreement)
-PARTS = {part.__name__: part for part in (*_ALL, kernels, roofline, instructions, batch, words, quality)}
+PARTS = {part.__name__: part for part in (*_ALL, kernels, floor, instructions, batch, words, quality)}
 """In the order in which they are run."""
 
 
@@ -41,7 +40,7 @@ def run(settings: Settings, only: Sequence[str] = (), resume: bool = False) -> R
     bench.paths(settings.engines)  # before the first measurement, since converters keep the machine busy
     results = Results.start(settings, resume)
     failed = []
-    for name in only or [name for name in PARTS if _wanted(name, settings)]:
+    for name in only or [name for name in PARTS if name != "quality" or settings.dev]:
         if name in results.content["parts"]:
             print(f"{name}: done before", file=sys.stderr)
             continue
@@ -54,11 +53,6 @@ def run(settings: Settings, only: Sequence[str] = (), resume: bool = False) -> R
     again = f"(the other parts are in {results.path}; --resume tries these again)"
     expect(not failed, f"{'; '.join(failed)} {again}")
     return results
-
-
-def _wanted(name: str, settings: Settings) -> bool:
-    """Whether a whole run has a part: not where what it needs is not there."""
-    return (name != "quality" or bool(settings.dev)) and (name != "instructions" or which("valgrind") is not None)
 
 
 def report(path: Path, content: dict[str, Any]) -> None:
