@@ -22,9 +22,15 @@ CORE = "C core: "
 """What the names of the C core's budgets begin with."""
 RECORDED: dict[str, dict[str, tuple[str, ...]]] = {
     CORE: {
-        "shipped": ("core", "core/far", "core/quality"),
-        "8.6 million parameters, shortlist": ("core-8m/shortlist", "core-8m"),
-        "OPUS-MT's shape": ("core-opus",),
+        "shipped": ("core/far", "core/big", "core/memory", "core/quality", "core"),
+        "8.6 million parameters": (
+            "core-8m/shortlist",
+            "core-8m/batches",
+            "core-8m/memory",
+            "core-8m/quality",
+            "core-8m",
+        ),
+        "OPUS-MT's shape": ("core-opus", "core-opus/memory"),
     },
     "": {
         "shipped": ("", "batches", "outputs"),
@@ -165,8 +171,8 @@ BUDGETS = (
     Budget("C core: 100 tokens against 25 tokens", "<=", 4.4, "times", _times, (_CORE, _CORE, 1, 100, 25)),
     Budget("C core: batch 32, 1 thread, against CTranslate2 INT8", ">=", 1.5, "times", _throughput, (_CORE, 1)),
     Budget("C core: batch 32, 2 threads, against CTranslate2 INT8", ">=", 1.5, "times", _throughput, (_CORE, 2)),
-    Budget("C core: memory added, steady", "<=", 9, "MB", _added, (_CORE, "steady")),
-    Budget("C core: memory added, at the peak", "<=", 10, "MB", _added, (_CORE, "peak")),
+    Budget("C core: memory added, steady (asked of the shipped pack)", "<=", 9, "MB", _added, (_CORE, "steady")),
+    Budget("C core: memory added, at the peak (likewise)", "<=", 10, "MB", _added, (_CORE, "peak")),
     Budget("C core: cold start, process start to translation", "<=", 0.1, "s", _cold, (_CORE,)),
     Budget("C core: lost against INT8 by ONNX, dev sets, greedy", "<=", 0.1, "BLEU", _lost, (_CORE, _ONNX)),
     Budget("C core: the same in chrF", "<=", 0.1, "chrF", _lost, (_CORE, _ONNX, "chrF")),
