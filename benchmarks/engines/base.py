@@ -74,6 +74,7 @@ SPECS = {
         Spec("ours-int8", "mobilenmt INT8", "ours:Onnx", "pack-int8", _OURS),
         Spec("ours-fp32", "mobilenmt fp32", "ours:Onnx", "pack-fp32", _OURS),
         Spec("ctranslate2-int8", "CTranslate2 INT8", "ct2:CTranslate2", "ct2-int8", _CT2),
+        Spec("ctranslate2-vmap-int8", "CTranslate2 INT8, shortlist", "ct2:CTranslate2", "ct2-vmap-int8", _CT2),
         Spec("ctranslate2-fp32", "CTranslate2 fp32", "ct2:CTranslate2", "ct2-float32", _CT2),
         Spec("optimum-int8", "optimum INT8", "optimum_ort:Optimum", "optimum-int8", _OPTIMUM),
         Spec("optimum-fp32", "optimum fp32", "optimum_ort:Optimum", "optimum-fp32", _OPTIMUM),
@@ -82,6 +83,8 @@ SPECS = {
         Spec("big-optimum-fp32", "Transformer-big, optimum fp32", "optimum_ort:Optimum", "big-optimum-fp32", _OPTIMUM),
     )
 }
+ALWAYS = tuple(name for name in SPECS if "vmap" not in name)
+"""Engines that run any checkpoint; one needs a shortlist."""
 STUDENT = tuple(name for name in SPECS if not name.startswith("big"))
 """Engines that run the student's checkpoint."""
 INT8 = tuple(name for name in STUDENT if name.endswith(("int8", "native")))

@@ -23,6 +23,7 @@ class CTranslate2(Engine):
         self.side_by_side = self.translator
         if threads > 1:
             self.side_by_side = ctranslate2.Translator(path, device="cpu", inter_threads=threads, intra_threads=1)
+        self.vmap = (Path(path) / "vmap.txt").is_file()
         self.pieces: list[str] = json.loads((Path(path) / "shared_vocabulary.json").read_text(encoding="utf-8"))
         self.index = {piece: index for index, piece in enumerate(self.pieces)}
         self.eos = self.index["</s>"]
@@ -40,6 +41,7 @@ class CTranslate2(Engine):
             max_decoding_length=max_length,
             max_input_length=0,
             return_end_token=True,
+            use_vmap=self.vmap,
         )
 
     def outputs(self, result: Any) -> list[tuple[Ids, int]]:

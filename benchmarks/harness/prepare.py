@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.errors import BenchmarkError
+import numpy as np
+
+from benchmarks.harness.errors import BenchmarkError, expect
 from benchmarks.harness.machine import cpu_flags, source_digest
 from benchmarks.harness.settings import Settings
+from mobilenmt.export.shortlist import FILE_NAME as SHORTLIST
+from mobilenmt.export.shortlist import Shortlist
 from mobilenmt.runtime.atomic import atomic_path
 
 _ROLES = {"pad_token_id": 31999, "eos_token_id": 0, "decoder_start_token_id": 31999, "forced_eos_token_id": 0}
@@ -77,6 +82,20 @@ def _ctranslate2(settings: Settings, out: Path, quantization: str) -> None:
     TransformersConverter(str(settings.checkpoint)).convert(str(out), quantization=quantization)
 
 
+def _vmap(settings: Settings, out: Path) -> None:
+    """CTranslate2 INT8 with the checkpoint's shortlist, as the vocabulary mapping that it knows."""
+    path = settings.checkpoint / SHORTLIST
+    expect(path.is_file(), f"ctranslate2-vmap-int8 needs a shortlist: there is no {path}")
+    shutil.copytree(artifact("ct2-int8", settings), out)
+    pieces = json.loads((out / "shared_vocabulary.json").read_text(encoding="utf-8"))  # without padding
+    known = Shortlist.load(path)
+    rows = dict(zip(pieces, known.lexical, strict=False))
+    rows["</s>"] = np.union1d(known.common, rows["</s>"])  # every source ends in it
+    targets = {piece: [pieces[i] for i in np.unique(row) if i < len(pieces)] for piece, row in rows.items()}
+    lines = (f"{piece}\t{' '.join(found)}\n" for piece, found in targets.items())
+    (out / "vmap.txt").write_text("".join(lines), encoding="utf-8")
+
+
 def _optimum(settings: Settings, out: Path, big: bool = False) -> None:
     from optimum.exporters.onnx import main_export  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
@@ -115,6 +134,7 @@ _MAKERS: dict[str, Callable[[Settings, Path], None]] = {
     "pack-int8": partial(_pack, precision="int8"),
     "pack-fp32": partial(_pack, precision="fp32"),
     "ct2-int8": partial(_ctranslate2, quantization="int8"),
+    "ct2-vmap-int8": _vmap,
     "ct2-float32": partial(_ctranslate2, quantization="float32"),
     "optimum-fp32": _optimum,
     "optimum-int8": _optimum_int8,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import ROOT
-from benchmarks.engines.base import SPECS
+from benchmarks.engines.base import ALWAYS, SPECS
 from benchmarks.harness.errors import expect
 
 SENTENCES = ROOT / "benchmarks" / "sentences.en.txt"
@@ -39,7 +39,7 @@ class Settings:
     sentences: Path = field(default=SENTENCES, metadata=_help("text to translate, one sentence a line"))
     dev: tuple[Path, ...] = field(default=(), metadata=_help("files of source, tab, reference, for the quality part"))
     dev_lines: int = field(default=1000, metadata=_help("lines of each of them"))
-    engines: tuple[str, ...] = field(default=tuple(SPECS), metadata=_help(f"some of: {', '.join(SPECS)}"))
+    engines: tuple[str, ...] = field(default=ALWAYS, metadata=_help(f"some of: {', '.join(SPECS)}"))
     lengths: tuple[int, ...] = field(default=(5, 10, 20, 25, 30, 50, 75, 100), metadata=_help("tokens of a sentence"))
     beams: tuple[int, ...] = field(default=(1, 4), metadata=_help("beam sizes"))
     batches: tuple[int, ...] = field(default=(1, 2, 4, 8, 16, 32, 64), metadata=_help("sentences in a batch"))

@@ -12,7 +12,7 @@ from benchmarks.harness.bench import Bench
 from benchmarks.harness.text import batches
 from benchmarks.harness.worker import Worker, workers
 
-_CONTENDERS = ("ours-native", "ours-int8", "ctranslate2-int8")
+_CONTENDERS = ("ours-native", "ours-int8", "ctranslate2-int8", "ctranslate2-vmap-int8")
 _MOST_CALLS = 5
 # A slow engine takes part in fewer turns: no more once it has worked so many seconds in one setting and taken part in
 # so many turns. Its medians vary least, being sums of many steps.

@@ -14,7 +14,7 @@ from benchmarks.report.tables import Row, fill, grouped, select, speeds
 from mobilenmt.runtime.atomic import atomic_path
 
 # One hue for a library, strong for INT8 and pale for fp32.
-_COLORS = "#d62728 #c1272d #f2a0a3 #1f5fa8 #8fb8e0 #2e8b3d #9bd0a4 #8a5a00 #dcb766 #555555"
+_COLORS = "#d62728 #c1272d #f2a0a3 #1f5fa8 #4f86c6 #8fb8e0 #2e8b3d #9bd0a4 #8a5a00 #dcb766 #555555"
 _COLOR = dict(zip(SPECS, _COLORS.split(), strict=True))
 
 
