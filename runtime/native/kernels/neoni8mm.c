@@ -18,6 +18,7 @@
 #define NAME "neoni8mm"
 #define WIDTH 4
 #define SIGNED 1
+#define MOST_SUMS 16
 #define ROWS 4
 #define BLOCKS 1
 #define FEW 2
