@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from benchmarks.engines.base import SPECS
 from benchmarks.engines.textual import open_text
@@ -15,6 +18,7 @@ from benchmarks.harness.settings import Settings
 from benchmarks.harness.worker import Worker, child_command, start
 from benchmarks.parts.speed import take_turns
 
+from mobilenmt.export.shortlist import Shortlist
 from tiny_models import WORDS, make_checkpoint
 
 SOURCES = [[5, 9, 20, 7], [30, 31, 8], [12, 40, 41, 42, 6, 10, 11]]
@@ -38,6 +42,21 @@ def test_every_engine_gets_the_same_ids_and_chooses_the_same_words(settings: Set
         found[name] = [ids[:19] for ids, _ in outputs]
     assert any(found["torch-fp32"])
     assert found["ours-fp32"] == found["torch-fp32"] == found["ctranslate2-fp32"]
+
+
+def test_ctranslate2_keeps_to_the_shortlist_of_the_checkpoint(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="needs a shortlist"):
+        prepare.artifact("ct2-vmap-int8", settings)
+    folder = shutil.copytree(settings.checkpoint, tmp_path / "short")
+    rows = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    lexical = np.repeat(np.arange(rows, dtype=np.int32)[:, None] % 5 + 10, 2, axis=1)
+    shortlist = Shortlist(np.array([0, 4, 6], np.int32), lexical)
+    shortlist.save(folder / "shortlist.npz")
+    path = prepare.artifact("ct2-vmap-int8", replace(settings, checkpoint=folder))
+    engine = SPECS["ctranslate2-vmap-int8"].load(str(path), 1)
+    for source in SOURCES:
+        ((found, _),) = engine.outputs(engine.run(engine.prepare([source]), 1, 12, 12))
+        assert found and {*found} <= {*shortlist.candidates(np.array(source)).tolist(), 1}  # and the unknown one
 
 
 def test_artifacts_are_made_once_and_again_for_another_checkpoint(settings: Settings, tmp_path: Path) -> None:
