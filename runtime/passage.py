@@ -267,7 +267,7 @@ class Passage:
             text = restore(text, source.case, self._languages[1], keep=_places(text, kept))
         outputs = tuple([item.origin for item in result.outputs if isinstance(item.origin, Hypothesis)])
         flags = [flag for output in outputs for flag in output.flags]
-        if not outputs:
+        if not outputs and all(span.target is None for span in source.kept):
             text = source.source  # as it was written, not as it was folded
             flags.append("kept")
         rendering = Rendering(text, outputs, tuple(dict.fromkeys([*flags, *result.flags])))

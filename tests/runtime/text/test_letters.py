@@ -71,8 +71,8 @@ def test_what_is_kept_holds_no_words() -> None:
 )
 def test_characters_the_vocabulary_lacks(alphabet: Alphabet, text: str, expected: list[str]) -> None:
     found = unknown(text, alphabet)
-    assert [text[start:end] for start, end, _ in found] == expected
-    assert {rule for _, _, rule in found} <= {"unknown"}
+    assert [text[start:end] for start, end, *_ in found] == expected
+    assert {span.rule for span in found} <= {"unknown"}
 
 
 def test_every_unknown_character_lies_in_one_stretch_and_stretches_in_order(alphabet: Alphabet) -> None:
@@ -83,11 +83,11 @@ def test_every_unknown_character_lies_in_one_stretch_and_stretches_in_order(alph
             choose.choice(pool) if choose.random() < 0.9 else chr(choose.randrange(0x110000)) for _ in range(12)
         )
         found = unknown(text, alphabet)
-        covered = [place for start, end, _ in found for place in range(start, end)]
+        covered = [place for start, end, *_ in found for place in range(start, end)]
         assert covered == sorted(set(covered))
         assert {place for place, c in enumerate(text) if c not in GERMAN} <= set(covered)
         assert all(left.end < right.start for left, right in itertools.pairwise(found))
-        assert all(not text[start:end].isspace() for start, end, _ in found if text[start:end].isascii())
+        assert all(not text[start:end].isspace() for start, end, *_ in found if text[start:end].isascii())
 
 
 def test_an_alphabet_asks_for_a_character_once() -> None:

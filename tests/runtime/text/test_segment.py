@@ -68,8 +68,8 @@ def test_text_without_content_is_not_translated(text: str) -> None:
     assert translated(text, 4) == []
 
 
-def test_a_lone_surrogate_is_content() -> None:
-    assert translated(" \ud800 ", 4) == ["\ud800"]
+def test_a_lone_surrogate_is_no_word() -> None:
+    assert translated(" \ud800 ", 4) == [] and translated("a \ud800 b", 8) == ["a \ud800 b"]
 
 
 def test_blank_is_what_python_strips() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from benchmarks.text import faults, odd_strings, random_strings
 
-from mobilenmt import Translator
+from mobilenmt import Glossary, Translator
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.tokenizer import clean
 from places import ROOT
@@ -101,3 +101,15 @@ def test_words_and_odd_strings_neither_loop_nor_run_away(shipped: Translator) ->
 @pytest.mark.slow
 def test_5_000_words_and_500_odd_strings_neither_loop_nor_run_away(shipped: Translator) -> None:
     _no_faults(shipped, [*_words(5_000), *odd_strings(500)])
+
+
+def test_a_sentence_that_is_a_term_becomes_its_target(shipped: Translator) -> None:
+    glossary = Glossary.from_lines(["dog\tHündchen", "save\tsichern"])
+    for text, wanted in (
+        ("dog", "Hündchen"),
+        ("Save!", "Sichern!"),
+        ("dog {x}", "Hündchen {x}"),
+        ("- Save", "- Sichern"),
+    ):
+        assert shipped.translate(text, glossary=glossary) == wanted
+        assert list(shipped.stream(text, glossary=glossary))[-1] == wanted
