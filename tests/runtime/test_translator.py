@@ -17,10 +17,10 @@ import pytest
 
 import trap
 from mobilenmt import InputError, Translator
-from mobilenmt.runtime import sessions
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.native.engine import NativeEngine
+from mobilenmt.runtime.onnx import sessions
 from mobilenmt.runtime.onnx.engine import Engine
 from mobilenmt.runtime.onnx.ort import open_session
 from mobilenmt.runtime.pack import Pack

@@ -48,8 +48,9 @@ INLINE void tile(const int rows, const int blocks, const int wide, const mn_matr
             s[j] = dot(s[j], weights + (b * inputs + i + 4 * c) * MN_LANES, bytes + r * inputs + i + 4 * c, wide);
         }
     }
-    f16 scale[BLOCKS], bias[BLOCKS]; /* before anything is stored, which might change them for all the compiler knows */
-    i16 shifted[BLOCKS];
+    enum { MOST = BLOCKS > FEW ? BLOCKS : FEW };
+    f16 scale[MOST], bias[MOST]; /* before anything is stored, which might change them for all the compiler knows */
+    i16 shifted[MOST];
     UNROLL for (int b = 0; b < blocks; b++) {
         const size_t output = (block + (size_t)b) * MN_LANES;
         scale[b] = load(matrix->scale + output);
