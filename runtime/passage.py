@@ -270,6 +270,8 @@ class Passage:
         if not outputs and all(span.target is None for span in source.kept):
             text = source.source  # as it was written, not as it was folded
             flags.append("kept")
+        elif not outputs and source.text[0].isupper():
+            text = text[0].upper() + text[1:]  # a term alone begins as its source does
         rendering = Rendering(text, outputs, tuple(dict.fromkeys([*flags, *result.flags])))
         return self._detailed(rendering, source, result.outputs) if self._details else rendering
 
