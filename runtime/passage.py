@@ -17,10 +17,10 @@ from mobilenmt.runtime.manifest import PackManifest
 from mobilenmt.runtime.opening import Text
 from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.text.case import Case, lower, restore
-from mobilenmt.runtime.text.fold import Folded, Folder
+from mobilenmt.runtime.text.fold import Folded, Folder, unfolded
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
 from mobilenmt.runtime.text.letters import Alphabet, long_words, unknown, without_inventions
-from mobilenmt.runtime.text.placing import Link, Output, Result
+from mobilenmt.runtime.text.placing import Link, Output, Result, find_places
 from mobilenmt.runtime.text.target import Targets
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Passage:
             folded = self._reader.folder.fold(sentence)
             kept = gather(folded.text, self._rules, self._glossary.added if self._glossary else None, self._strange)
             if kept and folded.origin is not None:
-                folded, kept = _unfolded(sentence, folded, kept)
+                folded, kept = unfolded(sentence, folded, kept)
             text = folded.text
             code = self._reader.targets.length(text)
             if code:
@@ -264,7 +264,7 @@ class Passage:
         text = result.text
         if source.case is not Case.PLAIN:
             kept = [span.written(source.text) for span in source.kept]
-            text = restore(text, source.case, self._languages[1], keep=_places(text, kept))
+            text = restore(text, source.case, self._languages[1], keep=find_places(text, kept))
         outputs = tuple([item.origin for item in result.outputs if isinstance(item.origin, Hypothesis)])
         flags = [flag for output in outputs for flag in output.flags]
         if not outputs and all(span.target is None for span in source.kept):
@@ -296,35 +296,5 @@ class Passage:
         return rendering._replace(confidence=least, links=tuple(sorted(set(links))))
 
 
-def _unfolded(source: str, folded: Folded, kept: Sequence[Kept]) -> tuple[Folded, list[Kept]]:
-    """The folded text with what is kept in it as it was written, and where that stands."""
-    parts: list[str] = []
-    origin: list[int] = []
-    spans = []
-    done = length = 0
-    for start, end, rule, target in kept:
-        first, last = folded.source_span(start, end)
-        parts += folded.text[done:start], source[first:last]
-        origin += [*(folded.origin or ())[done:start], *range(first, last)]
-        length += start - done
-        spans.append(Kept(length, length + last - first, rule, target))
-        length += last - first
-        done = end
-    return Folded("".join(parts) + folded.text[done:], [*origin, *(folded.origin or ())[done:]]), spans
-
-
 def _has_letter(text: str) -> bool:
     return text[:1].isalpha() or any(map(str.isalpha, text))
-
-
-def _places(text: str, kept: Sequence[str]) -> list[tuple[int, int]]:
-    """Where the kept spans stand in a translation, in order."""
-    places: list[tuple[int, int]] = []
-    for span in sorted(set(kept), key=len, reverse=True):
-        start = text.find(span)
-        while start >= 0:
-            end = start + len(span)
-            if all(end <= place[0] or place[1] <= start for place in places):
-                places.append((start, end))
-            start = text.find(span, end)
-    return sorted(places)

@@ -15,6 +15,7 @@ from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 from mobilenmt.runtime.text.data import load
+from mobilenmt.runtime.text.kept import Kept
 
 _MOST_ORDINARY = 20_000  # characters remembered as needing nothing: all that a person writes, not all of Unicode
 
@@ -206,3 +207,20 @@ def _small(items: list[tuple[str, int]], index: int) -> bool:
                 return False
             place += step
     return True
+
+
+def unfolded(source: str, folded: Folded, kept: Sequence[Kept]) -> tuple[Folded, list[Kept]]:
+    """The folded text with what is kept in it as it was written, and where that stands."""
+    parts: list[str] = []
+    origin: list[int] = []
+    spans = []
+    done = length = 0
+    for start, end, rule, target in kept:
+        first, last = folded.source_span(start, end)
+        parts += folded.text[done:start], source[first:last]
+        origin += [*(folded.origin or ())[done:start], *range(first, last)]
+        length += start - done
+        spans.append(Kept(length, length + last - first, rule, target))
+        length += last - first
+        done = end
+    return Folded("".join(parts) + folded.text[done:], [*origin, *(folded.origin or ())[done:]]), spans

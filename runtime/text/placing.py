@@ -80,3 +80,16 @@ def _target(output: str, start: int, end: int, links: Sequence[Link]) -> tuple[i
         return at, at, "", " "
     at = len(output.rstrip(".!?… "))
     return at, at, " ", ""
+
+
+def find_places(text: str, kept: Sequence[str]) -> list[tuple[int, int]]:
+    """Where the kept spans stand in a translation, in order."""
+    places: list[tuple[int, int]] = []
+    for span in sorted(set(kept), key=len, reverse=True):
+        start = text.find(span)
+        while start >= 0:
+            end = start + len(span)
+            if all(end <= place[0] or place[1] <= start for place in places):
+                places.append((start, end))
+            start = text.find(span, end)
+    return sorted(places)
