@@ -17,7 +17,7 @@ from mobilenmt.runtime.manifest import PackManifest
 from mobilenmt.runtime.opening import Text
 from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.text.case import Case, lower, restore
-from mobilenmt.runtime.text.fold import Folded, Folder, unfolded
+from mobilenmt.runtime.text.fold import Folder, unfolded
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
 from mobilenmt.runtime.text.letters import Alphabet, long_words, unknown, without_inventions
 from mobilenmt.runtime.text.placing import Link, Output, Result, find_places
