@@ -57,6 +57,8 @@ class Glossary:
     def __post_init__(self) -> None:
         variants: dict[str, _Variant] = {}
         for term in self.terms:
+            if not isinstance(term, Term):
+                raise InputError(f"a glossary is made of terms, or by Glossary.from_lines of lines, not of {term!r}")
             source = term.source.strip()
             if not source or not term.target.strip() or len(source) > _LONGEST:
                 raise InputError(f"a term has a source of up to {_LONGEST} characters and a target, not {term!r}")
@@ -81,6 +83,8 @@ class Glossary:
             InputError: a line is something else; the message has its number.
         """
         terms = []
+        if isinstance(lines, str):
+            lines = lines.splitlines()
         for number, line in enumerate(lines, 1):
             columns = [column.strip() for column in line.rstrip("\r\n").split("\t")]
             if not any(columns) or columns[0].startswith("#"):

@@ -81,6 +81,11 @@ class Rules:
     breaks: Callable[[str], object] | None = None
     """Gives something true for a span that parts two sentences: a written-out line break, ``<br>``."""
 
+    @staticmethod
+    def default() -> Rules:
+        """All rules that there are, as the Translator uses them."""
+        return default_rules()
+
     def __getitem__(self, name: str) -> Rule:
         rule = self.get(name)
         if rule is not None:

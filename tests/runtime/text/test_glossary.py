@@ -104,3 +104,11 @@ def test_a_line_that_is_none_is_told(line: str, message: str) -> None:
 def test_an_empty_term_is_told() -> None:
     with pytest.raises(InputError, match="a term has a source"):
         Glossary((Term("", "x"),))
+
+
+def test_a_glossary_is_made_of_terms_or_lines() -> None:
+    lines = Glossary.from_lines("dog\tHund\ncat\tKatze")
+    assert [term.source for term in lines.terms] == ["dog", "cat"]
+    for wrong in ({"dog": "Hund"}, [("dog", "Hund")]):
+        with pytest.raises(InputError, match=r"Glossary\.from_lines"):
+            Glossary(wrong)  # type: ignore[arg-type]
