@@ -34,7 +34,9 @@ def old(tmp_path: Path) -> Path:
 
 
 def words(pack: Path) -> list[str]:
-    return list(Translator(pack).translate_batch([TEXT], beam_size=1, max_length=12)[0].tokens)
+    translator = Translator(pack)
+    found = translator._engine.generate([translator._tokenizer.encode(TEXT)], [12], SearchOptions())
+    return translator._tokenizer.pieces(found[0][0].ids)
 
 
 def test_a_pack_of_format_2_0_runs_on_the_c_core_afterwards(old: Path) -> None:
