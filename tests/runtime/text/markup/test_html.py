@@ -9,7 +9,6 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator
-from time import process_time
 from typing import Any
 
 import html5lib
@@ -17,6 +16,7 @@ import pytest
 
 from mobilenmt.runtime.text.markup import html
 from mobilenmt.runtime.text.markup.document import Document, Layout, Result, parse, render, translate_document
+from timing import cpu_seconds
 from translators import copy, double, find_words, reverse, spread
 
 INLINE = ("a", "b", "em", "i", "strong", "span", "u", "sub", "label", "q", "mark", "small", "x-note")
@@ -349,11 +349,9 @@ HOSTILE = [
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_texts_take_time_in_proportion(piece: str) -> None:
-    def cost(size: int) -> float:
-        start = process_time()
-        translate_document(piece * (size // len(piece)), "html", reverse)
-        return process_time() - start
+    def cost(size: int, tries: int = 2) -> float:
+        text = piece * (size // len(piece))
+        return cpu_seconds(lambda: translate_document(text, "html", reverse), tries)
 
     cost(1000)
-    small = min(cost(4_000) for _ in range(2))
-    assert cost(16_000) < 12 * small + 0.2  # 16 times, and more, if it were quadratic
+    assert cost(16_000) < 12 * cost(4_000, 3) + 0.3  # 16 times, and more, if it were quadratic

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from time import process_time
 
 import pytest
 
@@ -12,6 +11,7 @@ from markdown_tree import structure
 from mobilenmt.runtime.text.markup import markdown
 from mobilenmt.runtime.text.markup.document import Document, Layout, Result, Unit, parse, render, translate_document
 from places import ROOT
+from timing import cpu_seconds
 from translators import copy, reverse
 
 PAGES = sorted(
@@ -159,11 +159,9 @@ HOSTILE = [
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_texts_take_time_in_proportion(piece: str) -> None:
-    def cost(size: int) -> float:
-        start = process_time()
-        translate_document(piece * (size // len(piece)), "markdown", reverse)
-        return process_time() - start
+    def cost(size: int, tries: int = 2) -> float:
+        text = piece * (size // len(piece))
+        return cpu_seconds(lambda: translate_document(text, "markdown", reverse), tries)
 
     cost(1000)
-    small = min(cost(4_000) for _ in range(2))
-    assert cost(16_000) < 12 * small + 0.2  # 16 times, and more, if it were quadratic
+    assert cost(16_000) < 12 * cost(4_000, 3) + 0.3  # 16 times, and more, if it were quadratic
