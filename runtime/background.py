@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import threading
+import _thread
+import queue
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -11,6 +13,36 @@ from mobilenmt.runtime.errors import DeadlineError, StoppedError
 
 P = TypeVar("P")
 T = TypeVar("T")
+
+_LOOK_UP = 0.05  # seconds; on Windows Ctrl-C does not get through to a thread that waits without end
+
+
+class Ended:
+    """Runs ``work`` in a thread at once; :meth:`wait` returns when it is over.
+
+    The locks of threading are written in Python: what a handler of signals raises can fall into them, and comes out as
+    another exception or leaves them locked. A bare lock is waited for in C, which what is raised simply ends.
+    """
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._running = _thread.allocate_lock()
+        self._running.acquire()
+        self._over = False
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                self._over = True
+                self._running.release()
+
+        _thread.start_new_thread(run, ())
+
+    def wait(self) -> None:
+        """Return when it is over."""
+        while not self._over:  # not the lock alone: a signal may come before it is given back
+            if self._running.acquire(timeout=_LOOK_UP):
+                self._running.release()
 
 
 class Background(Generic[T]):
@@ -23,8 +55,7 @@ class Background(Generic[T]):
         self._work = work
         self._results: list[T] = []
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._ended = Ended(self._run)
 
     def _run(self) -> None:
         try:
@@ -34,7 +65,7 @@ class Background(Generic[T]):
 
     def result(self) -> T:
         """Wait, then return what the call returned or raise what it raised."""
-        self._thread.join()
+        self._ended.wait()
         if self._error is not None:
             raise self._error
         return self._results[0]
@@ -83,19 +114,54 @@ class Watch:
 def for_each(
     work: Callable[[P], T], parts: Sequence[P], threads: int, abandon: Callable[[], None] = lambda: None
 ) -> list[T]:
-    """The result of ``work`` for each part, in order, on so many threads at most; raises what the first of them did.
+    """The result of ``work`` for each part, in order, on so many threads at most; raises what failed first.
 
-    Where one raises, or Ctrl-C comes, ``abandon`` is called, so that the others end soon: they are waited for.
+    Where one raises, or a handler of a signal does, ``abandon`` is called, so that the others end soon: they are waited
+    for.
     """
     threads = min(threads, len(parts))
     if threads < 2:
         return [work(part) for part in parts]
-    from concurrent.futures import ThreadPoolExecutor  # not before: it costs 5 ms of the start
+    todo, results = deque(range(len(parts))), dict[int, T]()
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
-    with ThreadPoolExecutor(threads) as pool:
+    def run() -> None:
         try:
-            return list(pool.map(work, parts))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            abandon()
-            raise
+            while (index := _take(todo)) is not None:
+                results[index] = work(parts[index])
+            ended.put(None)
+        except BaseException as error:  # handed to the thread that called
+            ended.put(error)
+
+    running: list[Ended] = []
+    try:
+        for _ in range(threads):
+            running.append(Ended(run))
+        for _ in range(threads):
+            error = next_of(ended)
+            if error is not None:
+                raise error
+    except BaseException:
+        todo.clear()
+        abandon()
+        raise
+    finally:
+        for thread in running:
+            thread.wait()
+    return [results[index] for index in range(len(parts))]
+
+
+def next_of(items: queue.SimpleQueue[T]) -> T:
+    """Wait for the next item; handlers of signals run meanwhile, and what they raise ends it."""
+    while True:
+        try:
+            return items.get(timeout=_LOOK_UP)
+        except queue.Empty:
+            pass
+
+
+def _take(items: deque[T]) -> T | None:
+    try:
+        return items.popleft()
+    except IndexError:  # another thread may have taken the last one
+        return None

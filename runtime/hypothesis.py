@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
+from typing import Any
 
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.manifest import Confidence, ModelInfo
+from mobilenmt.runtime.sections import MOST_PENALTY
 
 MAX_BEAMS = 64
 
@@ -62,7 +65,7 @@ class SearchOptions:
     seconds: float | None = None
     """Time for the whole call; None for no limit."""
     stop: Callable[[], bool] | None = None
-    """Asked some twenty times a second while a call is at work, in any thread; true ends it."""
+    """Asked some fifty times a second while a call is at work, in any thread; true ends it."""
     token_scores: bool = False
     """Give the score of each token."""
     alignment: bool = False
@@ -70,17 +73,19 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         _check("beam_size", self.beam_size, 1, MAX_BEAMS)
-        if not 1 <= self.n_best <= self.beam_size:
-            raise InputError(f"n_best must be from 1 to beam_size ({self.beam_size}), not {self.n_best}")
+        if type(self.n_best) is not int or not 1 <= self.n_best <= self.beam_size:
+            raise InputError(f"n_best must be from 1 to beam_size ({self.beam_size}), not {self.n_best!r}")
         _check("min_length", self.min_length, 0)
         penalty = self.length_penalty
-        if penalty is not None and not -100 <= penalty <= 100:
-            raise InputError(f"length_penalty must be from -100 to 100, not {penalty}")
-        object.__setattr__(self, "forbidden", tuple(self.forbidden))
+        if penalty is not None and not (_is_number(penalty) and abs(penalty) <= MOST_PENALTY):
+            raise InputError(f"length_penalty must be from -{MOST_PENALTY} to {MOST_PENALTY}, not {penalty!r}")
+        object.__setattr__(self, "forbidden", _ids("forbidden ids", self.forbidden))
         if self.no_repeat_ngram is not None:
             _check("no_repeat_ngram", self.no_repeat_ngram, 0)
-        if self.seconds is not None and not self.seconds > 0:
-            raise InputError(f"seconds must be above 0, not {self.seconds}")
+        if self.seconds is not None and not (_is_number(self.seconds) and self.seconds > 0):
+            raise InputError(f"seconds must be above 0, not {self.seconds!r}")
+        if self.stop is not None and not callable(self.stop):
+            raise InputError(f"stop must be a function, not {self.stop!r}")
 
 
 def evidence(hypothesis: Hypothesis) -> tuple[float, float, float]:
@@ -114,6 +119,26 @@ def _check(name: str, value: int, least: int, most: int | None = None) -> None:
         raise InputError(f"{name} must be an integer, {limits}, not {value!r}")
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _ids(name: str, values: Iterable[int], size: int | None = None, but: int | None = None) -> tuple[int, ...]:
+    """Ids as plain integers, those of numpy too; from 0 to ``size`` - 1, and not ``but``.
+
+    Raises:
+        InputError: one is not.
+    """
+    try:
+        found = tuple(map(index, values))
+    except TypeError:
+        raise InputError(f"{name} must be integers, not {values!r:.100}") from None
+    if size is not None and any(not 0 <= token < size or token == but for token in found):
+        other = "" if but is None else ", and not the end token"
+        raise InputError(f"{name} must be from 0 to {size - 1}{other}")
+    return found
+
+
 GREEDY = SearchOptions()
 """The pack's own settings but for the beam."""
 
@@ -131,8 +156,8 @@ def check_search(model: ModelInfo, options: SearchOptions, max_length: int | Non
     """
     _check("beam_size", options.beam_size, 1, most_beams(model))
     limit = model.max_positions if max_length is None else max_length
-    if not 2 <= limit <= model.max_positions:
-        raise InputError(f"max_length must be from 2 to the model's {model.max_positions}, not {limit}")
+    if not isinstance(limit, int) or not 2 <= limit <= model.max_positions:
+        raise InputError(f"max_length must be from 2 to the model's {model.max_positions}, not {limit!r}")
     if options.min_length > limit:
         raise InputError(f"min_length must be from 0 to max_length ({limit}), not {options.min_length}")
 
@@ -155,20 +180,15 @@ def check_request(
     for limit in {None, *max_lengths}:
         check_search(model, options, limit)
     for source in sources:
-        if len(source) >= model.max_positions:
-            raise InputError(
-                f"a source of {len(source)} tokens does not fit the model's {model.max_positions} positions"
-            )
-        if any(not 0 <= token < model.source_vocab_size for token in source):
-            raise InputError(f"source ids must be from 0 to {model.source_vocab_size - 1}")
-    if any(not 0 <= token < model.target_vocab_size for token in options.forbidden):
-        raise InputError(f"forbidden ids must be from 0 to {model.target_vocab_size - 1}")
+        count = len(_ids("source ids", source, model.source_vocab_size))
+        if count >= model.max_positions:
+            raise InputError(f"a source of {count} tokens does not fit the model's {model.max_positions} positions")
+    _ids("forbidden ids", options.forbidden, model.target_vocab_size)
     if prefixes is None:
         return
     if len(prefixes) != len(sources):
         raise InputError(f"{len(sources)} sources need as many prefixes, not {len(prefixes)}")
     for prefix, limit in zip(prefixes, max_lengths, strict=True):
-        if len(prefix) >= limit:
-            raise InputError(f"a prefix of {len(prefix)} tokens does not fit max_length {limit}")
-        if any(not 0 <= token < model.target_vocab_size or token == eos for token in prefix):
-            raise InputError(f"prefix ids must be from 0 to {model.target_vocab_size - 1}, and not the end token")
+        count = len(_ids("prefix ids", prefix, model.target_vocab_size, eos))
+        if count >= limit:
+            raise InputError(f"a prefix of {count} tokens does not fit max_length {limit}")

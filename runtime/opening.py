@@ -62,16 +62,32 @@ class Text(Protocol):
         ...
 
 
-def why_not_native(pack: Pack, config: SessionConfig) -> str | None:
-    """Why the C core cannot run this pack here; None if it can."""
+def why_not_native(pack: Pack, config: SessionConfig, *, try_it: bool = False) -> str | None:
+    """Why the C core cannot run this pack here; None if it can.
+
+    Args:
+        pack: the pack.
+        config: how it is to be run.
+        try_it: open it, too, which takes some milliseconds; otherwise only what is known before.
+
+    Raises:
+        PackError: it was tried, and the pack is damaged.
+    """
     if config.providers:
         return "execution providers are ONNX Runtime's"
     if "native.bin" not in pack.manifest.files:
-        return "the pack has no native.bin: an fp32 pack, one of format 2.0, or one with a tokenizer the C core lacks"
+        return (
+            "the pack has no native.bin: an fp32 pack, one with a part that the C core lacks, or one of an earlier "
+            "version, which `mobilenmt upgrade` mends"
+        )
     from mobilenmt.runtime.native.library import load_library
 
     try:
         load_library()
+        if try_it:
+            from mobilenmt.runtime.native.engine import NativeEngine
+
+            NativeEngine(pack)
     except EngineError as error:
         return str(error)
     return None
@@ -95,7 +111,12 @@ def open_engine(pack: Pack, engine: str, config: SessionConfig) -> tuple[str, Se
     from mobilenmt.runtime.native.engine import NativeEngine
     from mobilenmt.runtime.native.tokenizer import NativeTokenizer
 
-    native = NativeEngine(pack, config.threads)
+    try:
+        native = NativeEngine(pack, config.threads)
+    except EngineError:  # the pack is sound: what is missing here, ONNX Runtime may not need
+        if engine == "native":
+            raise
+        return ("onnx", *_open_onnx(pack, config))
     if not native.model.info.tokenizer:
         return "native", native, open_tokenizer(pack)
     return "native", native, NativeTokenizer(native.model)

@@ -12,6 +12,8 @@ from mobilenmt.runtime.errors import PackError
 LARGEST_COUNT = 2**31 - 1  # ids and dimensions are int32 on every platform that reads packs
 _LARGEST_FILE = 2**40  # bytes
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+MOST_PENALTY = 10
+"""Either way; beyond, the scores of long outputs leave the range of a float. People use 0 to 2."""
 LATER = {"later": True}
 """Marks a key that packs of format 2.0 lack."""
 
@@ -118,10 +120,8 @@ class GenerationDefaults(Section):
     def __post_init__(self) -> None:
         integer("num_beams", self.num_beams, 1, 1024)
         integer("max_length", self.max_length, 1, LARGEST_COUNT)
-        penalty: object = self.length_penalty
-        if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not -100 <= penalty <= 100:
-            raise PackError(f"length_penalty: expected a number from -100 to 100, found {shown(penalty)}")
-        object.__setattr__(self, "length_penalty", float(penalty))  # JSON from other writers says 1, not 1.0
+        penalty = number("length_penalty", self.length_penalty, -MOST_PENALTY, MOST_PENALTY)
+        object.__setattr__(self, "length_penalty", penalty)  # JSON from other writers says 1, not 1.0
         if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
             raise PackError(f'early_stopping: expected true, false or "never", found {shown(self.early_stopping)}')
         if not isinstance(self.renormalize_logits, bool):

@@ -11,6 +11,9 @@ struct mn_context {
     uint64_t limit; /* of all memory together */
     mn_scratch memory[MN_BUFFERS];
     mn_text_memory text;
+    mn_request request; /* of the search that is under way */
+    mn_search search;
+    int paused;
 };
 
 mn_status mn_context_new(const mn_model *model, uint64_t limit, mn_context **context, mn_error *error)
@@ -48,8 +51,8 @@ static mn_status check(const mn_model *m, const mn_request *r, mn_extent *extent
         return mn_fail(error, MN_ERROR_ARGUMENT, "beam_size must be from 1 to %u, not %u", widest, r->beam_size);
     if (!r->n_best || r->n_best > r->beam_size)
         return mn_fail(error, MN_ERROR_ARGUMENT, "n_best must be from 1 to beam_size (%u), not %u", r->beam_size, r->n_best);
-    if (!(r->length_penalty >= -100.0f && r->length_penalty <= 100.0f))
-        return mn_fail(error, MN_ERROR_ARGUMENT, "length_penalty must be from -100 to 100");
+    if (!(r->length_penalty >= -10.0f && r->length_penalty <= 10.0f)) /* beyond, scores leave the range of a float */
+        return mn_fail(error, MN_ERROR_ARGUMENT, "length_penalty must be from -10 to 10");
     if (r->sentences && (!r->lengths || !r->max_lengths || !r->ids))
         return mn_fail(error, MN_ERROR_ARGUMENT, "ids, lengths or max_lengths are not there");
     if (r->sentences > UINT32_MAX / MN_MOST_BEAMS) return mn_fail(error, MN_ERROR_ARGUMENT, "too many sentences");
@@ -99,30 +102,50 @@ static int grow(mn_context *context, mn_arena arenas[MN_BUFFERS], mn_error *erro
     return there;
 }
 
+/* Search until it is done, fails or pauses. */
+static mn_status go_on(mn_context *context, mn_result *result, mn_error *error)
+{
+    mn_search *search = &context->search;
+    const mn_status status = mn_search_run(search, error);
+    context->paused = status == MN_PAUSED;
+    if (status != MN_OK) return status;
+    const mn_result found = {sizeof found, context->request.sentences * context->request.n_best,
+                             (const uint32_t *const *)search->ids, search->lengths, search->generated, search->scores,
+                             (const float *const *)search->token_scores, (const uint32_t *const *)search->alignments};
+    mn_give(result, &found, sizeof found);
+    return MN_OK;
+}
+
 mn_status mn_translate(mn_context *context, const mn_request *given, mn_result *result, mn_error *error)
 {
     if (!context || !given || !result || given->size < sizeof given->size || result->size < sizeof result->size)
         return mn_fail(error, MN_ERROR_ARGUMENT, "no context, request or result, or one without its size");
-    mn_request request = {0};
-    memcpy(&request, given, given->size < sizeof request ? given->size : sizeof request);
+    context->paused = 0;
+    mn_request *request = &context->request;
+    memset(request, 0, sizeof *request);
+    memcpy(request, given, given->size < sizeof *request ? given->size : sizeof *request);
     mn_extent extent;
-    const mn_status status = check(context->model, &request, &extent, error);
+    const mn_status status = check(context->model, request, &extent, error);
     if (status != MN_OK) return status;
-    mn_search search = {.model = context->model, .request = &request, .beams = request.beam_size};
-    const uint32_t rows = request.rows ? request.rows : USUAL_ROWS;
-    search.slot_count = rows / request.beam_size ? rows / request.beam_size : 1;
-    if (search.slot_count > request.sentences) search.slot_count = request.sentences;
+    mn_search *search = &context->search;
+    *search = (mn_search){.model = context->model, .request = request, .beams = request->beam_size};
+    const uint32_t rows = request->rows ? request->rows : USUAL_ROWS;
+    search->slot_count = rows / request->beam_size ? rows / request->beam_size : 1;
+    if (search->slot_count > request->sentences) search->slot_count = request->sentences;
     mn_arena arenas[MN_BUFFERS] = {{NULL, 0}};
-    mn_search_take(arenas, &extent, &search);
+    mn_search_take(arenas, &extent, search);
     if (!grow(context, arenas, error)) return MN_ERROR_MEMORY;
-    mn_search_take(arenas, &extent, &search);
-    const mn_status done = mn_search_run(&search, error);
-    if (done != MN_OK) return done;
-    const mn_result found = {sizeof found, request.sentences * request.n_best, (const uint32_t *const *)search.ids,
-                             search.lengths, search.generated, search.scores, (const float *const *)search.token_scores,
-                             (const uint32_t *const *)search.alignments};
-    mn_give(result, &found, sizeof found);
-    return MN_OK;
+    mn_search_take(arenas, &extent, search);
+    mn_search_begin(search);
+    return go_on(context, result, error);
+}
+
+mn_status mn_resume(mn_context *context, mn_result *result, mn_error *error)
+{
+    if (!context || !result || result->size < sizeof result->size)
+        return mn_fail(error, MN_ERROR_ARGUMENT, "no context or result, or one without its size");
+    if (!context->paused) return mn_fail(error, MN_ERROR_ARGUMENT, "no search has paused in this context");
+    return go_on(context, result, error);
 }
 
 static mn_status no_tokenizer(mn_error *error)

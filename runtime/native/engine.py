@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import os
 import queue
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from ctypes import Array, byref, c_uint32, sizeof
+from typing import Any
 
-from mobilenmt.runtime.background import Watch, for_each
+from mobilenmt.runtime.background import Ended, Watch, for_each, next_of
+from mobilenmt.runtime.checks import shown
+from mobilenmt.runtime.errors import PackError
 from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions, check_request
+from mobilenmt.runtime.manifest import MANIFEST_NAME, PackManifest
 from mobilenmt.runtime.native.library import (
     NO_RULE,
+    NO_TOKEN,
+    PAUSED,
     STOPPED,
     Callback,
     Error,
+    Info,
     NativeModel,
     Request,
     Result,
@@ -27,7 +33,9 @@ from mobilenmt.runtime.native.library import (
 )
 from mobilenmt.runtime.pack import Pack
 
-_LOOK_UP = 0.05  # seconds between looks for Ctrl-C
+_LOOK_UP = 0.02  # seconds between looks whether a search has to end; handlers of signals run then, too
+_SOON = 1e-6  # seconds, for a call whose time is just over: 0 would be no limit
+_EARLY = (False, True, "never")  # how mn_info says early_stopping
 _AT_ONCE = 256  # sentences handed over in one call: their results are kept until it ends
 
 
@@ -41,12 +49,13 @@ class NativeEngine:
 
     Raises:
         EngineError: the C core is not there.
-        PackError: the pack's files are damaged.
+        PackError: the pack's files are damaged, or its pack.json contradicts its native.bin.
     """
 
     def __init__(self, pack: Pack, threads: int = 1, kernels: str | None = None) -> None:
         pack.file("native.bin")
         self.model = NativeModel(pack.path, kernels)
+        _check_agreement(pack, self.model.info)
         self._info = pack.manifest.model
         self._tokens = pack.manifest.tokens
         self._defaults = pack.manifest.generation
@@ -81,9 +90,9 @@ class NativeEngine:
             limits = [max_lengths[i] for i in part]
             begun = None if prefixes is None else [prefixes[i] for i in part]
             request = self._request([sources[i] for i in part], limits, options, begun)
-            request.callback_seconds = _LOOK_UP
-            request.seconds = watch.left or 0.0
-            return self._run(request, limits, lambda token: watch.check(), options.token_scores)
+            left = watch.left
+            request.seconds = 0.0 if left is None else max(left, _SOON)
+            return self._run(request, limits, watch.check, options.token_scores)
 
         parts = for_each(work, _parts(len(sources), self._threads), self._threads, watch.abandon)
         return [found for part in parts for found in part]
@@ -99,33 +108,34 @@ class NativeEngine:
         """
         check_request(self._info, [source], [max_length], GREEDY)
         found: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
-        left = threading.Event()
+        left: list[bool] = []
 
-        def look(token: int) -> None:
-            if left.is_set():
-                raise _Left
-            found.put(token)
+        def look(user: object, sentence: int, token: int) -> int:
+            found.put(token)  # no handler of signals comes between: they run in the main thread alone
+            return len(left)
 
         def work() -> None:
             request = self._request([source], [max_length], GREEDY)
+            request.callback = Callback(look)
             try:
-                self._run(request, [max_length], look)
+                self._run(request, [max_length])
                 found.put(None)
             except BaseException as error:  # handed to the thread that reads the stream
                 found.put(error)
 
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
+        threads: list[Ended] = []
         try:
-            while (item := found.get()) is not None:
+            threads.append(Ended(work))
+            while (item := next_of(found)) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 if item == self._tokens.eos:
                     break
                 yield item
         finally:
-            left.set()
-            thread.join()
+            left.append(True)
+            for thread in threads:
+                thread.wait()
 
     def _request(
         self,
@@ -152,24 +162,26 @@ class NativeEngine:
         return request
 
     def _run(
-        self, request: Request, max_lengths: Sequence[int], look: Callable[[int], None], token_scores: bool = False
+        self,
+        request: Request,
+        max_lengths: Sequence[int],
+        look: Callable[[], None] = lambda: None,
+        token_scores: bool = False,
     ) -> list[list[Hypothesis]]:
-        """Translate; ``look`` sees tokens, as many as the request wants, and ends the call by raising."""
-        raised: list[BaseException] = []
+        """Translate; ``look`` is called now and then, and ends it by raising.
 
-        def callback(user: object, sentence: int, token: int) -> int:
-            try:  # Python also runs the handlers of signals here: that is how Ctrl-C gets through
-                look(token)
-            except BaseException as error:
-                raised.append(error)
-            return len(raised)
-
-        request.callback = Callback(callback)
-        result, error = Result(sizeof(Result)), Error()
+        The search comes back for that and goes on. Python must not be called from within it in the main thread: what a
+        handler of a signal raises there is lost in ctypes, which can only print it.
+        """
+        request.pause_seconds = _LOOK_UP
+        library, result, error = self.model.library, Result(sizeof(Result)), Error()
         with self.model.context() as context:
-            status = self.model.library.mn_translate(context, byref(request), byref(result), byref(error))
-            if status == STOPPED:  # Ctrl-C may also fall between two lines of the callback, where nothing catches it
-                raise raised[0] if raised else KeyboardInterrupt
+            status = library.mn_translate(context, byref(request), byref(result), byref(error))
+            while status == PAUSED:
+                look()
+                status = library.mn_resume(context, byref(result), byref(error))
+            if status == STOPPED:  # its stream was left
+                return []
             if status:
                 raise fail(error)
             best = request.n_best
@@ -190,8 +202,59 @@ class NativeEngine:
         )
 
 
-class _Left(Exception):
-    """Whoever read a stream has left it."""
+def _check_agreement(pack: Pack, info: Info) -> None:
+    """Whether native.bin was written for this pack.json.
+
+    Raises:
+        PackError: a value differs; names both.
+    """
+    for key, (said, found) in _both(pack.manifest, info).items():
+        if said != found:
+            raise PackError(
+                f"{pack.path}: {MANIFEST_NAME} says {key}: {shown(said)}, but native.bin {shown(found)}; "
+                "one of them is of another pack: copy the pack again, or let mobilenmt upgrade write native.bin anew"
+            )
+
+
+def _both(manifest: PackManifest, info: Info) -> dict[str, tuple[Any, Any]]:
+    """What pack.json and native.bin both say, by its key in pack.json."""
+    model, tokens, generation, alignment = manifest.model, manifest.tokens, manifest.generation, manifest.alignment
+
+    def token(value: int) -> int | None:
+        return None if value == NO_TOKEN else value
+
+    found: dict[str, tuple[Any, Any]] = {
+        "model.d_model": (model.d_model, info.d_model),
+        "model.encoder_layers": (model.encoder_layers, info.encoder_layers),
+        "model.decoder_layers": (model.decoder_layers, info.decoder_layers),
+        "model.encoder_attention_heads": (model.encoder_attention_heads, info.encoder_heads),
+        "model.decoder_attention_heads": (model.decoder_attention_heads, info.decoder_heads),
+        "model.encoder_ffn_dim": (model.encoder_ffn_dim, info.encoder_ffn),
+        "model.decoder_ffn_dim": (model.decoder_ffn_dim, info.decoder_ffn),
+        "model.source_vocab_size": (model.source_vocab_size, info.source_vocabulary),
+        "model.target_vocab_size": (model.target_vocab_size, info.target_vocabulary),
+        "model.max_positions": (model.max_positions, info.max_positions),
+        "tokens.start": (tokens.start, info.start),
+        "tokens.eos": (tokens.eos, info.eos),
+        "tokens.pad": (tokens.pad, info.pad),
+        "tokens.unk": (tokens.unk, token(info.unk)),
+        "generation.forced_eos_token_id": (generation.forced_eos_token_id, token(info.forced_eos)),
+        "generation.forced_bos_token_id": (generation.forced_bos_token_id, token(info.forced_bos)),
+        "generation.early_stopping": (generation.early_stopping, _EARLY[info.early_stopping]),
+        "generation.renormalize_logits": (generation.renormalize_logits, bool(info.renormalize)),
+        "generation.no_repeat_ngram_size": (generation.no_repeat_ngram_size, info.no_repeat_ngram),
+        "generation.min_length": (max(generation.min_length, 1), max(info.min_length, 1)),  # 0 and 1 are no rule
+        "the number of generation.bad_token_ids": (len(generation.bad_token_ids), info.bad_tokens),
+        "the number of generation.begin_suppress_tokens": (
+            len(generation.begin_suppress_tokens),
+            info.not_first_tokens,
+        ),
+    }
+    if alignment is not None:
+        found["alignment.layer"] = alignment.layer, info.alignment_layer
+        found["alignment.head"] = alignment.head, token(info.alignment_head)
+        found["alignment.later"] = alignment.later, info.alignment_later
+    return found
 
 
 def _array(values: Sequence[int]) -> Array[c_uint32]:

@@ -37,10 +37,13 @@ static void give_back(const void *data, size_t bytes)
 
 static const char *map(const char *path, void **data, size_t *bytes)
 {
-    wchar_t wide[1024];
-    if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, 1024))
-        return "its path is no UTF-8, or too long";
+    const int count = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, NULL, 0);
+    if (count <= 0) return "its path is no UTF-8";
+    wchar_t *wide = malloc((size_t)count * sizeof *wide);
+    if (!wide) return "no memory for its path";
+    MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, count);
     HANDLE file = CreateFileW(wide, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, OPEN_EXISTING, 0, NULL);
+    free(wide);
     if (file == INVALID_HANDLE_VALUE) return "it cannot be opened";
     LARGE_INTEGER size;
     HANDLE mapping = NULL;
@@ -136,20 +139,32 @@ static void give_back(const void *data, size_t bytes)
 
 #endif
 
+/* What went wrong with a file: the end of a long path only, so that the reason is always told. */
+static mn_status fail_file(const char *path, const char *reason, mn_error *error)
+{
+    enum { MOST = 150 };
+    size_t length = strlen(path), cut = length > MOST ? length - MOST : 0;
+    while (cut && (path[cut] & 0xC0) == 0x80) cut++; /* no half characters */
+    return mn_fail(error, MN_ERROR_FILE, "%s%s: %s", cut ? "..." : "", path + cut, reason);
+}
+
 mn_status mn_open(const char *folder, const mn_open_options *options, mn_model **model, mn_error *error)
 {
     static const char *const names[] = {"native.bin", "weights.bin"};
     if (!folder || !model) return mn_fail(error, MN_ERROR_ARGUMENT, "no folder, or no place for the model");
     *model = NULL;
+    const size_t room = strlen(folder) + sizeof "/weights.bin";
+    char *path = malloc(room);
+    if (!path) return mn_fail(error, MN_ERROR_MEMORY, "no memory for a path");
     void *data[2] = {NULL, NULL};
     size_t bytes[2] = {0, 0};
     mn_status status = MN_OK;
     for (int i = 0; i < 2 && status == MN_OK; i++) {
-        char path[1024];
-        const int length = snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        const char *reason = length < 0 || (size_t)length >= sizeof path ? "its path is too long" : map(path, data + i, bytes + i);
-        if (reason) status = mn_fail(error, MN_ERROR_FILE, "%s: %s: %s", names[i], reason, folder); /* a long one is cut */
+        snprintf(path, room, "%s/%s", folder, names[i]);
+        const char *reason = map(path, data + i, bytes + i);
+        if (reason) status = fail_file(path, reason, error);
     }
+    free(path);
     if (status == MN_OK) status = mn_open_memory(data[0], bytes[0], data[1], bytes[1], options, model, error);
     for (int i = 0; i < 2; i++) {
         if (status != MN_OK) {

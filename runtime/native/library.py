@@ -5,12 +5,10 @@ ctypes and not cffi: it is part of Python, and costs 2 ms of a start.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import queue
 import threading
-from collections.abc import Iterator
 from ctypes import (
     POINTER,
     Structure,
@@ -35,7 +33,15 @@ NO_RULE = 0xFFFFFFFF
 """``MN_NO_RULE``: no rule about n-grams, whatever the pack says."""
 STOPPED = 4
 """``MN_ERROR_STOPPED``: a callback asked to stop."""
-_ERRORS: dict[int, type[Exception]] = {1: InputError, 2: PackError, 3: EngineError, 5: DeadlineError, 6: PackError}
+FILE = 6
+"""``MN_ERROR_FILE``: a file cannot be read."""
+PAUSED = 7
+"""``MN_PAUSED``: not done; ``mn_resume`` goes on."""
+NO_TOKEN = 0xFFFFFFFF
+"""``MN_NO_TOKEN``."""
+_ERRORS: dict[int, type[Exception]] = {1: InputError, 2: PackError, 3: EngineError, 5: DeadlineError}
+
+_FILES = ("native.bin", "weights.bin")
 
 Callback = ctypes.CFUNCTYPE(c_int, c_void_p, c_uint32, c_uint32)
 
@@ -69,6 +75,22 @@ class Info(Structure):
         ("tokenizer", c_uint32),
         ("kernels", c_char_p),
         ("bytes", c_uint64),
+        ("encoder_heads", c_uint32),
+        ("decoder_heads", c_uint32),
+        ("encoder_ffn", c_uint32),
+        ("decoder_ffn", c_uint32),
+        ("unk", c_uint32),
+        ("forced_eos", c_uint32),
+        ("forced_bos", c_uint32),
+        ("bad_tokens", c_uint32),
+        ("not_first_tokens", c_uint32),
+        ("no_repeat_ngram", c_uint32),
+        ("min_length", c_uint32),
+        ("early_stopping", c_uint32),
+        ("renormalize", c_uint32),
+        ("alignment_layer", c_uint32),
+        ("alignment_head", c_uint32),
+        ("alignment_later", c_uint32),
     )
 
 
@@ -97,6 +119,7 @@ class Request(Structure):
         ("callback_seconds", c_double),
         ("seconds", c_double),
         ("prefix_lengths", POINTER(c_uint32)),
+        ("pause_seconds", c_double),
     )
 
 
@@ -124,6 +147,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "mn_context_new": (c_int, [c_void_p, c_uint64, POINTER(c_void_p), POINTER(Error)]),
     "mn_context_free": (None, [c_void_p]),
     "mn_translate": (c_int, [c_void_p, POINTER(Request), POINTER(Result), POINTER(Error)]),
+    "mn_resume": (c_int, [c_void_p, POINTER(Result), POINTER(Error)]),
     "mn_encode": (
         c_int,
         [c_void_p, c_char_p, c_size_t, POINTER(c_uint32), c_size_t, POINTER(c_size_t), POINTER(Error)],
@@ -183,7 +207,7 @@ class NativeModel:
         kernels: name of a set of kernels, for tests; None for the best that runs here.
 
     Raises:
-        EngineError: the library is not there, or memory is short.
+        EngineError: the library is not there, memory is short, or a file that is there cannot be mapped.
         PackError: native.bin or weights.bin is missing or damaged.
         InputError: there are no such kernels here.
     """
@@ -191,40 +215,34 @@ class NativeModel:
     def __init__(self, folder: Path, kernels: str | None = None, library: Path = LIBRARY) -> None:
         self.library = load_library(library)
         self._handle = c_void_p()
+        self._close = self.library.mn_close
         error = Error()
         name = None if kernels is None else kernels.encode()
         options = OpenOptions(ctypes.sizeof(OpenOptions), name)
         place = os.fsencode(folder)
         if self.library.mn_open(place, ctypes.byref(options), ctypes.byref(self._handle), ctypes.byref(error)):
-            raise fail(error)
+            missing = error.status == FILE and not all((folder / file).is_file() for file in _FILES)
+            raise PackError(error.message.decode("utf-8", "replace")) if missing else fail(error)
         self.info = Info(ctypes.sizeof(Info))
         self.library.mn_model_info(self._handle, ctypes.byref(self.info))
         self._contexts: queue.SimpleQueue[NativeContext] = queue.SimpleQueue()
 
     def __del__(self) -> None:
-        contexts = getattr(self, "_contexts", None)
+        # No global name: where the interpreter ends, this module may have none left.
+        contexts, handle = getattr(self, "_contexts", None), getattr(self, "_handle", None)
         while contexts is not None and not contexts.empty():
             contexts.get_nowait().free()
-        handle = getattr(self, "_handle", None)
         if handle:
-            self.library.mn_close(handle)
-            self._handle = c_void_p()
+            self._close(handle)
+            handle.value = None
 
-    @contextlib.contextmanager
-    def context(self) -> Iterator[c_void_p]:
-        """A ``mn_context`` for the block, one that is free or a new one.
+    def context(self) -> Lease:
+        """For a ``with``: a ``mn_context``, one that is free or a new one.
 
         Raises:
             EngineError: memory is short.
         """
-        try:
-            context = self._contexts.get_nowait()
-        except queue.Empty:
-            context = NativeContext(self)
-        try:
-            yield context.handle
-        finally:
-            self._contexts.put(context)
+        return Lease(self, self._contexts)
 
     @property
     def handle(self) -> c_void_p:
@@ -238,7 +256,7 @@ class NativeModel:
 
 
 class NativeContext:
-    """What a translation writes; for one thread at a time. Its model frees it.
+    """What a translation writes; for one thread at a time. It goes before its model does.
 
     Raises:
         EngineError: memory is short.
@@ -253,5 +271,25 @@ class NativeContext:
 
     def free(self) -> None:
         """Give its memory back; it is of no use afterwards."""
-        self._free(self.handle)
-        self.handle = c_void_p()
+        if self.handle:
+            self._free(self.handle)
+            self.handle.value = None
+
+    __del__ = free  # one that a handler of signals kept from being given back
+
+
+class Lease:
+    """A context for the time of a block."""
+
+    def __init__(self, model: NativeModel, free: queue.SimpleQueue[NativeContext]) -> None:
+        self._contexts = free
+        try:
+            self._context = free.get_nowait()
+        except queue.Empty:
+            self._context = NativeContext(model)
+
+    def __enter__(self) -> c_void_p:
+        return self._context.handle
+
+    def __exit__(self, *raised: object) -> None:
+        self._contexts.put(self._context)

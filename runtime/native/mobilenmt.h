@@ -33,7 +33,8 @@ typedef enum mn_status {
     MN_ERROR_MEMORY = 3,   /* the system gives no more, or the limit of the context is reached */
     MN_ERROR_STOPPED = 4,  /* a callback asked to stop */
     MN_ERROR_DEADLINE = 5, /* the time given is over */
-    MN_ERROR_FILE = 6      /* a file cannot be read */
+    MN_ERROR_FILE = 6,     /* a file cannot be read */
+    MN_PAUSED = 7          /* no error: `pause_seconds` are over, and mn_resume goes on */
 } mn_status;
 
 typedef struct mn_error {
@@ -66,6 +67,8 @@ MN_API mn_status mn_open(const char *folder, const mn_open_options *options, mn_
 /* Every context of the model must be gone before. NULL is fine. */
 MN_API void mn_close(mn_model *model);
 
+#define MN_NO_TOKEN UINT32_MAX
+
 typedef struct mn_info {
     uint32_t size; /* sizeof(mn_info), set by the caller; what lies beyond is left alone */
     uint32_t d_model, encoder_layers, decoder_layers;
@@ -74,6 +77,13 @@ typedef struct mn_info {
     uint32_t tokenizer;  /* 1 if mn_encode and mn_decode work */
     const char *kernels; /* the name of those in use */
     uint64_t bytes;      /* memory of the model that is not the files' own */
+    uint32_t encoder_heads, decoder_heads, encoder_ffn, decoder_ffn;
+    uint32_t unk, forced_eos, forced_bos; /* MN_NO_TOKEN where there is none */
+    uint32_t bad_tokens, not_first_tokens; /* how many */
+    uint32_t no_repeat_ngram, min_length; /* 0 for no rule */
+    uint32_t early_stopping; /* 0 false, 1 true, 2 never */
+    uint32_t renormalize;
+    uint32_t alignment_layer, alignment_head, alignment_later; /* the head MN_NO_TOKEN: the mean of the layer's */
 } mn_info;
 
 MN_API mn_status mn_model_info(const mn_model *model, mn_info *info);
@@ -110,6 +120,8 @@ typedef struct mn_request {
     double callback_seconds; /* call it at most so often; 0 for each token */
     double seconds; /* time for the whole call; 0 for no limit */
     const uint32_t *prefix_lengths; /* [sentences] or NULL: `prefix` holds one for each, one after the other */
+    double pause_seconds; /* return MN_PAUSED about so often, after a token at the earliest; 0: never. All that the request
+                             points to must stay until the search is done or left */
 } mn_request;
 
 /* What came out: hypothesis h of sentence s is number s * n_best + h. Owned by the context until its next call. */
@@ -126,13 +138,16 @@ typedef struct mn_result {
 
 MN_API mn_status mn_translate(mn_context *context, const mn_request *request, mn_result *result, mn_error *error);
 
+/* Go on with what paused. A search that is not gone on with costs nothing: the context's next mn_translate drops it. */
+MN_API mn_status mn_resume(mn_context *context, mn_result *result, mn_error *error);
+
 /* Ids of a text, without end token. The text is one line: what is no character, control characters and line ends count
    as the host cleaned them. Writes at most `room` ids, and the number there would be to `count`. */
 MN_API mn_status mn_encode(mn_context *context, const char *text, size_t bytes, uint32_t *ids, size_t room,
                            size_t *count, mn_error *error);
 
 /* Whether ids of the source, as mn_encode gives them, are all pieces of text: not 1 but 0 to `known` where one stands for
-   what the vocabulary lacks, be it a byte of it. */
+   what the vocabulary lacks, be it a byte of it, or lies outside the vocabulary. */
 MN_API mn_status mn_knows(const mn_model *model, const uint32_t *ids, size_t length, int *known);
 
 /* Text of ids of the target; special ids and those outside the vocabulary are left out, and so are bytes that make no

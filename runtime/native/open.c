@@ -103,6 +103,9 @@ static mn_status read_header(mn_model *m, mn_tensors *tensors, mn_error *error)
         if (status != MN_OK) return status;
     }
     m->has_tokenizer = mn_tokenizer_encodes(m->tokenizers);
+    if (m->has_tokenizer && m->tokenizers[0].limit > c->source_vocabulary)
+        return mn_fail(error, MN_ERROR_PACK, "native.bin: a tokenizer of %u ids and a source vocabulary of %u", m->tokenizers[0].limit,
+                       c->source_vocabulary);
     m->width = MN_ROUND_UP(c->d_model);
     m->encoder_head = MN_ROUND_UP(c->d_model / c->encoder_heads);
     m->decoder_head = MN_ROUND_UP(c->d_model / c->decoder_heads);
@@ -159,7 +162,10 @@ mn_status mn_model_info(const mn_model *m, mn_info *info)
     if (!m || !info || info->size < sizeof info->size) return MN_ERROR_ARGUMENT;
     const mn_config *c = &m->config;
     const mn_info found = {sizeof found, c->d_model, c->encoder_layers, c->decoder_layers, c->source_vocabulary,
-                      c->target_vocabulary, c->max_positions, c->start, c->eos, c->pad, (uint32_t)m->has_tokenizer, m->kernels->name, m->bytes};
+                      c->target_vocabulary, c->max_positions, c->start, c->eos, c->pad, (uint32_t)m->has_tokenizer, m->kernels->name, m->bytes,
+                      c->encoder_heads, c->decoder_heads, c->encoder_ffn, c->decoder_ffn, c->unk, c->forced_eos, c->forced_bos,
+                      m->bad_count, m->not_first_count, c->no_repeat_ngram, c->min_length, c->early_stopping,
+                      (uint32_t)c->renormalize, c->look_layer, c->look_head, c->look_later};
     mn_give(info, &found, sizeof found);
     return MN_OK;
 }

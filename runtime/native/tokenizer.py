@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from ctypes import byref, c_int, c_size_t, c_uint32
+from operator import index
 
-from mobilenmt.runtime.native.library import Error, NativeModel, fail
+from mobilenmt.runtime.native.library import NO_TOKEN, Error, NativeModel, fail
 from mobilenmt.runtime.tokenizer import clean_line, is_clean
 
 
@@ -42,10 +43,12 @@ class NativeTokenizer:
 
         Byte pieces become characters; bytes that make no character are left out.
         """
-        array, count, error, room = (c_uint32 * len(ids))(*ids), c_size_t(), Error(), 16 * len(ids) + 16
+        found = [index(i) for i in ids]
+        kept = [i for i in found if 0 <= i < NO_TOKEN]  # ctypes would make others of them
+        array, count, error, room = (c_uint32 * len(kept))(*kept), c_size_t(), Error(), 16 * len(kept) + 16
         while True:
             text = ctypes.create_string_buffer(room)
-            if self._library.mn_decode(self._model.handle, array, len(ids), text, room, byref(count), byref(error)):
+            if self._library.mn_decode(self._model.handle, array, len(kept), text, room, byref(count), byref(error)):
                 raise fail(error)
             if count.value <= room:
                 return text.raw[: count.value].decode()
@@ -56,6 +59,8 @@ class NativeTokenizer:
         return [self._piece(i) or "\ufffd" for i in ids]
 
     def _piece(self, i: int) -> str:
+        if not 0 <= i < NO_TOKEN:
+            return ""
         piece, size = ctypes.c_void_p(), c_size_t()
         self._library.mn_piece(self._model.handle, i, byref(piece), byref(size))
         return ctypes.string_at(piece.value, size.value).decode() if piece.value and size.value else ""

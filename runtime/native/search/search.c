@@ -205,28 +205,44 @@ static mn_status step_all(mn_search *search, mn_error *error)
     return MN_OK;
 }
 
+void mn_search_begin(mn_search *search)
+{
+    const mn_request *request = search->request;
+    search->until = request->seconds > 0.0 ? now() + request->seconds : 0.0;
+    search->called = request->callback ? now() : 0.0;
+    search->next = 0;
+    search->next_ids = request->ids;
+    search->next_prefix = request->prefix;
+}
+
+/* MN_OK: go on. */
+static mn_status look_at_clock(const mn_search *search, double pause, mn_error *error)
+{
+    const double time = search->until > 0.0 || pause > 0.0 ? now() : 0.0;
+    if (search->until > 0.0 && time > search->until) return mn_fail(error, MN_ERROR_DEADLINE, "the time is over");
+    return pause > 0.0 && time > pause ? MN_PAUSED : MN_OK;
+}
+
 mn_status mn_search_run(mn_search *search, mn_error *error)
 {
     const mn_request *request = search->request;
-    const uint32_t *ids = request->ids, *prefixes = request->prefix;
-    const double until = request->seconds > 0.0 ? now() + request->seconds : 0.0;
-    uint32_t next = 0;
-    search->called = request->callback ? now() : 0.0;
-    for (;;) {
+    const double pause = request->pause_seconds > 0.0 ? now() + request->pause_seconds : 0.0;
+    for (;;) { /* never a pause before something was done: it would go on for ever */
         uint32_t busy = 0;
         for (uint32_t i = 0; i < search->slot_count; i++) {
             mn_slot *slot = search->slots + i;
-            while (slot->sentence == MN_NONE && next < request->sentences) {
-                start(search, slot, next, ids, &prefixes);
-                ids += request->lengths[next++];
+            while (slot->sentence == MN_NONE && search->next < request->sentences) {
+                start(search, slot, search->next, search->next_ids, &search->next_prefix);
+                search->next_ids += request->lengths[search->next++];
                 if (!slot->to_make) finish(search, slot); /* nothing but the forced token */
-                if (until > 0.0 && now() > until) return mn_fail(error, MN_ERROR_DEADLINE, "the time is over");
+                const mn_status status = look_at_clock(search, pause, error);
+                if (status != MN_OK) return status;
             }
             busy += slot->sentence != MN_NONE;
         }
         if (!busy) return MN_OK;
-        if (until > 0.0 && now() > until) return mn_fail(error, MN_ERROR_DEADLINE, "the time is over");
-        const mn_status status = step_all(search, error);
+        mn_status status = step_all(search, error);
+        if (status == MN_OK) status = look_at_clock(search, pause, error);
         if (status != MN_OK) return status;
     }
 }

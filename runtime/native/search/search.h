@@ -58,6 +58,9 @@ typedef struct mn_search {
     float *logits;      /* [rows][stride] */
     size_t stride;
     double called; /* when the callback was called last */
+    double until;  /* when the time is over; 0: never */
+    uint32_t next; /* sentence to start, and where its source and its prefix lie */
+    const uint32_t *next_ids, *next_prefix;
     uint32_t no_repeat_ngram;
     uint32_t *path; /* [steps], for the rule about n-grams: the start token and all but the last of the others */
     /* results, number s * n_best + h */
@@ -76,6 +79,10 @@ typedef struct mn_extent {
 
 void mn_search_take(mn_arena arenas[MN_BUFFERS], const mn_extent *extent, mn_search *search);
 
+/* Once, before the first mn_search_run. */
+void mn_search_begin(mn_search *search);
+
+/* MN_PAUSED where the request wants pauses: the next call goes on. */
 mn_status mn_search_run(mn_search *search, mn_error *error);
 
 /* How each kind of search ends a step and a sentence: `logits` are those of the slot's rows. 1 if the slot is done. */

@@ -154,7 +154,7 @@ mn_status mn_tokenizer_open(mn_tokenizer *t, const uint8_t *data, size_t bytes, 
 int mn_tokenizer_knows(const mn_tokenizer *t, const uint32_t *ids, size_t length)
 {
     for (size_t i = 0; i < length; i++) {
-        if (ids[i] == t->unk || ids[i] == t->beyond)
+        if (ids[i] >= t->limit || ids[i] >= t->pieces || ids[i] == t->unk || ids[i] == t->beyond)
             return 0;
         for (uint32_t byte = 0; t->byte_ids != NULL && byte < 256; byte++)
             if (mn_at32(t->byte_ids, byte) == ids[i])
