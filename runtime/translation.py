@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,9 +38,9 @@ class Sentence:
         return {
             "source": list(self.source),
             "target": list(self.target),
-            "score": self.score,
+            "score": _json_number(self.score),
             "flags": list(self.flags),
-            "confidence": self.confidence,
+            "confidence": _json_number(self.confidence),
             "links": [list(link) for link in self.links],
         }
 
@@ -68,12 +69,17 @@ class Translation:
         """The translation as JSON types."""
         return {
             "text": self.text,
-            "score": self.score,
+            "score": _json_number(self.score),
             "tokens": list(self.tokens),
             "alternatives": [item.to_dict() for item in self.alternatives],
             "flags": list(self.flags),
             "sentences": [item.to_dict() for item in self.sentences],
         }
+
+
+def _json_number(value: float | None) -> float | None:
+    """JSON has no infinity, which is the score where nothing was allowed to come next, and no NaN."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def assemble(

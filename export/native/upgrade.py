@@ -6,20 +6,26 @@ Nothing but the pack is needed, and no torch: the graphs say where each tensor l
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
+from tokenizers import Tokenizer
 
 from mobilenmt.export.native.file import NATIVE_FILE, native_bytes
+from mobilenmt.export.weights import WEIGHTS_FILE
 from mobilenmt.export.writer import PackWriter, save_manifest
 from mobilenmt.runtime.atomic import atomic_path
-from mobilenmt.runtime.errors import ExportError
+from mobilenmt.runtime.errors import EngineError, ExportError, MobileNMTError, PackError
 from mobilenmt.runtime.locate import find_pack
 from mobilenmt.runtime.manifest import FORMAT_VERSION, Alignment, FileEntry, PackManifest
+from mobilenmt.runtime.native.library import NativeModel
 from mobilenmt.runtime.pack import Pack
 
 
@@ -35,12 +41,13 @@ def upgrade(source: str | os.PathLike[str], *, report: Callable[[str], None] = l
     """
     pack = Pack.open(source)
     reasons: list[str] = []
-    native = native_bytes(pack.path, pack.manifest, report=reasons.append)
+    native = _native_bytes(pack, pack.manifest, reasons.append)
     if native is None:
         raise ExportError(f"{source} stays as it is: {reasons[-1]}")
     files = {NATIVE_FILE: native}
     if "decoder.onnx" in pack.manifest.files:
-        files["decoder.onnx"] = decoder_that_looks(pack)
+        with _reading(pack):
+            files["decoder.onnx"] = decoder_that_looks(pack)
     return rewrite(source, pack, pack.manifest, files, report=report)
 
 
@@ -54,8 +61,112 @@ def set_alignment(
     """
     pack = Pack.open(source)
     manifest = replace(pack.manifest, alignment=alignment)
-    native = native_bytes(pack.path, manifest)
+    native = _native_bytes(pack, manifest)
     return rewrite(source, pack, manifest, {} if native is None else {NATIVE_FILE: native}, report=report)
+
+
+def _native_bytes(
+    pack: Pack, manifest: PackManifest, report: Callable[[str], None] = lambda line: None
+) -> bytes | None:
+    """As :func:`native_bytes`, for a pack of any origin: hashes that are right do not make its files sound.
+
+    Raises:
+        PackError: a file is damaged.
+    """
+    with _reading(pack):
+        check_graphs(pack)
+        check_tokenizers(pack)
+        native = native_bytes(pack.path, manifest, report=report)
+    if native is not None:
+        _try(pack, native)
+    return native
+
+
+@contextmanager
+def _reading(pack: Pack) -> Iterator[None]:
+    """What is no graph, or no tokenizer, of ours, fails in as many ways as there are of being another."""
+    try:
+        yield
+    except (MobileNMTError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise PackError(
+            f"{pack.path}: damaged: its graphs or its tokenizer are not what an exporter writes "
+            f"({type(error).__name__}: {error}); export it again"
+        ) from error
+
+
+def check_graphs(pack: Pack) -> None:
+    """Whether all graphs can be read, and what they take from weights.bin lies in it.
+
+    Raises:
+        PackError: not so; names the file, and the tensor.
+    """
+    size = pack.file(WEIGHTS_FILE).stat().st_size
+    for name in pack.manifest.files:
+        if not name.endswith(".onnx"):
+            continue
+        path = pack.file(name)
+        try:
+            graph = onnx.load_model_from_string(path.read_bytes()).graph
+        except OSError:
+            raise
+        except Exception as error:  # protobuf's own
+            raise PackError(f"{path}: damaged: no ONNX graph ({error}); export the pack again") from None
+        if not graph.node:
+            raise PackError(f"{path}: damaged: a graph without a node; export the pack again")
+        for tensor in _external(graph):
+            where = {entry.key: entry.value for entry in tensor.external_data}
+            start, kind = int(where.get("offset", 0)), onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            end = start + math.prod(tensor.dims) * kind.itemsize
+            if not 0 <= start <= end <= size:
+                raise PackError(
+                    f"{pack.path / WEIGHTS_FILE}: damaged: {size} bytes, but {name} has {tensor.name} at {start} to "
+                    f"{end}; export the pack again"
+                )
+
+
+def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The tensors of a graph, and of those in it, that lie in another file."""
+    yield from (tensor for tensor in graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _external(attribute.g)
+
+
+def check_tokenizers(pack: Pack) -> None:
+    """Whether all tokenizers can be read.
+
+    Raises:
+        PackError: not so; names the file.
+    """
+    for name in ("tokenizer.json", "tokenizer.target.json"):
+        if name in pack.manifest.files:
+            path = pack.file(name)
+            try:
+                Tokenizer.from_str(path.read_bytes().decode("utf-8"))
+            except OSError:
+                raise
+            except Exception as error:  # the library raises nothing more special
+                raise PackError(f"{path}: damaged: no tokenizer ({error}); export the pack again") from None
+
+
+def _try(pack: Pack, native: bytes) -> None:
+    """Open it as the C core will, where there is one: before anything is written."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / NATIVE_FILE).write_bytes(native)
+        try:
+            (folder / WEIGHTS_FILE).symlink_to(pack.file(WEIGHTS_FILE))
+        except OSError:  # Windows allows it to few
+            shutil.copyfile(pack.file(WEIGHTS_FILE), folder / WEIGHTS_FILE)
+        try:
+            NativeModel(folder)
+        except PackError as error:
+            raise PackError(f"{pack.path}: damaged: the C core refuses what it holds ({error})") from None
+        except EngineError:  # it is not compiled here
+            pass
 
 
 def decoder_that_looks(pack: Pack) -> bytes:

@@ -6,10 +6,13 @@ import hashlib
 import struct
 from collections.abc import Callable, Sequence
 
+from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.native.engine import NativeEngine
 from mobilenmt.runtime.native.library import load_library
 from mobilenmt.runtime.native.tokenizer import NativeTokenizer
+from mobilenmt.runtime.onnx.ort import SessionConfig
+from mobilenmt.runtime.opening import open_tokenizer, why_not_native
 from mobilenmt.runtime.pack import Pack
 
 _SEARCHES = {
@@ -35,12 +38,22 @@ def compare_bits(pack: Pack, lines: Sequence[str], report: Callable[[str], None]
 
     Raises:
         EngineError: the C core is not there.
-        InputError, PackError: it cannot run the pack.
+        InputError, PackError: it cannot run the pack, or no line is left to compare.
     """
+    reason = why_not_native(pack, SessionConfig())
+    if reason is not None:
+        raise InputError(f"{pack.path}: there are no bits to compare, since the C core cannot run it: {reason}")
     names = kernels_here()
     best = NativeEngine(pack, kernels=names[0])
-    tokenizer = NativeTokenizer(best.model)
-    sources = [ids for line in lines if len(ids := tokenizer.encode(line)) < best.max_length]
+    tokenizer = NativeTokenizer(best.model) if best.model.info.tokenizer else open_tokenizer(pack)
+    encoded = [ids for line in lines if (ids := tokenizer.encode(line))]
+    sources = [ids for ids in encoded if len(ids) < best.max_length]
+    if len(encoded) < len(lines):
+        report(f"left out: {len(lines) - len(encoded)} lines without a token")
+    if len(sources) < len(encoded):
+        report(f"left out: {len(encoded) - len(sources)} lines of {best.max_length} tokens or more, which do not fit")
+    if not sources:
+        raise InputError(f"none of the {len(lines)} lines can be translated: there is nothing to compare")
     limits = [min(2 * len(ids) + 11, best.max_length) for ids in sources]
     wrong = 0
     for search, options in _SEARCHES.items():

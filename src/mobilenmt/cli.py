@@ -85,7 +85,10 @@ def entry() -> NoReturn:
 
     Taking a session and a tokenizer apart piece by piece takes as long as several translations.
     """
-    code = main()
+    try:
+        code = main()
+    except KeyboardInterrupt:  # before or behind the part of main that waits for it
+        code = EXIT_INTERRUPTED
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, AttributeError):  # None if it was closed; main has flushed and told already
             stream.flush()

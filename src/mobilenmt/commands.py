@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mobilenmt.runtime.errors import CheckpointError, EngineError, ExportError, InputError
+from mobilenmt.runtime.errors import CheckpointError, EngineError, ExportError, InputError, PackError
 
 if TYPE_CHECKING:
     from mobilenmt.runtime.manifest import PackManifest
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mobilenmt.runtime.translation import Translation
 
 DEFAULT_PACK = "en-de"
+_BITS_LINES = 500
 
 
 def translate(
@@ -269,7 +270,7 @@ def info(pack: str, json: bool = False) -> int:
     return 0
 
 
-def verify(pack: str, bits: Path | None = None, lines: int = 500) -> int:
+def verify(pack: str, bits: Path | None = None, lines: int | None = None) -> int:
     """Check every file of a pack against its SHA-256, and translate a sentence with it.
 
     With --bits the C core translates the file's lines by all kernels that run here, alone, together, on threads and as
@@ -277,9 +278,14 @@ def verify(pack: str, bits: Path | None = None, lines: int = 500) -> int:
 
     Args:
         pack: name or path of the pack
-        bits: file of source sentences, one a line, up to the first tab
-        lines: take so many of them, evenly
+        bits: file of source sentences, one a line, up to the first tab; empty ones do not count
+        lines: with --bits, take so many of them, evenly; 500 if not given
     """
+    if lines is not None and bits is None:
+        raise InputError("--lines needs --bits: it says how many lines of that file are taken")
+    lines = _BITS_LINES if lines is None else lines
+    if lines < 1:
+        raise InputError(f"--lines must be at least 1, not {lines}")
     from mobilenmt.runtime.translator import Translator
 
     translator = Translator(pack, verify=True)
@@ -291,10 +297,11 @@ def verify(pack: str, bits: Path | None = None, lines: int = 500) -> int:
     from mobilenmt.bits import compare_bits
 
     try:
-        texts = [line.partition("\t")[0] for line in bits.read_text(encoding="utf-8").split("\n") if line]
+        texts = [line.partition("\t")[0] for line in bits.read_text(encoding="utf-8").split("\n")]
     except UnicodeError as error:
         raise InputError(f"{bits}: not UTF-8: {error}") from None
-    if lines < 1 or not texts:
+    texts = [text for text in texts if text.strip()]
+    if not texts:
         raise InputError(f"{bits}: there is nothing to translate")
     chosen = [texts[index * len(texts) // lines] for index in range(lines)] if lines < len(texts) else texts
     wrong = compare_bits(translator.pack, chosen, print)
@@ -342,7 +349,7 @@ COMMANDS = CommandTable(
 
 
 def _json_line(source: str, found: Translation) -> str:
-    line = json_module.dumps({"source": source, **found.to_dict()}, ensure_ascii=False)
+    line = json_module.dumps({"source": source, **found.to_dict()}, ensure_ascii=False, allow_nan=False)
     for character in "\x85\u2028\u2029":  # many readers of JSON lines end a line here as well
         line = line.replace(character, f"\\u{ord(character):04x}")
     return line
@@ -360,7 +367,10 @@ def _engine_here(pack: Pack) -> str:
     from mobilenmt.runtime.onnx.ort import SessionConfig
     from mobilenmt.runtime.opening import why_not_native
 
-    reason = why_not_native(pack, SessionConfig())
+    try:
+        reason = why_not_native(pack, SessionConfig(), try_it=True)
+    except PackError as error:
+        return f"none, the pack is damaged: {error}"
     if reason is not None:
         return f"ONNX Runtime: {reason}"
     from mobilenmt.runtime.native.library import load_library
