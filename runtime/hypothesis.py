@@ -156,7 +156,7 @@ def check_search(model: ModelInfo, options: SearchOptions, max_length: int | Non
     """
     _check("beam_size", options.beam_size, 1, most_beams(model))
     limit = model.max_positions if max_length is None else max_length
-    if not hasattr(limit, "__index__") or not 2 <= limit <= model.max_positions:
+    if type(limit) is not int or not 2 <= limit <= model.max_positions:
         raise InputError(f"max_length must be from 2 to the model's {model.max_positions}, not {limit!r}")
     if options.min_length > limit:
         raise InputError(f"min_length must be from 0 to max_length ({limit}), not {options.min_length}")
@@ -177,7 +177,7 @@ def check_request(
     """
     if len(max_lengths) != len(sources):
         raise InputError(f"{len(sources)} sources need as many length limits, not {len(max_lengths)}")
-    for limit in {None, *max_lengths}:
+    for limit in {None, *_ids("length limits", max_lengths)}:
         check_search(model, options, limit)
     for source in sources:
         count = len(_ids("source ids", source, model.source_vocab_size))

@@ -19,7 +19,7 @@ from native import NATIVE, NativeError, compile_c
 
 SOURCES = tuple(sorted(NATIVE.rglob("*.c")))
 FLAGS = ("-O2", "-ffp-contract=off", "-fvisibility=hidden")
-OK, ARGUMENT, PACK, MEMORY, STOPPED, DEADLINE, FILE = range(7)
+OK, ARGUMENT, PACK, MEMORY, STOPPED, DEADLINE, FILE, PAUSED = range(8)
 
 
 def build(out: Path) -> Path:
@@ -130,6 +130,8 @@ class Context:
 
     def __init__(self, library: ctypes.CDLL, handle: c_void_p) -> None:
         self._library, self._handle = library, handle
+        self.pauses = 0
+        """Of the last search that was gone on with."""
 
     def translate(
         self,
@@ -166,7 +168,10 @@ class Context:
             n_best=n_best, prefix=_array(prefix), prefix_length=len(prefix), forbidden=_array(forbidden),
             forbidden_count=len(forbidden), callback=Callback(call if callback else 0), **others,
         )  # fmt: skip
-        status = self._library.mn_translate(self._handle, byref(request), byref(result), byref(error))
+        status, self.pauses = self._library.mn_translate(self._handle, byref(request), byref(result), byref(error)), 0
+        while status == PAUSED:
+            self.pauses += 1
+            status = self._library.mn_resume(self._handle, byref(result), byref(error))
         if status:
             assert status == error.status
             assert error.message

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import _thread
+import ctypes
+import gc
 import itertools
+import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from mobilenmt import InputError, PackError, Translator
+from mobilenmt import EngineError, InputError, PackError, Translator
+from mobilenmt.commands import _facts
 from mobilenmt.runtime.hypothesis import SearchOptions
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.native import library as native_library
 from mobilenmt.runtime.native.engine import NativeEngine
-from mobilenmt.runtime.native.library import load_library
+from mobilenmt.runtime.native.library import NativeModel, load_library
+from mobilenmt.runtime.native.tokenizer import NativeTokenizer
 from mobilenmt.runtime.onnx.ort import SessionConfig
 from mobilenmt.runtime.opening import why_not_native
 from mobilenmt.runtime.pack import Pack
@@ -88,11 +97,15 @@ def test_kernels_are_chosen_by_name(tiny_pack: Path) -> None:
 @needs_core
 def test_a_stream_left_early_ends_its_search(tiny_pack: Path) -> None:
     engine = NativeEngine(Pack.open(tiny_pack))
-    before = threading.active_count()
+    before = _thread._count()
     stream = engine.steps([5, 6, 7], max_length=60)
     assert len(list(itertools.islice(stream, 2))) == 2
     stream.close()
-    assert threading.active_count() == before
+    for _ in range(100):  # a thread that is done may take a moment to go
+        if _thread._count() == before:
+            break
+        time.sleep(0.02)
+    assert _thread._count() == before
 
 
 @needs_core
@@ -140,3 +153,170 @@ def test_info_tells_the_engine(tiny_pack: Path) -> None:
     )
     (line,) = [line for line in out.stdout.splitlines() if line.startswith("engine here:")]
     assert ("the C core, kernels" in line) == LIBRARY.is_file()
+
+
+@needs_core
+def test_auto_goes_on_with_onnx_where_the_core_cannot_open_a_sound_pack(
+    tiny_pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here no memory for the model; info says which engine runs, and why."""
+
+    def refuse(*arguments: Any) -> int:
+        arguments[3]._obj.status, arguments[3]._obj.message = 3, b"no memory for a model"
+        return 3
+
+    monkeypatch.setattr(load_library(), "mn_open", refuse)
+    translator = Translator(tiny_pack)
+    assert translator.engine == "onnx" and translator.translate("the dog")
+    with pytest.raises(EngineError, match="no memory for a model"):
+        Translator(tiny_pack, engine="native")
+    assert dict(_facts(translator.pack, translator.pack.manifest))["engine here"] == (
+        "ONNX Runtime: no memory for a model"
+    )
+
+
+@needs_core
+def test_a_long_path_opens(tiny_pack: Path, tmp_path: Path) -> None:
+    folder = tmp_path
+    while len(str(folder)) < 1500:
+        folder /= "f" * 200
+    shutil.copytree(tiny_pack, folder)
+    assert Translator(folder).engine == "native"
+
+
+@needs_core
+def test_a_file_that_cannot_be_read_is_told_with_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(PackError, match=r"/native\.bin: No such file or directory$"):
+        NativeModel(tmp_path)
+    folder = tmp_path / ("ü" * 120) / "x"
+    with pytest.raises(PackError, match=r"^\.\.\.ü+/x/native\.bin: No such file or directory$"):
+        NativeModel(folder)
+
+
+def _set(*keys: str, to: Any) -> Callable[[dict[str, Any]], None]:
+    def change(manifest: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            manifest = manifest[key]
+        manifest[keys[-1]] = to
+
+    return change
+
+
+@needs_core
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.d_model", 64),
+        ("model.encoder_layers", 7),
+        ("model.decoder_layers", 7),
+        ("model.encoder_attention_heads", 1),
+        ("model.decoder_attention_heads", 1),
+        ("model.encoder_ffn_dim", 7),
+        ("model.decoder_ffn_dim", 7),
+        ("model.source_vocab_size", 5000),
+        ("model.target_vocab_size", 5000),
+        ("model.max_positions", 1000),
+        ("tokens.start", 9),
+        ("tokens.eos", 9),
+        ("tokens.pad", 9),
+        ("tokens.unk", 9),
+        ("tokens.unk", None),
+        ("generation.forced_eos_token_id", 9),
+        ("generation.forced_bos_token_id", 9),
+        ("generation.early_stopping", "never"),
+        ("generation.renormalize_logits", True),
+        ("generation.no_repeat_ngram_size", 3),
+        ("generation.min_length", 3),
+        ("generation.bad_token_ids", [9, 10, 11]),
+        ("generation.begin_suppress_tokens", [9]),
+        ("alignment", {"layer": 0, "head": 1, "later": 1, "aer": None}),
+    ],
+)
+def test_a_pack_json_that_contradicts_native_bin_is_refused(
+    key: str, value: object, tiny_pack: Path, tmp_path: Path
+) -> None:
+    """pack.json has no hash of itself: what it says of the model is held against what native.bin says."""
+    folder = tmp_path / "pack"
+    shutil.copytree(tiny_pack, folder)
+    manifest = json.loads((folder / "pack.json").read_text())
+    _set(*key.split("."), to=value)(manifest)
+    (folder / "pack.json").write_text(json.dumps(manifest))
+    shown = r"\d+" if isinstance(value, list | dict) else json.dumps(value)
+    with pytest.raises(PackError, match=rf"pack\.json says .*{key}.*: {shown}, but native\.bin .+; one of them"):
+        Translator(folder)
+
+
+@needs_core
+def test_a_tokenizer_of_another_vocabulary_is_refused(tiny_pack: Path, tmp_path: Path) -> None:
+    """Its ids would be refused later, one text at a time."""
+    folder = tmp_path / "pack"
+    shutil.copytree(tiny_pack, folder)
+    data = bytearray((folder / "native.bin").read_bytes())
+    (at,) = struct.unpack_from("<I", data, 104)
+    (limit,) = struct.unpack_from("<I", data, at + 4 * 12)
+    assert limit == Pack.open(tiny_pack).manifest.model.source_vocab_size
+    struct.pack_into("<I", data, at + 4 * 12, limit + 1)
+    (folder / "native.bin").write_bytes(data)
+    with pytest.raises(PackError, match=rf"a tokenizer of {limit + 1} ids and a source vocabulary of {limit}"):
+        Translator(folder, verify=False)
+
+
+@needs_core
+def test_a_model_goes_where_the_interpreter_has_cleared_its_module(
+    tiny_pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At exit the globals of modules become None, in no order that could be relied on."""
+    engine = NativeEngine(Pack.open(tiny_pack))
+    assert engine.generate([[5, 6]], [9])
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    with monkeypatch.context() as patch:
+        for name in list(vars(native_library)):
+            if not name.startswith("__"):
+                patch.setattr(native_library, name, None)
+        handle = engine.model.handle
+        del engine
+        gc.collect()
+    assert not unraisable and not handle
+
+
+@needs_core
+def test_ids_that_are_none_are_input_errors(tiny_pack: Path) -> None:
+    """Of any kind, in any place; ctypes would raise its own errors, or make other ids of them."""
+    native = NativeEngine(Pack.open(tiny_pack))
+    size = native._info.source_vocab_size
+    for wrong in (5.5, "5", None, [5], -1, size, 2**32 + 5):
+        for sources, options, prefixes in (
+            ([[5, wrong]], {}, None),
+            ([[5]], {"forbidden": (wrong,)}, None),
+            ([[5]], {}, [[wrong]]),
+        ):
+            with pytest.raises(InputError):
+                native.generate(sources, [9], SearchOptions(**options), prefixes)
+        with pytest.raises(InputError):
+            native.generate([[5]], [wrong])
+    for wrong in (5.5, None, 5):
+        with pytest.raises(InputError):
+            native.generate([wrong], [9])
+    assert native.generate([np.array([5, 6])], [np.int64(9)]) == native.generate([[5, 6]], [9])
+    for wrong in ({"seconds": "1"}, {"seconds": float("nan")}, {"stop": 5}, {"length_penalty": "1"}, {"n_best": 1.0}):
+        with pytest.raises(InputError):
+            SearchOptions(**wrong)
+
+
+@needs_core
+def test_ids_outside_the_vocabulary_are_not_known(tiny_pack: Path) -> None:
+    model = NativeModel(Pack.open(tiny_pack).path)
+    tokenizer = NativeTokenizer(model)
+    known = ctypes.c_int()
+
+    def knows(*ids: int) -> int:
+        array = (ctypes.c_uint32 * len(ids))(*ids)
+        assert model.library.mn_knows(model.handle, array, len(ids), ctypes.byref(known)) == 0
+        return known.value
+
+    ids = tokenizer.encode("the dog")
+    assert knows(*ids) == 1
+    assert knows(*ids, 99_999_999) == knows(*ids, model.info.source_vocabulary) == 0
+    assert tokenizer.decode([*ids, 2**32 + ids[0], -1]) == tokenizer.decode(ids)
+    assert tokenizer.pieces([2**32 + ids[0], -1]) == ["\ufffd", "\ufffd"]

@@ -14,7 +14,7 @@ import pytest
 
 from mobilenmt.runtime.native.library import Error, Info, Request, Result
 from native import NativeError
-from native_core import ARGUMENT, DEADLINE, FILE, MEMORY, PACK, STOPPED, Core, Model, Output
+from native_core import ARGUMENT, DEADLINE, FILE, MEMORY, PACK, PAUSED, STOPPED, Core, Model, Output
 from native_files import INT8_ROWS, UINT16, Made
 
 REQUESTS: list[dict[str, Any]] = [
@@ -154,6 +154,44 @@ def test_a_context_works_after_what_stopped_it(core: Core, beams: int) -> None:
         assert caught.value.status == DEADLINE
         assert time.monotonic() - start < 5
         assert context.translate(ids, seconds=600.0, **request) == wanted
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=str)
+@pytest.mark.parametrize("index", range(len(MODELS)))
+def test_a_search_that_pauses_finds_the_same(core: Core, index: int, request_: dict[str, Any]) -> None:
+    """At every token; another call may come between, and then the search is over."""
+    model = made(core, index)
+    ids = sources(model)
+    with model.context() as context:
+        wanted = context.translate(ids, max_length=30, **request_)
+        assert context.pauses == 0
+        assert context.translate(ids, max_length=30, pause_seconds=1e-9, **request_) == wanted
+        assert context.pauses > 30
+        assert context.translate(ids, max_length=30, pause_seconds=3600.0, **request_) == wanted
+        assert context.pauses == 0
+        with pytest.raises(NativeError) as caught:
+            context.translate(ids * 2000, max_length=40, seconds=0.05, pause_seconds=1e-3, **request_)
+        assert caught.value.status == DEADLINE
+        assert context.pauses > 0
+
+
+def test_only_what_paused_is_gone_on_with(core: Core) -> None:
+    model = made(core, 0)
+    one = ctypes.c_uint32
+    request = Request(
+        size=ctypes.sizeof(Request), sentences=1, ids=(one * 3)(5, 6, 0), lengths=(one * 1)(3),
+        max_lengths=(one * 1)(9), min_length=9, beam_size=1, n_best=1, pause_seconds=1e-9,
+    )  # fmt: skip
+    result, error = Result(ctypes.sizeof(Result)), Error()
+    library, pointers = core.library, (ctypes.byref(result), ctypes.byref(error))
+    with model.context() as context:
+        assert library.mn_resume(context._handle, *pointers) == ARGUMENT
+        assert b"no search has paused" in error.message
+        assert library.mn_translate(context._handle, ctypes.byref(request), *pointers) == PAUSED
+        assert library.mn_resume(context._handle, *pointers) == PAUSED
+        wanted = context.translate([[7, 0]])
+        assert library.mn_resume(context._handle, *pointers) == ARGUMENT
+        assert wanted == model.translate([[7, 0]])
 
 
 @pytest.mark.parametrize("size", [4, 7, 8, 12, 40, ctypes.sizeof(Result), ctypes.sizeof(Result) + 40])
