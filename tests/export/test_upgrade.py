@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ import onnx
 import pytest
 
 from mobilenmt import ExportError, Pack, PackError, Translator
+from mobilenmt.cli import main
 from mobilenmt.export.native import upgrade as module
 from mobilenmt.export.native.upgrade import upgrade
 from mobilenmt.runtime.hypothesis import SearchOptions
-from mobilenmt.runtime.manifest import FORMAT_VERSION
+from mobilenmt.runtime.manifest import FORMAT_VERSION, Alignment
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.onnx.engine import Engine
 from places import SRC, TESTS
@@ -138,3 +141,59 @@ def test_its_decoder_tells_where_it_looks(tiny_pack: Path, old: Path, tmp_path: 
     assert np.array_equal(Engine(shy_pack)._stepper().attention(source, target), wanted)
     asked = SearchOptions(alignment=True)
     assert Engine(upgrade(old)).generate([source], [12], asked)[0][0].alignment is not None
+
+
+def _identity() -> bytes:
+    """A sound graph, but none of a pack's."""
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [value], [other])
+    return bytes(onnx.helper.make_model(graph).SerializeToString())
+
+
+@pytest.mark.parametrize("set_head", [False, True])
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("weights.bin", lambda data: data[: len(data) // 2], r"weights\.bin: damaged: \d+ bytes, but .+\.onnx has"),
+        ("weights.bin", lambda data: data[:-1], r"weights\.bin: damaged"),
+        ("tokenizer.json", lambda data: b"junk", r"tokenizer\.json: damaged: no tokenizer"),
+        ("tokenizer.json", lambda data: b"{}", r"tokenizer\.json: damaged: no tokenizer"),
+        ("tokenizer.json", lambda data: b"\xff\xfe", r"tokenizer\.json: damaged: no tokenizer"),
+        *(
+            (f"{stem}.onnx", lambda data: b"junk", rf"{stem}\.onnx: damaged")
+            for stem in ("encoder", "decoder", "greedy", "batch", "translator")
+        ),
+        ("greedy.onnx", lambda data: data[: len(data) // 2], r"greedy\.onnx: damaged"),
+        ("encoder.onnx", lambda data: b"", r"encoder\.onnx: damaged: a graph without a node"),
+    ],
+)
+def test_a_damaged_pack_with_right_hashes_is_left_alone(
+    old: Path, name: str, damage: Callable[[bytes], bytes], words: str, set_head: bool
+) -> None:
+    """Hashes say what was copied, not what it is worth."""
+    _replace(old, name, damage((old / name).read_bytes()))
+    before = {path.name: path.read_bytes() for path in old.iterdir()}
+    with pytest.raises(PackError, match=words):
+        if set_head:
+            module.set_alignment(old, Alignment(0, 0, 1))
+        else:
+            upgrade(old)
+    assert {path.name: path.read_bytes() for path in old.iterdir()} == before
+    if not set_head:
+        assert main(["upgrade", str(old)]) == 2
+
+
+def test_graphs_that_are_none_of_ours_are_told_in_one_line(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _replace(old, "decoder.onnx", _identity())
+    assert main(["upgrade", str(old)]) == 2
+    assert "damaged: its graphs or its tokenizer are not what an exporter writes" in capsys.readouterr().err
+    assert not (old / "native.bin").exists()
+
+
+def _replace(folder: Path, name: str, content: bytes) -> None:
+    """Put other content in a file of a pack, and its hash into pack.json."""
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / "pack.json").read_text())
+    manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (folder / "pack.json").write_text(json.dumps(manifest))
