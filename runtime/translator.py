@@ -128,7 +128,7 @@ class Translator:
             beam_size: hypotheses kept at each step, 1 for greedy; None for the pack's default (or ``n_best``).
             max_length: most tokens of a segment's translation, start and end token counted (as ``generate`` counts);
                 None for a limit relative to the source.
-            min_length: fewest, likewise. Who gives one of the two wants that length: no output is tried again.
+            min_length: fewest, likewise. With either, no output is tried again.
             n_best: translations wanted of each text, at most ``beam_size``; no two of them are the same text. A search
                 twice as wide follows where too few are found, and a text that then has fewer still gets fewer.
             together: put sentences through the model together: up to twice as fast for many. In an INT8 pack they
