@@ -1,6 +1,6 @@
 """How well a pack copies placeholders of each form, what is kept in the end, and what finding and restoring cost.
 
-    python benchmarks/kept.py models/en-de
+    python benchmarks/kept.py models/en-de [--dev FILE]
 
 Prints tables for docs/kept.md. The cases are those of tests/runtime/text/data/kept.txt. Dev data, if given, is a file
 of ``source<TAB>target`` lines: names and numbers of its sentences give way to things to keep.
@@ -35,6 +35,8 @@ _INSERTED = (
     *("max@example.com", "{name}", "{{ user.id }}", "%1$s", "https://example.org/a?b=1", "README.md", "`code()`"),
     *("@anna", "#Berlin", "C:\\temp\\a.txt", "2024-01-05", "10:30", "v1.2.3", "AB-1234", "snake_case", "$20"),
 )
+_NOTHING = default_rules().only()
+"""The Translator keeps things by itself; here the model is to show what it does with them."""
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}(?=[ .,?!])|(?<= )\d[\d,.]*\d(?=[ .,?!])")
 
 
@@ -63,7 +65,7 @@ def main() -> None:
 def _rate(translator: Translator, chunks: Sequence[Chunk], form: Form) -> str:
     tried = [protect(c.text, merged(c.text, c.kept), form, default_rules()) for c in chunks if c.kept]
     texts = [item for item in tried if item is not None]
-    outputs = translator.translate_batch([item.text for item in texts], together=True)
+    outputs = translator.translate_batch([item.text for item in texts], keep=_NOTHING)
     done = [restore(output.text, item) for output, item in zip(outputs, texts, strict=True)]
     counts = [sum(bool(getattr(d, fault)) for d in done) for fault in ("missing", "doubled", "misplaced", "leftover")]
     return f"{sum(d.ok for d in done) / len(done):6.1%}  of {len(done)}: {', '.join(map(str, counts))}"
@@ -74,7 +76,7 @@ def _keep(translator: Translator, name: str, texts: Sequence[str], placeholders:
 
     def translate(batch: list[str], wanted: int) -> list[list[Output]]:
         calls[wanted] += len(batch)
-        found = translator.translate_batch(batch, beam_size=wanted, n_best=wanted)
+        found = translator.translate_batch(batch, beam_size=wanted, n_best=wanted, keep=_NOTHING)
         return [[Output(item.text) for item in (best, *best.alternatives)] for best in found]
 
     results = Keeper(translate, placeholders=placeholders).run(texts)

@@ -128,7 +128,7 @@ class Translator:
             beam_size: hypotheses kept at each step, 1 for greedy; None for the pack's default (or ``n_best``).
             max_length: most tokens of a segment's translation, start and end token counted (as ``generate`` counts);
                 None for a limit relative to the source.
-            min_length: fewest, likewise.
+            min_length: fewest, likewise. With either, no output is tried again.
             n_best: translations wanted of each text, at most ``beam_size``; no two of them are the same text. A search
                 twice as wide follows where too few are found, and a text that then has fewer still gets fewer.
             together: put sentences through the model together: up to twice as fast for many. In an INT8 pack they
@@ -267,7 +267,7 @@ class Translator:
             lambda sources, how: self._search(sources, call.max_length, call.timed(how)),
             call.options,
             code,
-            guarded=call.max_length is None,
+            guarded=call.max_length is None and not call.options.min_length,
             rules=rules,
             glossary=call.reading.get("glossary"),
             details=stretch is not None and stretch.linked,

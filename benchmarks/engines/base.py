@@ -78,8 +78,8 @@ SPECS = {
         Spec("ctranslate2-fp32", "CTranslate2 fp32", "ct2:CTranslate2", "ct2-float32", _CT2),
         Spec("optimum-int8", "optimum INT8", "optimum_ort:Optimum", "optimum-int8", _OPTIMUM),
         Spec("optimum-fp32", "optimum fp32", "optimum_ort:Optimum", "optimum-fp32", _OPTIMUM),
-        Spec("torch-int8", "torch INT8 (dynamic)", "pytorch:TorchInt8", "checkpoint", _TORCH),
-        Spec("torch-fp32", "torch fp32", "pytorch:Torch", "checkpoint", _TORCH),
+        Spec("torch-int8", "torch INT8 (dynamic)", "hf:TorchInt8", "checkpoint", _TORCH),
+        Spec("torch-fp32", "torch fp32", "hf:Torch", "checkpoint", _TORCH),
         Spec("big-optimum-fp32", "Transformer-big, optimum fp32", "optimum_ort:Optimum", "big-optimum-fp32", _OPTIMUM),
     )
 }

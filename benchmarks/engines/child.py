@@ -47,8 +47,7 @@ class Child:
         load("tokenizers")
         module = SPECS[self.name].factory.split(":")[0]
         load("mobilenmt.runtime.translator" if module == "ours" else f"benchmarks.engines.{module}")
-        if module in ("pytorch", "optimum_ort"):
-            load("transformers.models.marian.modeling_marian")
+        if module in ("hf", "optimum_ort"):
             torch = load("torch")
             self.kept.append(torch.nn.Linear(8, 8)(torch.zeros(1, 8)))
         if module in ("ours", "optimum_ort"):

@@ -1,4 +1,4 @@
-"""What engines with transformers' ``generate`` share: torch and optimum."""
+"""transformers' ``generate``: torch, as the checkpoint comes, and what optimum shares with it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from transformers import MarianMTModel
 
 from benchmarks.engines.base import Engine, Ids
 
@@ -33,3 +34,20 @@ class Generate(Engine):
         rows: list[Ids] = result[:, 1:].tolist()
         ends = [row.index(self.eos) if self.eos in row else len(row) for row in rows]
         return [(row[:end], min(end + 1, len(row))) for row, end in zip(rows, ends, strict=True)]
+
+
+class Torch(Generate):
+    """fp32."""
+
+    def __init__(self, path: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        super().__init__(MarianMTModel.from_pretrained(path).eval())
+
+
+class TorchInt8(Torch):
+    """Dynamic INT8: torch.ao's recipe for the linear layers, the output layer among them."""
+
+    def __init__(self, path: str, threads: int) -> None:
+        super().__init__(path, threads)
+        quantize: Any = torch.ao.quantization.quantize_dynamic
+        self.model = quantize(self.model, {torch.nn.Linear}, dtype=torch.qint8)

@@ -44,7 +44,7 @@ def restore(path: Path, out: Path) -> Path:
         BenchmarkError: the pack is not one of ``mobilenmt compress``: INT8, one vocabulary, a shortlist.
     """
     pack = Pack.open(path)
-    stored = _stored(pack)
+    stored = stored_weights(pack)
     expect(
         all(f"{_TABLE}.{kind}" in stored for kind in ("int8", "scale", "scale.embedding")),
         f"{path}: only an int8 pack of format 2 with one vocabulary and a shortlist can be turned back into a "
@@ -92,7 +92,7 @@ def restored(path: Path, build: Path) -> Path:
     return made_once(build / f"checkpoint-{files['weights.bin'].sha256[:12]}", lambda out: restore(path, out))
 
 
-def _stored(pack: Pack) -> dict[str, Array]:
+def stored_weights(pack: Pack) -> dict[str, Array]:
     """Every weight of translator.onnx, which has all of them without what other graphs' kernels add, by name."""
 
     def initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -73,16 +73,15 @@ def _profile(path: Path, sources: Sequence[list[int]], beam: int, length: int) -
     from benchmarks.engines.ours import Onnx
 
     with tempfile.TemporaryDirectory() as folder:
-        sessions: list[onnxruntime.InferenceSession] = []
+        sessions: list[Any] = []
+        unprofiled = onnxruntime.InferenceSession
 
-        class Profiled(onnxruntime.InferenceSession):  # type: ignore[misc]
-            def __init__(self, model: str, options: Any, **others: Any) -> None:
-                options.enable_profiling = True
-                options.profile_file_prefix = f"{folder}/profile"
-                super().__init__(model, options, **others)
-                sessions.append(self)
+        def profiled(model: str, options: Any, **others: Any) -> Any:
+            options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
+            sessions.append(unprofiled(model, options, **others))
+            return sessions[-1]
 
-        with mock.patch.object(onnxruntime, "InferenceSession", Profiled):
+        with mock.patch.object(onnxruntime, "InferenceSession", profiled):
             engine = Onnx(str(path), 1)
             for source in sources:
                 engine.run([source], beam, length, length)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import struct
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from statistics import median
 from typing import Any
-
-import numpy as np
 
 from benchmarks import ROOT
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.errors import expect
+from benchmarks.harness.restore import stored_weights
 from benchmarks.harness.worker import child_command
+from benchmarks.parts.speed import Row, take_turns
+from benchmarks.report.stats import summarize
 from mobilenmt.runtime.hypothesis import SearchOptions
 from mobilenmt.runtime.native.engine import NativeEngine
 from mobilenmt.runtime.native.library import load_library
@@ -26,7 +25,6 @@ from mobilenmt.runtime.pack import Pack
 
 _LENGTH = 30
 _STEPS = (30, 90)
-_ENOUGH_SECONDS = 2.0
 _TEXTS = ("Yes.", "Where is the train station, and how long does it take to walk there from the hotel?")
 
 
@@ -36,8 +34,8 @@ def kernels(bench: Bench) -> dict[str, Any]:
     names = [name.decode() for i in range(16) if (name := library.mn_kernels(i))]
     engines = {name: NativeEngine(Pack.open(bench.path("ours-native")), kernels=name) for name in names}
     for beam in bench.settings.beams:
-        seconds = _in_turns({name: _call(bench, engine, beam, _LENGTH) for name, engine in engines.items()}, bench)
-        rows += [{"engine": name, "beam": beam, "seconds": [[one] for one in found]} for name, found in seconds.items()]
+        found = _in_turns({name: _call(bench, engine, beam, _LENGTH) for name, engine in engines.items()}, bench)
+        rows += [row | {"beam": beam} for row in found]
     return {"rows": rows, "length": _LENGTH}
 
 
@@ -50,7 +48,7 @@ def floor(bench: Bench) -> dict[str, Any]:
     weights = layers * (6 * d * d + 2 * d * m.decoder_ffn_dim) + candidates * d
     data = b"0" * weights  # memchr reads them faster than anything else at hand
     calls = {str(steps): _call(bench, engine, 1, steps) for steps in _STEPS} | {"read": lambda: data.find(b"1")}
-    found = {name: median(times) for name, times in _in_turns(calls, bench).items()}
+    found = {row["engine"]: summarize(row["seconds"]).median for row in _in_turns(calls, bench)}
     step = (found[str(_STEPS[1])] - found[str(_STEPS[0])]) / (_STEPS[1] - _STEPS[0])
     return {"rows": [{"weights": weights, "read": found["read"], "step": step, "times": step / found["read"]}]}
 
@@ -73,17 +71,12 @@ def instructions(bench: Bench) -> dict[str, Any]:
 
 
 def _candidates(pack: Pack, source: list[int]) -> int:
-    """Rows of the output layer that a sentence needs; docs/core/native-format.md says where the shortlist lies."""
-    native = pack.file("native.bin").read_bytes()
-    (first,) = struct.unpack_from("<I", native, 96)
-    common, lexical = (struct.unpack_from("<4I3Q", native, first + 48 * index) for index in (8, 9))
-    if not common[0]:
+    """Rows of the output layer that a sentence needs."""
+    stored = stored_weights(pack)
+    if "shortlist.common" not in stored:
         return pack.manifest.model.target_vocab_size
-    weights = pack.file("weights.bin").read_bytes()
-    kind = np.uint16 if lexical[0] == 7 else np.int32
-    chosen = np.frombuffer(weights, np.uint8, common[1], common[4]).astype(bool)
-    table = np.frombuffer(weights, kind, lexical[1] * lexical[2], lexical[4]).reshape(lexical[1], lexical[2])
-    chosen[table[[*source, pack.manifest.tokens.eos]]] = True
+    chosen = stored["shortlist.common"].astype(bool)
+    chosen[stored["shortlist.lexical"][[*source, pack.manifest.tokens.eos]]] = True
     return int(chosen.sum())
 
 
@@ -93,14 +86,13 @@ def _call(bench: Bench, engine: NativeEngine, beam: int, steps: int) -> Callable
     return lambda: engine.generate([source], [steps + 1], options)
 
 
-def _in_turns(calls: dict[str, Callable[[], object]], bench: Bench) -> dict[str, list[float]]:
-    """Seconds of this thread's work, call after call in turns; slow ones take part in fewer."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(5 * bench.settings.turns):
-        for name, call in calls.items():
-            if sum(seconds[name]) < _ENOUGH_SECONDS:
-                call()
-                start = time.thread_time()
-                call()
-                seconds[name].append(time.thread_time() - start)
-    return seconds
+def _in_turns(calls: dict[str, Callable[[], object]], bench: Bench) -> list[Row]:
+    """Seconds of this thread's work, each call after one that is not timed."""
+
+    def work(call: Callable[[], object], turn: int, first: bool) -> list[float]:
+        call()
+        start = time.thread_time()
+        call()
+        return [time.thread_time() - start]
+
+    return take_turns(calls, range(5 * bench.settings.turns + 1), work)

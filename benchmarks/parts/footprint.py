@@ -12,6 +12,7 @@ from benchmarks.harness.bench import Bench
 from benchmarks.harness.environments import environment_for
 from benchmarks.harness.errors import expect
 from benchmarks.harness.worker import child_command, start
+from benchmarks.parts.speed import Row, take_turns
 
 TEXT = "Where is the train station?"
 
@@ -32,28 +33,26 @@ def cold(bench: Bench) -> dict[str, Any]:
         if name == "ours-int8":
             commands["python alone"] = [str(python), "-c", "print()"]
             commands["import onnxruntime"] = [str(python), "-c", "import onnxruntime; print()"]
-    found = starts(commands, bench.progress(range(settings.turns + 1), "cold start"), settings.pinned(1))
-    rows = [{"engine": name, "output": output, "seconds": seconds} for name, (output, seconds) in found.items()]
-    return {"text": TEXT, "rows": rows}
+    turns = bench.progress(range(settings.turns + 1), "cold start")
+    return {"text": TEXT, "rows": starts(commands, turns, settings.pinned(1))}
 
 
-def starts(
-    commands: Mapping[str, Sequence[str]], turns: Iterable[int], cores: Sequence[int]
-) -> dict[str, tuple[str, list[list[float]]]]:
+def starts(commands: Mapping[str, Sequence[str]], turns: Iterable[int], cores: Sequence[int]) -> list[Row]:
     """First line of each command and seconds from its start to that, in alternation; turn 0 is not kept."""
-    seconds: dict[str, list[list[float]]] = {name: [] for name in commands}
     outputs: dict[str, str] = {}
-    for turn in turns:
-        for name, command in commands.items():
-            began = time.perf_counter()
-            with start(command, 1, cores, harness="benchmarks.engines.child" in command) as child:
-                assert child.stdout is not None
-                outputs[name] = child.stdout.readline().strip()
-                first = time.perf_counter() - began
-            expect(child.returncode == 0, f"cold start of {name} ended with status {child.returncode} (see above)")
-            if turn:
-                seconds[name].append([first])
-    return {name: (outputs[name], seconds[name]) for name in commands}
+
+    def work(name: str, turn: int, first: bool) -> list[float]:
+        began = time.perf_counter()
+        with start(commands[name], 1, cores, harness="benchmarks.engines.child" in commands[name]) as child:
+            assert child.stdout is not None
+            outputs[name] = child.stdout.readline().strip()
+            seconds = time.perf_counter() - began
+        expect(child.returncode == 0, f"cold start of {name} ended with status {child.returncode} (see above)")
+        return [seconds]
+
+    return [
+        row | {"output": outputs[row["engine"]]} for row in take_turns({each: each for each in commands}, turns, work)
+    ]
 
 
 def size(bench: Bench) -> dict[str, Any]:

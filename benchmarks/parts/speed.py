@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice, product
 from typing import Any, TypeVar
 
-from benchmarks.engines.base import INT8
+from benchmarks.engines.base import INT8, Ids
+from benchmarks.engines.child import Answer
 from benchmarks.engines.textual import natural_limit
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.text import batches
@@ -20,13 +21,12 @@ _ENOUGH_SECONDS = 20.0
 _FEWEST_TURNS = 3
 _CACHED_SECONDS = 0.3  # an engine that takes longer reads its weights from memory anyway: no call to warm it
 
+E = TypeVar("E")
 T = TypeVar("T")
 Row = dict[str, Any]
 
 
-def take_turns(
-    engines: dict[str, Worker], turns: Iterable[T], work: Callable[[Worker, T, bool], list[float]]
-) -> list[Row]:
+def take_turns(engines: Mapping[str, E], turns: Iterable[T], work: Callable[[E, T, bool], list[float]]) -> list[Row]:
     """Seconds of each engine by turn, A B C A B C; the first turn, for which ``work`` gets True, is not kept."""
     seconds: dict[str, list[list[float]]] = {name: [] for name in engines}
     for number, turn in enumerate(turns):
@@ -107,27 +107,21 @@ def _throughput(
     bench: Bench, engines: dict[str, Worker], turns: Iterable[int], beam: int, batch: int, forced: bool
 ) -> list[Row]:
     generated: dict[str, int] = {}
+    ids = bench.corpus.ids
+    groups = batches(ids, batch)
 
     def work(engine: Worker, turn: int, first: bool) -> list[float]:
-        seconds, generated[engine.name] = translate_file(bench, engine, beam, batch, forced, warm=first)
-        return [seconds]
+        chosen = groups[:: max(1, len(groups) // 4)] if first else groups  # a few are enough to warm an engine up
+        answers = [answer_batch(engine, [ids[index] for index in group], beam, forced) for group in chosen]
+        generated[engine.name] = sum(sum(answer["steps"]) for answer in answers)
+        return [sum(sum(answer["seconds"]) for answer in answers)]
 
     setting = {"beam": beam, "batch": batch, "forced": forced}
     return [{**row, **setting, "generated": generated[row["engine"]]} for row in take_turns(engines, turns, work)]
 
 
-def translate_file(bench: Bench, engine: Worker, beam: int, batch: int, forced: bool, warm: bool) -> tuple[float, int]:
-    """Translate all sentences in batches; returns the sum of the batches' seconds and of the generated tokens.
-
-    ``warm`` takes only a few of the batches: enough to warm an engine up.
-    """
-    seconds, generated = 0.0, 0
-    groups = batches(bench.corpus.ids, batch)
-    for group in groups[:: max(1, len(groups) // 4)] if warm else groups:
-        sources = [bench.corpus.ids[index] for index in group]
-        longest = max(map(len, sources)) + 1
-        limit = longest if forced else natural_limit(longest)
-        answer = engine.generate(sources, beam_size=beam, min_length=limit if forced else 0, max_length=limit)
-        seconds += sum(answer["seconds"])
-        generated += sum(answer["steps"])
-    return seconds, generated
+def answer_batch(engine: Worker, sources: list[Ids], beam: int, forced: bool = False) -> Answer:
+    """What an engine makes of a batch, of natural lengths, or all as long as the longest source."""
+    longest = max(map(len, sources)) + 1
+    limit = longest if forced else natural_limit(longest)
+    return engine.generate(sources, beam_size=beam, min_length=limit if forced else 0, max_length=limit)

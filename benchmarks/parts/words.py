@@ -16,6 +16,7 @@ from benchmarks.harness.bench import Bench
 from benchmarks.harness.errors import expect
 from benchmarks.harness.text import batches, compare, read_lines, read_pairs
 from benchmarks.harness.worker import Worker, workers
+from benchmarks.parts.speed import answer_batch
 from benchmarks.report.tables import grouped
 from mobilenmt import Translator
 from mobilenmt.runtime.guard import is_degenerate
@@ -44,9 +45,8 @@ def greedy(engine: Worker, source: Ids) -> Ids:
 
     The last token before the limit is left out: transformers forces the end token there, CTranslate2 does not.
     """
-    limit = natural_limit(len(source) + 1)
-    ids: Ids = engine.generate([source], max_length=limit)["ids"][0]
-    return ids[: limit - 1]
+    ids: Ids = answer_batch(engine, [source], 1)["ids"][0]
+    return ids[: natural_limit(len(source) + 1) - 1]
 
 
 def batch(bench: Bench) -> dict[str, Any]:
@@ -130,7 +130,6 @@ def _translate(engine: Worker, sources: Sequence[Ids], beam: int) -> list[Ids]:
     """Batches of similar length, in the order of the sources."""
     outputs: dict[int, Ids] = {}
     for group in batches(sources, _BATCH):
-        limit = natural_limit(len(sources[group[0]]) + 1)
-        found = engine.generate([sources[index] for index in group], beam_size=beam, max_length=limit)["ids"]
-        outputs |= zip(group, found, strict=True)
+        answer = answer_batch(engine, [sources[index] for index in group], beam)
+        outputs |= zip(group, answer["ids"], strict=True)
     return [outputs[index] for index in range(len(sources))]

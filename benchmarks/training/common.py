@@ -1,7 +1,8 @@
-"""What both commands need: a recipe, its prepared text, and an updater for it."""
+"""What both commands need: their first arguments, a recipe, its prepared text, and an updater for it."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,19 @@ from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 Work = list[tuple[int, bool, Batch]]
 
 
+def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser of what both commands begin with, RECIPE, WORK, ``--set``; :meth:`Setting.of` reads it."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.training.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("work", type=Path, help="its work folder, with a tokenized text")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for all runs")
+    return parser
+
+
 @dataclass(frozen=True)
 class Setting:
     """A recipe whose text was tokenized (``mobilenmt distill`` began once in this work folder)."""
@@ -46,6 +60,11 @@ class Setting:
             Vocabulary.load(chain.folder("vocabulary")),
             PackedDataset(chain.folder("distill") / "dataset"),
         )
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Setting:
+        """What the arguments of :func:`make_parser` name."""
+        return cls.load(options.recipe, options.work, options.set)
 
     def updater(self) -> Updater:
         """The model, from ``initial`` or from random weights, and its optimizer. Without teacher."""

@@ -9,19 +9,17 @@ many updates and prints the resident memory on the way. Nothing is saved.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psutil
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.training.common import Setting, Work, tokens_of
+from benchmarks.training.common import Setting, Work, make_parser, tokens_of
 from mobilenmt.compression.train.update import Updater
 
 _WARM = 10
@@ -109,18 +107,11 @@ def memory(updater: Updater, batches: Iterator[Work], updates: int) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training.profile",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("work", type=Path, help="its work folder, with a tokenized text")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser = make_parser("profile", __doc__)
     parser.add_argument("--updates", type=int, default=30)
     parser.add_argument("--memory", type=int, default=0, metavar="UPDATES")
     options = parser.parse_args(arguments)
-    setting = Setting.load(options.recipe, options.work, options.set)
+    setting = Setting.of(options)
     updater, batches = setting.updater(), setting.batches()
     if options.updates:
         report(updater, batches, options.updates)

@@ -11,7 +11,6 @@ first ``--try`` ends with. A later call with the same ``--out`` adds to it.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import json
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from benchmarks.training.common import Setting, tokens_of
+from benchmarks.training.common import Setting, make_parser, tokens_of
 from mobilenmt.compression.core.settings import Override, from_mapping, to_mapping
 from mobilenmt.compression.dataset.batches import Batch, by_length
 from mobilenmt.compression.train.averaging import swapped
@@ -143,19 +142,12 @@ def combinations(given: list[str]) -> list[dict[str, str]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training.trials",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("work", type=Path, help="its work folder, with a tokenized text")
+    parser = make_parser("trials", __doc__)
     parser.add_argument("--tokens", type=int, default=2_000_000, help="target tokens of a run")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for all runs")
     parser.add_argument("--try", action="append", nargs="+", required=True, metavar="KEY=A,B", dest="tries")
     parser.add_argument("--out", type=Path, required=True, help="JSON; what is in it already is not run again")
     options = parser.parse_args(arguments)
-    base = Setting.load(options.recipe, options.work, options.set)
+    base = Setting.of(options)
     dev = dev_batches(base)
     runs: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
     described = {"set": options.set, "tokens": options.tokens}

@@ -95,11 +95,18 @@ def entry() -> NoReturn:
     os._exit(code)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are a line, like all others: programs read them, and people find the usage under --help."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave."""
+        _fail(f"{message} ({self.prog} --help lists what there is)")
+        sys.exit(EXIT_ERROR)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of what stands before a command; the commands have their own, see :func:`build_command_parser`."""
-    parser = argparse.ArgumentParser(
-        prog="mobilenmt", description="Offline machine translation that fits a phone.", epilog=_EPILOG
-    )
+    parser = _Parser(prog="mobilenmt", description="Offline machine translation that fits a phone.", epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"mobilenmt {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", title="commands", dest="command")
     for name, function in COMMANDS.items():
@@ -111,7 +118,7 @@ def build_command_parser(name: str) -> argparse.ArgumentParser:
     """The parser of one command, built from the signature and the docstring of its function."""
     function = COMMANDS[name]
     summary, details, helps = parse_docstring(function)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"mobilenmt {name}",
         description=f"{summary}\n\n{details}".strip(),
         epilog=_EPILOG,

@@ -263,7 +263,8 @@ def info(pack: str, json: bool = False) -> int:
     if json:
         total = opened.total_bytes
         sizes = {"total_bytes": total, "bytes_per_parameter": round(total / manifest.model.parameters, 4)}
-        print(json_module.dumps({"path": str(opened.path), **sizes, **manifest.to_dict()}, indent=2))
+        here = {"engine_here": dict(zip(("engine", "kernels", "reason"), _engine_here(opened), strict=True))}
+        print(json_module.dumps({"path": str(opened.path), **here, **sizes, **manifest.to_dict()}, indent=2))
         return 0
     for label, value in _facts(opened, manifest):
         print(f"{label + ':':<16}{_printable(str(value))}")
@@ -362,8 +363,8 @@ def _printable(text: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _engine_here(pack: Pack) -> str:
-    """What would run the pack on this machine."""
+def _engine_here(pack: Pack) -> tuple[str, str | None, str | None]:
+    """What would run the pack on this machine: the engine's name, the core's kernels, and why it is not the core."""
     from mobilenmt.runtime.onnx.ort import SessionConfig
     from mobilenmt.runtime.opening import why_not_native
 
@@ -372,10 +373,10 @@ def _engine_here(pack: Pack) -> str:
     except PackError as error:
         return f"none, the pack is damaged: {error}"
     if reason is not None:
-        return f"ONNX Runtime: {reason}"
+        return "onnx", None, reason
     from mobilenmt.runtime.native.library import load_library
 
-    return f"the C core, kernels {load_library().mn_kernels(0).decode()}"
+    return "native", load_library().mn_kernels(0).decode(), None
 
 
 def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
@@ -389,13 +390,14 @@ def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
         f"FFN {model.encoder_ffn_dim} and {model.decoder_ffn_dim}, "
         f"vocabulary {model.source_vocab_size} and {model.target_vocab_size}, {model.max_positions} positions"
     )
+    _, kernels, reason = _engine_here(pack)
     facts: list[tuple[str, Any]] = [
         ("pack", f"{manifest.name} ({pack.path})"),
         ("languages", f"{manifest.source_language or 'unknown'} -> {manifest.target_language or 'unknown'}"),
         ("format", f"{version}, {manifest.precision}"),
         ("model", dimensions),
         ("parameters", f"{model.parameters:,}"),
-        ("engine here", _engine_here(pack)),
+        ("engine here", f"the C core, kernels {kernels}" if reason is None else f"ONNX Runtime: {reason}"),
     ]
     sizes = {name: entry.bytes for name, entry in manifest.files.items()}
     sizes[MANIFEST_NAME] = pack.total_bytes - sum(sizes.values())

@@ -92,9 +92,9 @@ def test_cold_start_is_the_time_to_the_first_line() -> None:
     slow = "import time; time.sleep(0.3); print('slow'); time.sleep(0.2)"
     commands = {"slow": [sys.executable, "-c", slow], "fast": [sys.executable, "-c", "print('fast')"]}
     found = footprint.starts(commands, range(3), [])
-    assert {name: output for name, (output, _) in found.items()} == {"slow": "slow", "fast": "fast"}
-    assert [len(seconds) for _, seconds in found.values()] == [2, 2], "the first turn is not kept"
-    assert min(turn[0] for turn in found["slow"][1]) > 0.3
+    assert [(row["engine"], row["output"]) for row in found] == [("slow", "slow"), ("fast", "fast")]
+    assert [len(row["seconds"]) for row in found] == [2, 2], "the first turn is not kept"
+    assert min(turn[0] for turn in found[0]["seconds"]) > 0.3
     with pytest.raises(BenchmarkError, match="broken ended with status 3"):
         footprint.starts({"broken": [sys.executable, "-c", "raise SystemExit(3)"]}, range(1), [])
 

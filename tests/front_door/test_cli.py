@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from command_line import environment, fails, run
-from mobilenmt import cli
+from mobilenmt import Translator, cli
 from mobilenmt.commands import COMMANDS
 from mobilenmt.lines import open_output
 from tiny_models import default_signals
@@ -346,6 +346,11 @@ def test_an_interrupt_leaves_nothing_behind(number: int, code: int, tiny_pack: P
         (["info", "nope"], ["nope"]),
         (["verify", "nope"], ["nope"]),
         (["export", "missing", "out"], ["missing", "no such checkpoint"]),
+        ([], ["COMMAND", "--help"]),
+        (["nope"], ["'nope'", "'translate'"]),
+        (["translate", "--beam", "four", "x"], ["--beam", "'four'", "mobilenmt translate --help"]),
+        (["translate", "--frobnicate", "x"], ["--frobnicate"]),
+        (["info"], ["PACK"]),
     ],
 )
 def test_wrong_use_gives_one_line(arguments: list[str], words: list[str], tiny_pack: Path, tmp_path: Path) -> None:
@@ -379,8 +384,22 @@ def test_info_and_verify(tiny_pack: Path) -> None:
         assert word in text
     value = json.loads(run("info", tiny_pack, "--json").stdout)
     assert value["total_bytes"] == sum(path.stat().st_size for path in tiny_pack.iterdir())
+    here = value["engine_here"]
+    assert here["engine"] == Translator(tiny_pack).engine
+    assert (here["kernels"] is None) == (here["engine"] == "onnx") == (here["reason"] is not None)
     done = run("verify", tiny_pack)
     assert done.returncode == 0 and b"ok" in done.stdout
+
+
+def test_info_says_why_the_core_is_not_used(tiny_pack: Path, tmp_path: Path) -> None:
+    pack = shutil.copytree(tiny_pack, tmp_path / "old")
+    manifest = json.loads((pack / "pack.json").read_text())
+    del manifest["files"]["native.bin"]
+    (pack / "pack.json").write_text(json.dumps(manifest))
+    (pack / "native.bin").unlink()
+    here = json.loads(run("info", pack, "--json").stdout)["engine_here"]
+    assert here["engine"] == "onnx" and here["kernels"] is None and "native.bin" in here["reason"]
+    assert here["reason"] in run("info", pack).stdout.decode()
 
 
 def test_info_takes_a_card_of_any_form(tiny_pack: Path, tmp_path: Path) -> None:

@@ -29,17 +29,8 @@ from places import ROOT
 from small_packs import CONTENT, make_folder
 
 PARTS = ("runtime", "export", "compression")
-# Bytes, installed.
-MAX_BYTES = {
-    "engine": 200_000,  # the runtime, all that an app needs beside the library and the two below
-    "text": 275_000,  # what is done to text before and after the model: sentences, kept spans, HTML, Markdown, ...
-    "rules": 95_000,  # data that it reads: HTML's 2,125 names of characters (half of it), abbreviations and the like
-    "command line": 60_000,  # and the front door
-    "library": 300_000,  # the C core, compiled
-    "exporter": 225_000,
-    "pipeline": 500_000,
-    "about": 42_000,  # what pip keeps about the distribution
-}
+BARS = tomllib.loads((ROOT / "benchmarks/report/budgets.toml").read_text(encoding="utf-8"))
+MAX_BYTES: dict[str, int] = BARS["installed-bytes"]
 MAX_IMPORT_SECONDS = 0.15
 HEAVY = {"numpy", "onnxruntime", "tokenizers", "torch", "transformers", "onnx"}
 

@@ -132,6 +132,13 @@ def test_n_best_and_limits(translator: Translator) -> None:
     assert len(found.tokens) == 18 and "truncated" in found.flags
 
 
+def test_a_length_asked_for_is_not_taken_for_a_runaway(translator: Translator) -> None:
+    """An output of a few words that is longer than they can mean is a fault, unless the caller wants it so long."""
+    (found,) = translator.translate_batch(["the dog"], min_length=40)
+    assert len(found.tokens) >= 38  # the start and the end are counted
+    assert not {"kept", "retried", "cut"} & {*found.flags} and found.text != "the dog"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
