@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from mobilenmt.runtime.text.edges import has_half_a_pair
 from mobilenmt.runtime.text.forms import Form
 from mobilenmt.runtime.text.kept import Kept, Rules
 
@@ -72,7 +73,7 @@ class Restored:
     misplaced: tuple[int, ...] = ()
     """In another order, at another end of the sentence, or parted from the quote, bracket or letter that touched it."""
     leftover: bool = False
-    """A piece of a placeholder stands in the text."""
+    """A piece of a placeholder stands in the text, or half of a pair of brackets or quotes, which the source lacks."""
 
     @property
     def ok(self) -> bool:
@@ -167,6 +168,9 @@ def restore(output: str, protected: Protected) -> Restored:
         if fitted is None:
             misplaced.add(last)
         rest = rest if fitted is None else fitted
+        if rest == "." and marks[last].text.endswith("."):
+            rest = ""  # "at 5 p.m." at the end of a sentence
+    leftover = leftover or has_half_a_pair("\n".join(gaps), _around(protected))
     return Restored(text + rest, tuple(missing), tuple(doubled), tuple(sorted(misplaced)), leftover)
 
 
@@ -253,9 +257,7 @@ def _is_leftover(rest: str, protected: Protected) -> bool:
     own = [mark.placeholder for mark in protected.marks if mark.placeholder != mark.text]
     if not own:
         return False
-    source = protected.text
-    for mark in reversed(protected.marks):
-        source = f"{source[: mark.start]}\n{source[mark.end :]}"
+    source = _around(protected)
     for sign in _SIGNS.intersection("".join(own)):
         if rest.count(sign) > source.count(sign):
             return True
@@ -263,6 +265,14 @@ def _is_leftover(rest: str, protected: Protected) -> bool:
         return True  # a number that nobody wrote: a garbled placeholder
     names = {name for item in own for name in _NAME.findall(item)}
     return any(name in rest and name not in source for name in names)
+
+
+def _around(protected: Protected) -> str:
+    """The source without its placeholders."""
+    source = protected.text
+    for mark in reversed(protected.marks):
+        source = f"{source[: mark.start]}\n{source[mark.end :]}"
+    return source
 
 
 # -- places -----------------------------------------------------------------------------------------------------------
@@ -323,7 +333,7 @@ def _fit_right(right: str, mark: Mark, following: str) -> str | None:
         if bare[:1] == after and bare[1:2] not in _MARKS:
             return bare
         return f" {right}" if first.isalnum() else right
-    if after in "'’" and right[:1] != after:  # a genitive, most of the time
+    if after in "'’" and right[:1] != after and mark.before not in ("'", "‘", "‚"):  # a genitive, most of the time
         return right
     return _joined(right, after, first, right.lstrip(), 0, _CLOSING)
 
