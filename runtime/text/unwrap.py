@@ -75,7 +75,7 @@ def _blocks(lines: list[str]) -> list[list[str]]:
 
 
 def _paragraph(block: list[str]) -> tuple[int, int, int]:
-    """Where in a block a wrapped paragraph begins and ends, and its width; begin and end are one where there is none."""
+    """Where in a block a wrapped paragraph begins and ends, and its width; both are 0 where there is none."""
     bare = [line.rstrip() for line in block]
     width = max((len(line) for line in bare if len(line.split(None, 2)) > 1), default=0)
     breaks = [index for index, (line, after) in enumerate(pairwise(bare)) if _breaks_off(line, after, width)]

@@ -161,7 +161,10 @@ def test_unwrapping_loses_no_word(parts: list[str]) -> None:
     assert unwrap(unwrap(text)).translate(bare) == text.translate(bare)
 
 
-BODY = "I was at the station at ten this morning and the\ntrain was late again, so I went home by the river\nand read a book."
+BODY = """\
+I was at the station at ten this morning and the
+train was late again, so I went home by the river
+and read a book."""
 JOINED = BODY.replace("\n", " ")
 
 
