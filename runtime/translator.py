@@ -208,12 +208,13 @@ class Translator:
     def _documents(self, texts: Sequence[str], call: Call, namer: Text | None) -> list[Translation]:
         """Translate texts with markup: their units are texts, and links say where the marks in them go."""
         from mobilenmt.runtime.text.markup.document import Result, parse, render
-        from mobilenmt.runtime.text.markup.keeping import kept_words
+        from mobilenmt.runtime.text.markup.keeping import shared
 
         fold, penalty = self._reader.folder.fold, self.pack.manifest.generation.length_penalty
         documents = [parse(text, call.format) for text in texts]
         units = [unit for document in documents for unit in document.units]
-        stretches = [Stretch(unit.text, kept_words(unit, fold), bool(unit.marks)) for unit in units]
+        kept = zip(units, shared(units, fold), strict=True)
+        stretches = [Stretch(unit.text, words, bool(unit.marks)) for unit, words in kept]
         queue = iter(self._found(stretches, call))
         translations = []
         for document in documents:
