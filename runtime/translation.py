@@ -52,9 +52,10 @@ class Translation:
     score: float
     """Sum of log-probabilities, ``</s>`` included, over (generated tokens)^length_penalty; 0 for layout alone."""
     tokens: tuple[str, ...] = ()
-    """Pieces of the output, without special ones."""
+    """Pieces of the output, without special ones; what went through the model as a placeholder is one piece."""
     alternatives: tuple[Translation, ...] = ()
-    """The other n_best - 1 translations, best first, each another text; fewer where there are no more."""
+    """The other n_best - 1 translations, best first, each another text; fewer where there are no more. Where a text has
+    several sentences, the second is made of the second best of each, and so on; one with fewer stays at its last."""
     flags: tuple[str, ...] = ()
     """What happened on the way: ``split`` (a sentence longer than the model's positions), ``retried`` (a loop, a
     runaway or what was too short was translated again with a beam), ``cut`` (its repetition was cut), ``short`` (still
@@ -132,7 +133,7 @@ def _join(
         length += len(text)
     tokens: list[str] = []
     if tokenizer is not None:
-        tokens = [piece for item in renderings for output in item.shown for piece in tokenizer.pieces(output.ids)]
+        tokens = [piece for item in renderings for piece in item.tokens(tokenizer.pieces)]
     marks = dict.fromkeys(flag for sentence in sentences for flag in sentence.flags)
     if any(piece.ids is None and long_words(piece.text) for piece in plan):
         marks["kept"] = None

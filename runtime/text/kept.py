@@ -201,6 +201,9 @@ def _with_signs(text: str, kept: list[Kept], rules: Rules) -> list[Kept]:
     """
     grown: list[Kept] = []
     for index, span in enumerate(kept):
+        if _AROUND.isdisjoint((text[span.start - 1 : span.start], text[span.end : span.end + 1])):
+            grown.append(span)
+            continue
         rule = rules.get(span.rule)
         first = grown[-1].end if grown else 0
         last = kept[index + 1].start if index + 1 < len(kept) else len(text)
@@ -221,13 +224,11 @@ def _with_signs(text: str, kept: list[Kept], rules: Rules) -> list[Kept]:
 def _run(text: str, at: int, step: int, limit: int) -> int:
     """How far signs reach from `at` on, as an end of a slice; where a letter or figure touches them, no sign counts."""
     here = at
-    while limit <= here < len(text) if step < 0 else here < limit:
-        if text[here] not in _AROUND:
-            break
+    while (here >= limit if step < 0 else here < limit) and text[here] in _AROUND:
         here += step
-    reach = here + 1 if step < 0 else here
-    alone = not text[here : here + 1].isalnum() if here >= 0 else True
-    return reach if alone else at + 1 if step < 0 else at
+    if here >= 0 and text[here : here + 1].isalnum():
+        here = at
+    return here + 1 if step < 0 else here
 
 
 def find(text: str, rules: Rules | None = None) -> list[Kept]:

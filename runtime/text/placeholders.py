@@ -209,7 +209,7 @@ def _occurrences(output: str, marks: Sequence[Mark]) -> tuple[list[tuple[int, in
         mark = marks[indices[0]]
         places = [
             (match.start(), match.end())
-            for match in _pattern(placeholder, either, mark.placeholder == mark.text).finditer(output)
+            for match in pattern(placeholder, either, mark.placeholder == mark.text).finditer(output)
             if _stands_alone(output, match.start(), match.end(), placeholder, mark)
             and not any(start < match.end() and match.start() < end for start, end, _ in found)
         ]
@@ -222,7 +222,7 @@ def _occurrences(output: str, marks: Sequence[Mark]) -> tuple[list[tuple[int, in
 
 
 @lru_cache(1024)
-def _pattern(placeholder: str, either: str, exact: bool) -> re.Pattern[str]:
+def pattern(placeholder: str, either: str, exact: bool) -> re.Pattern[str]:
     """What a placeholder may come out as: other spaces, quotes, dashes and capitals; a span itself only as it is."""
     if exact:
         pattern = re.escape(placeholder)

@@ -11,6 +11,7 @@ from mobilenmt import Translator
 from mobilenmt.runtime.text.keeper import Keeper, Output, Result
 from mobilenmt.runtime.text.kept import find
 from mobilenmt.runtime.text.lines import cells
+from mobilenmt.runtime.text.placing import spelled
 from places import ROOT
 
 
@@ -234,6 +235,42 @@ def test_marks_of_important_words_stay_around_words(shipped: Translator, text: s
     if marks != "**":
         assert not re.search(r"(?:^|\s)[*_]+(?:\s|$)", found), found
         assert all(part.strip() for part in re.split(r"\*+|__", found)[1:-1]), found
+
+
+def test_tokens_show_what_was_kept_and_no_placeholder(shipped: Translator) -> None:
+    text = "Write to max@example.com, then open /tmp/a.txt at 5 pm."
+    found = shipped.translate_batch([text], n_best=2)[0]
+    for item in (found, *found.alternatives):
+        assert "".join(item.tokens).replace("▁", " ").strip() == item.text
+        assert {"▁max@example.com", "▁/tmp/a.txt", "▁5 pm"} <= set(item.tokens)
+    several = shipped.translate_batch(["Ask Anna at a@b.de. Ask me at c@d.de."])[0]
+    assert {"▁a@b.de", "▁c@d.de"} <= set(several.tokens)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "marks", "shown"),
+    [
+        (["▁a", "▁<", "x", '▁id="0"/>', "."], [('<x id="0"/>', "b c")], ["▁a", "▁b c", "."]),
+        (["▁a<", "x", 'id="0"/>.'], [('<x id="0"/>', "b")], ["▁a", "b", "."]),
+        (["▁[0][1]", "▁z"], [("[0]", "a"), ("[1]", "b")], ["▁a", "b", "▁z"]),
+        (["▁71046", "82053"], [("71046", "a"), ("82053", "b")], ["▁a", "b"]),
+        (["▁12"], [("12", "12")], ["▁12"]),
+        (["▁nothing"], [("[0]", "a")], ["▁nothing"]),
+        ([], [("[0]", "a")], []),
+    ],
+)
+def test_a_placeholder_is_one_piece(pieces: list[str], marks: list[tuple[str, str]], shown: list[str]) -> None:
+    assert spelled(pieces, marks) == shown
+
+
+def test_alternatives_of_several_sentences_pair_by_rank(shipped: Translator) -> None:
+    first, second = "The dog is in the house.", "I am hungry."
+    both = shipped.translate_batch([f"{first} {second}"], n_best=3)[0]
+    alone = [shipped.translate_batch([text], n_best=3)[0] for text in (first, second)]
+    ranked = [(item, *item.alternatives) for item in alone]
+    assert [item.text for item in (both, *both.alternatives)] == [
+        f"{one.text} {other.text}" for one, other in zip(*ranked, strict=True)
+    ]
 
 
 def test_what_stands_in_marks_as_a_whole_is_translated_as_without(shipped: Translator) -> None:
