@@ -14,6 +14,7 @@ from typing import NamedTuple
 from mobilenmt.runtime.text.edges import has_half_a_pair
 from mobilenmt.runtime.text.forms import Form
 from mobilenmt.runtime.text.kept import Kept, Rules
+from mobilenmt.runtime.text.letters import FEW, is_runaway
 
 _OPENING = "([{<⟨（［｛«‹„“‘\"'`»›"  # » and › open a quotation in German books
 _CLOSING = ")]}>⟩）］｝»›”“’\"'`«‹"
@@ -73,7 +74,8 @@ class Restored:
     misplaced: tuple[int, ...] = ()
     """In another order, at another end of the sentence, or parted from the quote, bracket or letter that touched it."""
     leftover: bool = False
-    """A piece of a placeholder stands in the text, or half of a pair of brackets or quotes, which the source lacks."""
+    """A piece of a placeholder stands in the text, or half of a pair of brackets or quotes, which the source lacks; or
+    far more became of a few words than they can mean."""
 
     @property
     def ok(self) -> bool:
@@ -145,7 +147,9 @@ def restore(output: str, protected: Protected) -> Restored:
         pieces.append(output[start:end] if marks[index].either else marks[index].text)
         done = end
     gaps.append(output[done:])
-    leftover = _is_leftover("\n".join(gaps), protected)
+    around, source = "\n".join(gaps), _around(protected)
+    leftover = _is_leftover(around, source, protected) or has_half_a_pair(around, source)
+    leftover = leftover or (len(source) <= FEW and is_runaway(around, source))
     misplaced.update(_out_of_order([index for _, _, index in found]))
     misplaced.update(_far_away(gaps, found, protected))
     text = ""
@@ -170,7 +174,6 @@ def restore(output: str, protected: Protected) -> Restored:
         rest = rest if fitted is None else fitted
         if rest == "." and marks[last].text.endswith("."):
             rest = ""  # "at 5 p.m." at the end of a sentence
-    leftover = leftover or has_half_a_pair("\n".join(gaps), _around(protected))
     return Restored(text + rest, tuple(missing), tuple(doubled), tuple(sorted(misplaced)), leftover)
 
 
@@ -252,12 +255,11 @@ def _stands_alone(output: str, start: int, end: int, placeholder: str, mark: Mar
     return not after.isalnum() or output[end : end + 2].rstrip() == "s" or not output[end + 1 : end + 2].isalnum()
 
 
-def _is_leftover(rest: str, protected: Protected) -> bool:
+def _is_leftover(rest: str, source: str, protected: Protected) -> bool:
     """Whether an output without its placeholders shows a piece of one that the source lacks."""
     own = [mark.placeholder for mark in protected.marks if mark.placeholder != mark.text]
     if not own:
         return False
-    source = _around(protected)
     for sign in _SIGNS.intersection("".join(own)):
         if rest.count(sign) > source.count(sign):
             return True
