@@ -20,7 +20,7 @@ from mobilenmt.runtime.text.case import Case, lower, restore
 from mobilenmt.runtime.text.fold import Folder, unfolded
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
 from mobilenmt.runtime.text.letters import Alphabet, long_words, unknown, without_inventions
-from mobilenmt.runtime.text.placing import Link, Output, Result, find_places, spelled
+from mobilenmt.runtime.text.placing import Link, Output, Result, find_places
 from mobilenmt.runtime.text.target import Targets
 
 if TYPE_CHECKING:
@@ -52,15 +52,6 @@ class Rendering(NamedTuple):
     def shown(self) -> tuple[Hypothesis, ...]:
         """The outputs without those in whose place the source is shown."""
         return tuple(output for output in self.outputs if "kept" not in output.flags)
-
-    def tokens(self, name: Callable[[Sequence[int]], list[str]]) -> list[str]:
-        """Pieces of the outputs that are shown, as a tokenizer names them; what was kept is one piece."""
-        if not any(self.marks):
-            return [piece for output in self.shown for piece in name(output.ids)]
-        found = []
-        for output, marks in zip(self.outputs, self.marks, strict=True):
-            found += spelled(name(output.ids), marks) if "kept" not in output.flags else []
-        return found
 
 
 class Prepared(NamedTuple):

@@ -82,43 +82,6 @@ def _target(output: str, start: int, end: int, links: Sequence[Link]) -> tuple[i
     return at, at, " ", ""
 
 
-def spelled(pieces: Sequence[str], marks: Sequence[tuple[str, str]]) -> list[str]:
-    """Pieces of an output with what placeholders stand for in their place, each as one piece.
-
-    Args:
-        pieces: as the tokenizer names them, ``▁`` for a space.
-        marks: placeholders and what stands for them.
-    """
-    wanted = sorted({mark for mark in marks if mark[0] != mark[1]}, key=lambda mark: -len(mark[0]))
-    if not wanted:
-        return list(pieces)
-    from mobilenmt.runtime.text.placeholders import pattern
-
-    text = "".join(pieces).replace("▁", " ")
-    found: list[tuple[int, int, str]] = []
-    for placeholder, kept in wanted:
-        for match in pattern(placeholder, "", False).finditer(text):
-            if all(match.end() <= start or end <= match.start() for start, end, _ in found):
-                found.append((*match.span(), kept))
-    shown: list[str] = []
-    queue = sorted(found)[::-1]
-    at = done = 0  # where the next piece begins, and how far all is told
-    for piece in pieces:
-        end = at + len(piece)
-        while queue and queue[-1][0] < end:
-            start, stop, kept = queue.pop()
-            before = piece[max(done, at) - at : start - at]
-            if before.strip("▁"):
-                shown.append(before)
-                before = ""
-            shown.append(before + kept)
-            done = stop
-        if done < end:
-            shown.append(piece[max(done, at) - at :])
-        at = end
-    return shown
-
-
 def find_places(text: str, kept: Sequence[str]) -> list[tuple[int, int]]:
     """Where the kept spans stand in a translation, in order."""
     places: list[tuple[int, int]] = []

@@ -13,10 +13,9 @@ from mobilenmt import DeadlineError, Glossary, InputError, Rules, Translation, T
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.passage import Passage
-from mobilenmt.runtime.text.fold import Folded
+from mobilenmt.runtime.reading import Stretch, shared
 from mobilenmt.runtime.text.kept import default_rules
-from mobilenmt.runtime.text.markup.document import Unit, parse
-from mobilenmt.runtime.text.markup.keeping import keeping, shared
+from mobilenmt.runtime.text.markup.keeping import keeping
 from places import ROOT
 from timing import cpu_seconds
 
@@ -239,16 +238,18 @@ def test_units_with_words_of_their_own_are_searched_at_once(
     assert seen[0] == 30 and len(seen) <= 4
 
 
-def test_finding_units_that_go_together_takes_linear_time() -> None:
-    def units(count: int) -> list[Unit]:
-        return parse("".join(f"<p><code>w{index}</code> {'a ' * 20}</p>" for index in range(count)), "html").units
+def test_finding_what_goes_together_takes_linear_time() -> None:
+    def stretches(count: int) -> list[Stretch]:
+        return [Stretch(f"w{index} {'a ' * 20}", (f"w{index}",)) for index in range(count)]
 
-    def fold(text: str) -> Folded:
-        return Folded(text, None)
+    few, many = stretches(1000), stretches(4000)
+    assert cpu_seconds(lambda: shared(many, str), 3) < 12 * cpu_seconds(lambda: shared(few, str), 3)
+    assert max(len(stretch.kept) for stretch in shared(many, str)) <= 64
 
-    few, many = units(1000), units(4000)
-    assert cpu_seconds(lambda: shared(many, fold), 3) < 12 * cpu_seconds(lambda: shared(few, fold), 3)
-    assert max(map(len, shared(many, fold))) <= 64
+
+def test_only_what_stands_in_no_other_is_shared() -> None:
+    found = shared([Stretch("a x", ("a",)), Stretch("b y", ("b",)), Stretch("a b", ("b",)), Stretch("c", ())], str)
+    assert [set(item.kept) for item in found] == [{"a", "b"}, {"a", "b"}, {"b"}, set()]
 
 
 def test_a_rule_finds_words_by_themselves_and_the_others_go_on() -> None:

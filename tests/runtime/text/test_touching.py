@@ -11,7 +11,7 @@ from mobilenmt import Translator
 from mobilenmt.runtime.text.keeper import Keeper, Output, Result
 from mobilenmt.runtime.text.kept import find
 from mobilenmt.runtime.text.lines import cells
-from mobilenmt.runtime.text.placing import spelled
+from mobilenmt.runtime.translation import spelled
 from places import ROOT
 
 
