@@ -19,10 +19,13 @@ from random import Random
 from mobilenmt.runtime.text.edges import Chunk, cut
 from mobilenmt.runtime.text.forms import DEFAULT_FORMS, TRAINED_FORM, Form, Placeholders
 from mobilenmt.runtime.text.keeper import Keeper, merged
-from mobilenmt.runtime.text.kept import default_rules, find
+from mobilenmt.runtime.text.kept import Rules, default_rules, find
 from mobilenmt.runtime.text.placeholders import protect, restore
 from mobilenmt.runtime.text.placing import Output
 from mobilenmt.runtime.translator import Translator
+
+NOTHING = Rules(())
+"""The translator itself must not protect what stands for spans here, nor cut the text."""
 
 CASES = Path(__file__).parent.parent / "tests" / "runtime" / "text" / "data" / "kept.txt"
 FORMS: tuple[Form, ...] = (
@@ -35,9 +38,16 @@ _INSERTED = (
     *("max@example.com", "{name}", "{{ user.id }}", "%1$s", "https://example.org/a?b=1", "README.md", "`code()`"),
     *("@anna", "#Berlin", "C:\\temp\\a.txt", "2024-01-05", "10:30", "v1.2.3", "AB-1234", "snake_case", "$20"),
 )
-_NOTHING = default_rules().only()
-"""The Translator keeps things by itself; here the model is to show what it does with them."""
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}(?=[ .,?!])|(?<= )\d[\d,.]*\d(?=[ .,?!])")
+
+
+class Untrained(Placeholders):
+    """Only the forms for unknown models that our training data lack: neither tags nor figures."""
+
+    @property
+    def tried(self) -> tuple[Form, ...]:
+        """Brackets and codes."""
+        return DEFAULT_FORMS[1:]
 
 
 def main() -> None:
@@ -55,6 +65,7 @@ def main() -> None:
     for name, placeholders in (
         ("trained form first", Placeholders((TRAINED_FORM,))),
         ("unknown model", Placeholders()),
+        ("forms that were not trained", Untrained()),
     ):
         _keep(translator, f"cases, {name}", cases, placeholders)
         if arguments.dev:
@@ -65,7 +76,7 @@ def main() -> None:
 def _rate(translator: Translator, chunks: Sequence[Chunk], form: Form) -> str:
     tried = [protect(c.text, merged(c.text, c.kept), form, default_rules()) for c in chunks if c.kept]
     texts = [item for item in tried if item is not None]
-    outputs = translator.translate_batch([item.text for item in texts], keep=_NOTHING)
+    outputs = translator.translate_batch([item.text for item in texts], keep=NOTHING, split=False)
     done = [restore(output.text, item) for output, item in zip(outputs, texts, strict=True)]
     counts = [sum(bool(getattr(d, fault)) for d in done) for fault in ("missing", "doubled", "misplaced", "leftover")]
     return f"{sum(d.ok for d in done) / len(done):6.1%}  of {len(done)}: {', '.join(map(str, counts))}"
@@ -76,7 +87,7 @@ def _keep(translator: Translator, name: str, texts: Sequence[str], placeholders:
 
     def translate(batch: list[str], wanted: int) -> list[list[Output]]:
         calls[wanted] += len(batch)
-        found = translator.translate_batch(batch, beam_size=wanted, n_best=wanted, keep=_NOTHING)
+        found = translator.translate_batch(batch, beam_size=wanted, n_best=wanted, keep=NOTHING, split=False)
         return [[Output(item.text) for item in (best, *best.alternatives)] for best in found]
 
     results = Keeper(translate, placeholders=placeholders).run(texts)

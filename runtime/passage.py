@@ -45,6 +45,8 @@ class Rendering(NamedTuple):
     """That it is good, or the least good of its parts; None if it was not asked for, or nothing is known."""
     links: tuple[Link, ...] = ()
     """Words of the sentence and of the text that translate one another, where asked for and known."""
+    marks: tuple[tuple[tuple[str, str], ...], ...] = ()
+    """Of each output, what its placeholders stand for; empty where there are none."""
 
     @property
     def shown(self) -> tuple[Hypothesis, ...]:
@@ -266,13 +268,16 @@ class Passage:
             kept = [span.written(source.text) for span in source.kept]
             text = restore(text, source.case, self._languages[1], keep=find_places(text, kept))
         outputs = tuple([item.origin for item in result.outputs if isinstance(item.origin, Hypothesis)])
+        marks = (
+            tuple([item.marks for item in result.outputs if isinstance(item.origin, Hypothesis)]) if source.kept else ()
+        )
         flags = [flag for output in outputs for flag in output.flags]
         if not outputs and all(span.target is None for span in source.kept):
             text = source.source  # as it was written, not as it was folded
             flags.append("kept")
         elif not outputs and source.text[0].isupper():
             text = text[0].upper() + text[1:]  # a term alone begins as its source does
-        rendering = Rendering(text, outputs, tuple(dict.fromkeys([*flags, *result.flags])))
+        rendering = Rendering(text, outputs, tuple(dict.fromkeys([*flags, *result.flags])), marks=marks)
         return self._detailed(rendering, source, result.outputs) if self._details else rendering
 
     def _detailed(self, rendering: Rendering, source: Prepared, outputs: Sequence[Output]) -> Rendering:

@@ -21,6 +21,9 @@ T = TypeVar("T")
 Progress = Callable[[int, int], object]
 """Called with how many sentences are done, and how many there are."""
 
+_OPEN = 4  # groups that a stretch is compared with
+_MOST_WORDS = 64
+_LONGEST = 1 << 15  # characters: a group is looked through for each of its stretches
 _AT_ONCE = 64  # sentences between two calls of a progress callback
 
 
@@ -53,6 +56,55 @@ class Stretch(NamedTuple):
     """What in it comes out as it is, beside what the rules say."""
     linked: bool = False
     """Whether links of words are wanted."""
+
+
+@dataclass
+class _Group:
+    """Stretches that are searched together, since what one keeps stands in no other that does not keep it."""
+
+    words: dict[str, None]
+    text: str = ""
+
+    def takes(self, words: Sequence[str], texts: Sequence[str]) -> bool:
+        """Whether in one more just that is found which would be alone, and in all others too."""
+        own = set(words)
+        new = own.difference(self.words)
+        if (
+            len(self.text) > _LONGEST
+            or len(self.words) + len(new) > _MOST_WORDS
+            or any(word in self.text for word in new)
+        ):
+            return False
+        return not any(word in text for word in self.words if word not in own for text in texts)
+
+
+def shared(stretches: Sequence[Stretch], fold: Callable[[str], str]) -> list[Stretch]:
+    """The stretches so that many keep the same words and can go to the model together, with the same result.
+
+    Each gets the words of others too, where none of them stands in it.
+
+    Args:
+        stretches: with what each keeps, in every form.
+        fold: what happens to a text before the model.
+    """
+    groups: list[_Group] = []
+    owners: dict[int, _Group] = {}
+    for index, stretch in enumerate(stretches):
+        words = [word for word in stretch.kept if word.strip()]
+        if not words:
+            continue
+        forms = stretch.text, fold(stretch.text)
+        group = next((group for group in groups if group.takes(words, forms)), None)
+        if group is None:
+            group = _Group({})
+            groups = [*groups[1 - _OPEN :], group]
+        group.words.update(dict.fromkeys(words))
+        group.text = "\n".join((group.text, *forms))
+        owners[index] = group
+    return [
+        stretch._replace(kept=tuple(owners[index].words)) if index in owners else stretch
+        for index, stretch in enumerate(stretches)
+    ]
 
 
 @dataclass(frozen=True)

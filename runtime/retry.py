@@ -10,10 +10,9 @@ from mobilenmt.runtime.alternatives import distinct
 from mobilenmt.runtime.guard import cut_loops, is_degenerate, is_short
 from mobilenmt.runtime.hypothesis import Hypothesis
 from mobilenmt.runtime.opening import Text
+from mobilenmt.runtime.text.letters import FEW, is_runaway
 
 _BEAMS = 4
-_LONGEST_RATIO = 3  # characters of output for each byte of a short source, beyond which an output is a runaway
-_ALWAYS_ALLOWED = 12  # characters of output: "shy" may be "schüchtern"
 _END = -1  # stands for the end token, which hypotheses leave out; no piece has this id
 _SHORT = 8  # tokens: the token limit alone is no guard for so few
 
@@ -73,11 +72,10 @@ class Retry:
         return len(output.ids) <= _SHORT and bool(source) and not self.tokenizer.decode(output.ids).strip()
 
     def _is_runaway(self, text: str, source: Sequence[int], output: Hypothesis) -> bool:
-        """Far longer than a few words can mean. Bytes of the source, since a Chinese character may be a word."""
-        if len(source) > _SHORT or len(output.ids) < 2:
+        """Far longer than a few words can mean."""
+        if not _is_brief(text, source) or len(output.ids) < 2:
             return False
-        most = max(_ALWAYS_ALLOWED, _LONGEST_RATIO * len(text.encode(errors="replace")))
-        return len(self.tokenizer.decode(output.ids)) > most
+        return is_runaway(self.tokenizer.decode(output.ids), text)
 
     def _mend(self, text: str, source: Sequence[int], outputs: Sequence[Hypothesis]) -> Hypothesis:
         """What is shown where no output is good; the last of `outputs` is that of the first try."""
@@ -87,10 +85,14 @@ class Retry:
             if self.tokenizer.decode(best.ids).strip():
                 return replace(best, flags=(*best.flags, "short"))
             return replace(best, flags=("kept",))
-        if len(source) <= _SHORT:
+        if _is_brief(text, source):
             return replace(outputs[-1], flags=("kept",))
         candidates = [replace(item, ids=_without_loops(source, item)) for item in outputs]
         return replace(min(candidates, key=lambda item: len(item.ids)), flags=("cut",))
+
+
+def _is_brief(text: str, source: Sequence[int]) -> bool:
+    return len(source) <= _SHORT or len(text) <= FEW  # more tokens in a script that the model hardly knows
 
 
 def _without_loops(source: Sequence[int], output: Hypothesis) -> tuple[int, ...]:

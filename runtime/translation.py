@@ -53,9 +53,10 @@ class Translation:
     score: float
     """Sum of log-probabilities, ``</s>`` included, over (generated tokens)^length_penalty; 0 for layout alone."""
     tokens: tuple[str, ...] = ()
-    """Pieces of the output, without special ones."""
+    """Pieces of the output, without special ones; what went through the model as a placeholder is one piece."""
     alternatives: tuple[Translation, ...] = ()
-    """The other n_best - 1 translations, best first, each another text; fewer where there are no more."""
+    """The other n_best - 1 translations, best first, each another text; fewer where there are no more. Where a text has
+    several sentences, the second is made of the second best of each, and so on; one with fewer stays at its last."""
     flags: tuple[str, ...] = ()
     """What happened on the way: ``split`` (a sentence longer than the model's positions), ``retried`` (a loop, a
     runaway or what was too short was translated again with a beam), ``cut`` (its repetition was cut), ``short`` (still
@@ -138,7 +139,7 @@ def _join(
         length += len(text)
     tokens: list[str] = []
     if tokenizer is not None:
-        tokens = [piece for item in renderings for output in item.shown for piece in tokenizer.pieces(output.ids)]
+        tokens = [piece for item in renderings for piece in _pieces(item, tokenizer)]
     marks = dict.fromkeys(flag for sentence in sentences for flag in sentence.flags)
     if any(piece.ids is None and long_words(piece.text) for piece in plan):
         marks["kept"] = None
@@ -169,3 +170,50 @@ def combined_score(renderings: Sequence[Rendering], penalty: float) -> float:
     total = sum(output.score * output.generated**penalty for output in outputs)
     count = sum(output.generated for output in outputs)
     return float(total / count**penalty) if count else 0.0
+
+
+def _pieces(rendering: Rendering, tokenizer: Text) -> list[str]:
+    """Pieces of the outputs that are shown; what was kept is one piece."""
+    if not any(rendering.marks):
+        return [piece for output in rendering.shown for piece in tokenizer.pieces(output.ids)]
+    found = []
+    for output, marks in zip(rendering.outputs, rendering.marks, strict=True):
+        found += spelled(tokenizer.pieces(output.ids), marks) if "kept" not in output.flags else []
+    return found
+
+
+def spelled(pieces: Sequence[str], marks: Sequence[tuple[str, str]]) -> list[str]:
+    """Pieces of an output with what placeholders stand for in their place, each as one piece.
+
+    Args:
+        pieces: as the tokenizer names them, ``▁`` for a space.
+        marks: placeholders and what stands for them.
+    """
+    wanted = sorted({mark for mark in marks if mark[0] != mark[1]}, key=lambda mark: -len(mark[0]))
+    if not wanted:
+        return list(pieces)
+    from mobilenmt.runtime.text.placeholders import pattern  # not before: most calls need none of it
+
+    text = "".join(pieces).replace("▁", " ")
+    found: list[tuple[int, int, str]] = []
+    for placeholder, kept in wanted:
+        for match in pattern(placeholder, "", False).finditer(text):
+            if all(match.end() <= start or end <= match.start() for start, end, _ in found):
+                found.append((*match.span(), kept))
+    shown: list[str] = []
+    queue = sorted(found)[::-1]
+    at = done = 0  # where the next piece begins, and how far all is told
+    for piece in pieces:
+        end = at + len(piece)
+        while queue and queue[-1][0] < end:
+            start, stop, kept = queue.pop()
+            before = piece[max(done, at) - at : start - at]
+            if before.strip("▁"):
+                shown.append(before)
+                before = ""
+            shown.append(before + kept)
+            done = stop
+        if done < end:
+            shown.append(piece[max(done, at) - at :])
+        at = end
+    return shown

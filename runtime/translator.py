@@ -15,7 +15,7 @@ from mobilenmt.runtime.onnx.ort import SessionConfig, release_memory
 from mobilenmt.runtime.opening import Text, open_engine
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.passage import Passage, Reader, Rendering
-from mobilenmt.runtime.reading import Call, Progress, Stretch, TextOptions, check_call
+from mobilenmt.runtime.reading import Call, Progress, Stretch, TextOptions, check_call, shared
 from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.text.letters import without_inventions
 from mobilenmt.runtime.text.segment import Piece, between, segments
@@ -214,6 +214,7 @@ class Translator:
         documents = [parse(text, call.format) for text in texts]
         units = [unit for document in documents for unit in document.units]
         stretches = [Stretch(unit.text, kept_words(unit, fold), bool(unit.marks)) for unit in units]
+        stretches = shared(stretches, lambda text: fold(text).text)
         queue = iter(self._found(stretches, call))
         translations = []
         for document in documents:

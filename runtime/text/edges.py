@@ -1,6 +1,7 @@
 """Cuts off what stands at the ends of a sentence and is no part of it: emoji, what follows a colon, who is spoken to.
 
-What is cut off cannot be lost, and the model sees a plain sentence.
+What is cut off cannot be lost, and the model sees a plain sentence. Brackets and quotes
+are looked after in pairs.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mobilenmt.runtime.text.kept import Kept, Rules
+from mobilenmt.runtime.text.sentences import split
 
 _END = ".!?…"
+_PAIRS = {**dict(zip("([{)]}«»", ")]}([{»«", strict=True)), "„": "“", "“": "„”", "”": "“"}
+_QUOTES = '"“”„‟«»'
+_PAIRING = frozenset(_QUOTES + "()[]{}")
 _AFTER = (": ", " - ", " – ", " — ", " | ", " · ", " → ")  # behind a span that begins a line: a label
 
 
@@ -49,7 +54,8 @@ def cut(text: str, kept: Sequence[Kept], rules: Rules) -> list[Chunk | str]:
     start = 0
     inside: list[Kept] = []
     for span in kept:
-        if rules.breaks is not None and rules.breaks(text[span.start : span.end]) and _parts(text, span):
+        breaks = rules.breaks is not None and rules.breaks(text[span.start : span.end]) and _parts(text, span)
+        if breaks or _between(text, start, span, rules):
             plan += [*_ends(text, start, span.start, inside, rules), text[span.start : span.end]]
             start, inside = span.end, []
         else:
@@ -65,9 +71,34 @@ def words(text: str, start: int, end: int, kept: Sequence[Kept]) -> tuple[int, i
     first, last = (kept[0].start, kept[-1].end) if kept else (end, start)
     while start < first and not text[start].isalnum() and text[start] not in "\"'“„‘(¿¡[":
         start += 1
-    while end > last and text[end - 1].isspace():
+    while end > last and _is_foreign(text, start, end):
         end -= 1
+    while start < first and _is_foreign(text, start, end, first=True):
+        start += 1
     return start, end
+
+
+def has_half_a_pair(output: str, source: str) -> bool:
+    """Whether an output has half of a pair of brackets or quotes where its source has whole ones only."""
+    if _PAIRING.isdisjoint(output) and _PAIRING.isdisjoint(source):
+        return False
+    for opening, closing in ("()", "[]", "{}"):
+        if output.count(opening) != output.count(closing) and source.count(opening) == source.count(closing):
+            return True
+    return sum(map(output.count, _QUOTES)) % 2 == 1 and sum(map(source.count, _QUOTES)) % 2 == 0
+
+
+def _is_foreign(text: str, start: int, end: int, first: bool = False) -> bool:
+    """Whether the outermost sign of text[start:end] is none of its words: a space, a comma, half of a pair."""
+    sign, inside = text[start if first else end - 1], text[start:end]
+    if sign.isspace() or sign in ",;:":
+        return True
+    if sign in '"`' or (first and sign == "'"):
+        return inside.count(sign) % 2 == 1
+    opens, closes = sign in "([{„‘«“", sign in ")]}”’»“"
+    if sign not in _PAIRS or not (opens if first else closes):
+        return (opens or closes) and sign not in "’‘"
+    return inside.count(sign) != sum(map(inside.count, _PAIRS[sign]))
 
 
 def _parts(text: str, span: Kept) -> bool:
@@ -76,6 +107,20 @@ def _parts(text: str, span: Kept) -> bool:
         return True
     behind = text[span.end : span.end + 1]
     return behind.isalnum() or not (text[: span.start].endswith((" ", "\u00a0", '"', "'", "`")) and behind)
+
+
+def _between(text: str, start: int, span: Kept, rules: Rules) -> bool:
+    """Whether a span stands between two sentences: behind the end of one, and before a capital."""
+    rule = rules.get(span.rule)
+    before, behind = text[start : span.start], text[span.end : span.end + 2]
+    if rule is None or rule.copied or span.target is not None or not (behind[:1] == " " and behind[1:].isupper()):
+        return False
+    return before[-1:] == " " and _is_end(before.rstrip())
+
+
+def _is_end(before: str) -> bool:
+    """Whether a text ends as a sentence does, not as "Dr." or "No."."""
+    return before.endswith(("?", "!", "…")) or (before.endswith(".") and len(split(f"{before} Aa")) > 1)
 
 
 def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules) -> list[Chunk | str]:
@@ -121,8 +166,10 @@ def _copied(text: str, start: int, end: int, spans: Sequence[Kept]) -> str:
 
 
 def _wrapped(text: str, spans: Sequence[Kept], first: int, last: int) -> bool:
-    """Whether a tag and its end stand around everything."""
+    """Whether a tag and its end stand around everything, or the marks of something important."""
     opening, closing = text[first : spans[0].end].strip(), text[spans[-1].start : last].strip()
+    if spans[0].rule == spans[-1].rule == "emphasis":
+        return opening == closing and not any(span.rule == "emphasis" for span in spans[1:-1])
     name = opening[1:].split(" ")[0].rstrip(">")
     return opening[:1] == "<" and opening[1:2].isalpha() and closing == f"</{name}>" and opening.count("<") == 1
 
@@ -147,11 +194,11 @@ def _is_trailing(text: str, spans: Sequence[Kept], first: int, rules: Rules) -> 
         return True
     at = spans[-1].start
     for span in reversed(spans[:-1]):  # over others that stand behind it: "Nice! #sun #beach"
-        if text[span.end : at].strip() or not _edge(rules, span):
+        if text[span.end : at].strip():
             break
         at = span.start
     before = text[first:at].rstrip()
-    return before.endswith(":") or (edge == "after_end" and before.endswith(tuple(_END)))
+    return before.endswith(":") or (bool(edge) and before.endswith(tuple(_END))) or _is_end(before)
 
 
 def _edge(rules: Rules, span: Kept) -> str:

@@ -154,12 +154,12 @@ def _jobs(text: str, plan: Sequence[Chunk | str]) -> list[_Job | str]:
 
 
 def _traced(job: _Job, output: Output, protected: Protected, spans: Sequence[Kept]) -> Output:
-    """The output with links to the sentence, if it has any."""
+    """The output with what its placeholders stand for, and with links to the sentence if it has any."""
+    marks = tuple([(mark.placeholder, mark.text) for mark in protected.marks])
     if not output.links:
-        return output
+        return output._replace(marks=marks) if marks else output
     from mobilenmt.runtime.text.links import unprotected  # not before: most sentences need none
 
-    marks = tuple((mark.placeholder, mark.text) for mark in protected.marks)
     links = unprotected(output.links, protected, spans, job.start, len(job.chunk.core))
     return output._replace(links=links, marks=marks)
 

@@ -20,6 +20,10 @@ _SET = "«([A-Z]+)»"
 _NAME = "[a-z][a-z0-9_]{0,40}"
 _EDGES = ("", "after_end", "always")
 
+_PAIRED = frozenset("()[]{}\"'`«»‹›“”„‟‘’‚‛")
+_AROUND = _PAIRED | frozenset("$€£¥₹₽₩₺₴₿%*_~^=|#@&+<>\\/§")
+"""Signs that a span takes along where they stand around it."""
+
 Finder = Callable[[str], Iterable[tuple[int, int]]]
 """Text to the start and end of each span."""
 
@@ -181,13 +185,50 @@ def gather(
     extra: Callable[[str], Sequence[Kept]] | None = None,
 ) -> list[Kept]:
     """The spans of a text by rules, with the terms of a glossary, and by a function, where those overlap no other."""
-    kept = rules.find(text)
+    kept = _with_signs(text, rules.find(text), rules)
     if with_terms is not None:
         kept = with_terms(text, kept)
     if extra is None or not (more := extra(text)):
         return kept
     free = [span for span in more if all(span.end <= k.start or k.end <= span.start for k in kept)]
     return sorted([*kept, *free])
+
+
+def _with_signs(text: str, kept: list[Kept], rules: Rules) -> list[Kept]:
+    """The spans with the signs that stand around them: "$$price$$", "**{x}**", "((3.50 EUR))".
+
+    A sign on one side, a bracket or a quote is left to the check of what touches a span; models lose one of several.
+    """
+    grown: list[Kept] = []
+    for index, span in enumerate(kept):
+        if _AROUND.isdisjoint((text[span.start - 1 : span.start], text[span.end : span.end + 1])):
+            grown.append(span)
+            continue
+        rule = rules.get(span.rule)
+        first = grown[-1].end if grown else 0
+        last = kept[index + 1].start if index + 1 < len(kept) else len(text)
+        if span.target is None and (rule is None or not rule.spaced):
+            start = _run(text, span.start - 1, -1, first)
+            end = _run(text, span.end, 1, last)
+            left, right = text[start : span.start], text[span.end : end]
+            both = bool(left and right) and (min(len(left), len(right)) > 1 or not set(left + right) & _PAIRED)
+            if not (both or (len(left) > 1 and not set(left) & _PAIRED)):
+                start = span.start
+            if not (both or (len(right) > 1 and not set(right) & _PAIRED)):
+                end = span.end
+            span = span._replace(start=start, end=end)
+        grown.append(span)
+    return grown
+
+
+def _run(text: str, at: int, step: int, limit: int) -> int:
+    """How far signs reach from `at` on, as an end of a slice; where a letter or figure touches them, no sign counts."""
+    here = at
+    while (here >= limit if step < 0 else here < limit) and text[here] in _AROUND:
+        here += step
+    if here >= 0 and text[here : here + 1].isalnum():
+        here = at
+    return here + 1 if step < 0 else here
 
 
 def find(text: str, rules: Rules | None = None) -> list[Kept]:

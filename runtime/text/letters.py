@@ -19,6 +19,12 @@ from mobilenmt.runtime.text.data import base_language, load
 from mobilenmt.runtime.text.kept import Kept
 
 _MOST_REMEMBERED = 20_000  # characters
+FEW = 16
+"""Characters: a text of no more can run away, as far as its length tells."""
+
+_LONGEST_RATIO = 3
+_ALWAYS_ALLOWED = 12
+_WORDS = "\u2e80"  # the first character of scripts in which one may be a word
 _JOINERS = "\u200c\u200d\u20e3"  # zero-width joiners, and the box around a key
 
 
@@ -64,6 +70,12 @@ class Alphabet:
                 self._missing.add(character)
                 found.add(character)
         return found
+
+
+def is_runaway(output: str, source: str) -> bool:
+    """Whether an output is far longer than a few words can mean: three times as long; 12 characters are always allowed
+    ("shy" may be "schüchtern"). A Chinese or Japanese character, which may be a word, counts as three."""
+    return len(output) > max(_ALWAYS_ALLOWED, _LONGEST_RATIO * (len(source) + 2 * sum(c >= _WORDS for c in source)))
 
 
 def has_words(text: str, language: str = "", kept: Sequence[Kept] = ()) -> bool:

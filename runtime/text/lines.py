@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -38,12 +39,52 @@ def marker_end(line: str, language: str = "") -> int:
     return end
 
 
+def cells(line: str, language: str = "") -> Iterator[tuple[int, str]]:
+    """Yield the columns of a line, without the bullet or number it begins with, and their offsets.
+
+    Columns stand between tabs, between the bars of a table ("| a | b |", "a | b"), or between commas or semicolons
+    where some stand in quotes ('1,"red apple","3.50 EUR"'). The quotes are none of theirs.
+    """
+    begin = marker_end(line, language)
+    if "\t" in line:
+        yield from _parted(line, begin, "\t")
+    elif "|" in line and (" | " in line or (line[0] == line[-1] == "|" and len(line) > 2)):
+        yield from _parted(line, begin, "|")
+    elif '"' in line and ('",' in line or ',"' in line or '";' in line or ';"' in line) and _is_record(line):
+        yield from _columns(line)
+    else:
+        yield begin, line[begin:]
+
+
+def _is_record(line: str) -> bool:
+    return line_rules().record.fullmatch(line) is not None
+
+
+def _parted(line: str, begin: int, sign: str) -> Iterator[tuple[int, str]]:
+    for cell in line[begin:].split(sign):
+        yield begin, cell
+        begin += len(cell) + 1
+
+
+def _columns(line: str) -> Iterator[tuple[int, str]]:
+    """The columns of a record: what stands in quotes, and what stands between separators outside of them."""
+    begin = 0
+    quoted = False
+    for at, sign in enumerate(line):
+        if sign == '"' or (not quoted and sign in ",;"):
+            yield begin, line[begin:at]
+            begin = at + 1
+            quoted = quoted != (sign == '"')
+    yield begin, line[begin:]
+
+
 class LineRules(NamedTuple):
     """``rules/lines.json``, ready for use."""
 
     marker: re.Pattern[str]
     months: frozenset[str]
     suspended: frozenset[str]
+    record: re.Pattern[str]
 
 
 @lru_cache(maxsize=1)
@@ -52,4 +93,6 @@ def line_rules() -> LineRules:
     found = load("lines")
     parts = [f"(?P<{name}>{found[name]})?" for name in ("quote", "bullet", "box", "number")]
     months = frozenset(word for names in found["months"].values() for word in names.split())
-    return LineRules(re.compile("".join(parts)), months, frozenset(found["suspended"].split()))
+    return LineRules(
+        re.compile("".join(parts)), months, frozenset(found["suspended"].split()), re.compile(found["record"])
+    )

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from mobilenmt.runtime.text.edges import has_half_a_pair
 from mobilenmt.runtime.text.forms import Form
 from mobilenmt.runtime.text.kept import Kept, Rules
+from mobilenmt.runtime.text.letters import FEW, is_runaway
 
 _OPENING = "([{<⟨（［｛«‹„“‘\"'`»›"  # » and › open a quotation in German books
 _CLOSING = ")]}>⟩）］｝»›”“’\"'`«‹"
@@ -72,7 +74,8 @@ class Restored:
     misplaced: tuple[int, ...] = ()
     """In another order, at another end of the sentence, or parted from the quote, bracket or letter that touched it."""
     leftover: bool = False
-    """A piece of a placeholder stands in the text."""
+    """A piece of a placeholder stands in the text, or half of a pair of brackets or quotes, which the source lacks; or
+    far more became of a few words than they can mean."""
 
     @property
     def ok(self) -> bool:
@@ -144,7 +147,9 @@ def restore(output: str, protected: Protected) -> Restored:
         pieces.append(output[start:end] if marks[index].either else marks[index].text)
         done = end
     gaps.append(output[done:])
-    leftover = _is_leftover("\n".join(gaps), protected)
+    around, source = "\n".join(gaps), _around(protected)
+    leftover = _is_leftover(around, source, protected) or has_half_a_pair(around, source)
+    leftover = leftover or (len(source) <= FEW and is_runaway(around, source))
     misplaced.update(_out_of_order([index for _, _, index in found]))
     misplaced.update(_far_away(gaps, found, protected))
     text = ""
@@ -167,6 +172,8 @@ def restore(output: str, protected: Protected) -> Restored:
         if fitted is None:
             misplaced.add(last)
         rest = rest if fitted is None else fitted
+        if rest == "." and marks[last].text.endswith("."):
+            rest = ""  # "at 5 p.m." at the end of a sentence
     return Restored(text + rest, tuple(missing), tuple(doubled), tuple(sorted(misplaced)), leftover)
 
 
@@ -205,7 +212,7 @@ def _occurrences(output: str, marks: Sequence[Mark]) -> tuple[list[tuple[int, in
         mark = marks[indices[0]]
         places = [
             (match.start(), match.end())
-            for match in _pattern(placeholder, either, mark.placeholder == mark.text).finditer(output)
+            for match in pattern(placeholder, either, mark.placeholder == mark.text).finditer(output)
             if _stands_alone(output, match.start(), match.end(), placeholder, mark)
             and not any(start < match.end() and match.start() < end for start, end, _ in found)
         ]
@@ -218,7 +225,7 @@ def _occurrences(output: str, marks: Sequence[Mark]) -> tuple[list[tuple[int, in
 
 
 @lru_cache(1024)
-def _pattern(placeholder: str, either: str, exact: bool) -> re.Pattern[str]:
+def pattern(placeholder: str, either: str, exact: bool) -> re.Pattern[str]:
     """What a placeholder may come out as: other spaces, quotes, dashes and capitals; a span itself only as it is."""
     if exact:
         pattern = re.escape(placeholder)
@@ -248,14 +255,11 @@ def _stands_alone(output: str, start: int, end: int, placeholder: str, mark: Mar
     return not after.isalnum() or output[end : end + 2].rstrip() == "s" or not output[end + 1 : end + 2].isalnum()
 
 
-def _is_leftover(rest: str, protected: Protected) -> bool:
+def _is_leftover(rest: str, source: str, protected: Protected) -> bool:
     """Whether an output without its placeholders shows a piece of one that the source lacks."""
     own = [mark.placeholder for mark in protected.marks if mark.placeholder != mark.text]
     if not own:
         return False
-    source = protected.text
-    for mark in reversed(protected.marks):
-        source = f"{source[: mark.start]}\n{source[mark.end :]}"
     for sign in _SIGNS.intersection("".join(own)):
         if rest.count(sign) > source.count(sign):
             return True
@@ -263,6 +267,14 @@ def _is_leftover(rest: str, protected: Protected) -> bool:
         return True  # a number that nobody wrote: a garbled placeholder
     names = {name for item in own for name in _NAME.findall(item)}
     return any(name in rest and name not in source for name in names)
+
+
+def _around(protected: Protected) -> str:
+    """The source without its placeholders."""
+    source = protected.text
+    for mark in reversed(protected.marks):
+        source = f"{source[: mark.start]}\n{source[mark.end :]}"
+    return source
 
 
 # -- places -----------------------------------------------------------------------------------------------------------
@@ -323,7 +335,7 @@ def _fit_right(right: str, mark: Mark, following: str) -> str | None:
         if bare[:1] == after and bare[1:2] not in _MARKS:
             return bare
         return f" {right}" if first.isalnum() else right
-    if after in "'’" and right[:1] != after:  # a genitive, most of the time
+    if after in "'’" and right[:1] != after and mark.before not in ("'", "‘", "‚"):  # a genitive, most of the time
         return right
     return _joined(right, after, first, right.lstrip(), 0, _CLOSING)
 

@@ -22,7 +22,7 @@ class Output(NamedTuple):
     origin: object = None
     """Whatever the host wants to find again in :class:`Result`."""
     marks: tuple[tuple[str, str], ...] = ()
-    """Placeholders in :attr:`text` and what stands for them in the result, where there are links."""
+    """Placeholders in :attr:`text` and what stands for them in the result."""
 
 
 class Result(NamedTuple):

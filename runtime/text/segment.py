@@ -1,6 +1,6 @@
 """Cuts text into pieces a model can take, and keeps the layout between them.
 
-A line is cut at tabs and, if asked for, at the ends of its sentences; marks at its beginning (bullets, numbering,
+A line is cut at columns and, if asked for, at the ends of its sentences; marks at its beginning (bullets, numbering,
 quoting) are layout. Only a piece with more tokens than the limit is cut further, at the best place that lies within the
 limit: the end of a sentence, else of a clause, else a space, else between two characters. Nothing is ever dropped: the
 pieces, put together, are the text.
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.text.letters import has_words, long_words
-from mobilenmt.runtime.text.lines import marker_end
+from mobilenmt.runtime.text.lines import cells
 from mobilenmt.runtime.text.sentences import split
 
 #: Longest text, in characters for each token of the limit, that is encoded at all. No tokenizer reaches 64 characters a
@@ -64,7 +64,8 @@ def segments(
 
     Layout is what separates lines (``\n`` and every other line end Unicode knows), the white space at both ends of a
     line, bullets, numbering and marks of quoting at its beginning, what holds no words (figures, signs, emoji), tabs,
-    and the white space at which a line was cut. No two layout pieces follow one another.
+    bars and commas between columns (:func:`~mobilenmt.runtime.text.lines.cells`), and the white space at which a line
+    was cut. No two layout pieces follow one another.
 
     Args:
         text: any text, of any length.
@@ -119,7 +120,7 @@ def _words(text: str, encode: Encode, limit: int, sentences: bool, language: str
         offset += len(line)
         if not _has_content(body):
             continue
-        for begin, cell in _cells(body, language):
+        for begin, cell in cells(body, language):
             before = 0
             for end in split(cell, language) if sentences else (len(cell),):
                 part = cell[before:end]
@@ -148,17 +149,6 @@ def _fitting(here: str, encode: Encode, limit: int, language: str, at: int, numb
     parts = [cut for cut in _Cutter(here, encode, limit, language).cut() if _has_content(cut[1].text)]
     for shift, piece in parts:
         yield piece._replace(cut=len(parts) > 1, start=at + shift, line=number)
-
-
-def _cells(line: str, language: str) -> Iterator[tuple[int, str]]:
-    """Yield the columns between the tabs of a line, without the bullet or number it begins with, and their offsets."""
-    begin = marker_end(line, language)
-    if "\t" not in line:
-        yield begin, line[begin:]
-        return
-    for cell in line[begin:].split("\t"):
-        yield begin, cell
-        begin += len(cell) + 1
 
 
 def _has_content(text: str) -> bool:

@@ -23,7 +23,9 @@ def unwrap(text: str) -> str:
     A line is joined with the next one if the first word of that would not have fitted into the widest line of the block
     (so it was moved down by a program, not by a writer), both are indented or quoted alike, and the next one begins
     with no bullet or number. Empty lines, tabs, lines with ``|``, two spaces or a backslash at the end keep lines
-    apart, and a block stays as it is if a shorter line in it ends without a mark (an address).
+    apart, and a block stays as it is if a shorter line in it ends without a mark (an address). Short lines that end so
+    above a paragraph ("Hi Tom,") and below it (a signature) stay lines; what is between them is joined if one of its
+    lines goes on with a small letter.
 
     A soft hyphen at the end of a line is taken out. Another hyphen before a small letter stays, without a space behind
     it ("well-" "known"); it goes only if the text has the whole word elsewhere, and gets its space before words like
@@ -36,16 +38,12 @@ def unwrap(text: str) -> str:
     joined: list[str] = []
     words: frozenset[str] | None = None
     for block in _blocks(lines):
-        if len(block) == 1:
-            joined.append(block[0])
-            continue
+        top, bottom, width = _paragraph(block)
+        joined += block[:top]
+        below, block = block[bottom:], block[top:bottom]
         bare = [line.rstrip() for line in block]
-        width = max((len(line) for line in bare if len(line.split(None, 2)) > 1), default=0)
-        if any(_breaks_off(line, after, width) for line, after in pairwise(bare)):
-            joined += block
-            continue
         parts: list[str] = []
-        first = bare[0]
+        first = bare[0] if bare else ""
         for index, line in enumerate(bare):
             last = index == len(bare) - 1
             if last or not _goes_on(first, line, block[index], bare[index + 1], width):
@@ -58,6 +56,7 @@ def unwrap(text: str) -> str:
             if start[-1] in _HYPHENS and words is None:
                 words = frozenset(word.lower() for word in _WORD.findall(text))
             parts.append(_with_gap(start, following, words or frozenset()))
+        joined += below
     return "".join(joined)
 
 
@@ -73,6 +72,24 @@ def _blocks(lines: list[str]) -> list[list[str]]:
             blocks.append([line])
         open_block = plain
     return blocks
+
+
+def _paragraph(block: list[str]) -> tuple[int, int, int]:
+    """Where in a block a wrapped paragraph begins and ends, and its width; both are 0 where there is none."""
+    bare = [line.rstrip() for line in block]
+    width = max((len(line) for line in bare if len(line.split(None, 2)) > 1), default=0)
+    breaks = [index for index, (line, after) in enumerate(pairwise(bare)) if _breaks_off(line, after, width)]
+    if not breaks:
+        return 0, len(block), width
+    top, tail = 0, len(block)
+    while top < len(breaks) and breaks[top] == top and len(bare[top]) * 2 < width:
+        top += 1
+    while tail > top and len(bare[tail - 1]) * 2 < width:
+        tail -= 1
+    bottom = next((index for index in breaks if index >= tail), len(block))
+    broken = any(top <= index < bottom for index in breaks)
+    goes_on = any(_words_of(line)[:1].islower() for line in bare[top + 1 : bottom])
+    return (0, 0, width) if broken or not goes_on else (top, bottom, width)
 
 
 def _prefix(line: str) -> str:

@@ -38,6 +38,7 @@ _METAVARS = {
     "until": "STAGE",
     "keep": "NAME=REGEX",
     "no_keep": "NAME",
+    "time_limit": "SECONDS",
 }
 _STOPPING = ("SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed; Windows has none
 

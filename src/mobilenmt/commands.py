@@ -40,6 +40,7 @@ def translate(
     no_keep: list[str] | None = None,
     json: bool = False,
     details: bool = False,
+    time_limit: float | None = None,
 ) -> int:
     """Translate texts, a file, or standard input.
 
@@ -70,6 +71,7 @@ def translate(
         no_keep: do not keep what the rule of this name finds; may be repeated
         json: write a JSON object a line: source, text, score, tokens, alternatives, flags, sentences
         details: with --json, give each sentence its confidence and links of words
+        time_limit: end with an error when the run has taken so long; a file of --output does not appear then
     """
     from mobilenmt.documents import find_format, read_glossary, read_rules, translate_file
     from mobilenmt.lines import (
@@ -80,7 +82,9 @@ def translate(
         read_batches,
         unwrap_batches,
     )
+    from mobilenmt.meter import Meter
 
+    meter = Meter(time_limit, output)
     if text and input is not None:
         raise InputError("give either TEXT or --input, not both")
     if n_best > 1 and not json:
@@ -106,19 +110,22 @@ def translate(
     terms = None if glossary is None else read_glossary(glossary, language, encoding)
 
     def render(sources: list[str]) -> list[str]:
-        found = translator.translate_batch(
-            sources,
-            beam_size=beam,
-            n_best=n_best,
-            together=together,
-            details=details,
-            split=split,
-            unwrap=unwrap,
-            target=target,
-            keep=rules,
-            glossary=terms,
-            format=format,
-        )
+        with meter.limited() as left:
+            found = translator.translate_batch(
+                sources,
+                beam_size=beam,
+                n_best=n_best,
+                together=together,
+                details=details,
+                time_limit=left,
+                progress=meter.sentences if meter.shown and format != "text" else None,
+                split=split,
+                unwrap=unwrap,
+                target=target,
+                keep=rules,
+                glossary=terms,
+                format=format,
+            )
         if json:
             return [_json_line(source, item) for source, item in zip(sources, found, strict=True)]
         if format != "text":
@@ -126,17 +133,21 @@ def translate(
         return [item.text.replace("\n", " ") for item in found]  # a TEXT may hold one; a line of output may not
 
     if format != "text" and not text:
-        translate_file(input, output, encoding, lambda whole: render([whole])[0] + ("\n" if json else ""))
+        with meter.showing(input is not None):
+            translate_file(input, output, encoding, lambda whole: render([whole])[0] + ("\n" if json else ""))
         return 0
     with open_output(output, encoding) as sink:
         if text:
             for item in decode_arguments(text):  # one by one: the first appears at once
                 sink.write("".join(render([item])) + "\n")
-        else:
-            with open_input(input, encoding) as source:
-                batches = read_batches(source)
-                for lines, ended in unwrap_batches(batches) if unwrap else batches:
-                    sink.write("\n".join(render(lines)) + ("\n" if ended or json else ""))
+                meter.add(1)
+            return 0
+        to_terminal = output is None and sys.stdout.isatty()  # which shows by itself how far it has come
+        with open_input(input, encoding) as source, meter.showing(input is not None and not to_terminal):
+            batches = read_batches(source)
+            for lines, ended in unwrap_batches(batches) if unwrap else batches:
+                sink.write("\n".join(render(lines)) + ("\n" if ended or json else ""))
+                meter.add(len(lines))
     return 0
 
 
@@ -371,7 +382,7 @@ def _engine_here(pack: Pack) -> tuple[str, str | None, str | None]:
     try:
         reason = why_not_native(pack, SessionConfig(), try_it=True)
     except PackError as error:
-        return f"none, the pack is damaged: {error}"
+        return "none", None, f"the pack is damaged: {error}"
     if reason is not None:
         return "onnx", None, reason
     from mobilenmt.runtime.native.library import load_library
@@ -390,14 +401,15 @@ def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
         f"FFN {model.encoder_ffn_dim} and {model.decoder_ffn_dim}, "
         f"vocabulary {model.source_vocab_size} and {model.target_vocab_size}, {model.max_positions} positions"
     )
-    _, kernels, reason = _engine_here(pack)
+    engine, kernels, reason = _engine_here(pack)
+    name = {"native": f"the C core, kernels {kernels}", "onnx": "ONNX Runtime"}.get(engine, engine)
     facts: list[tuple[str, Any]] = [
         ("pack", f"{manifest.name} ({pack.path})"),
         ("languages", f"{manifest.source_language or 'unknown'} -> {manifest.target_language or 'unknown'}"),
         ("format", f"{version}, {manifest.precision}"),
         ("model", dimensions),
         ("parameters", f"{model.parameters:,}"),
-        ("engine here", f"the C core, kernels {kernels}" if reason is None else f"ONNX Runtime: {reason}"),
+        ("engine here", name if reason is None else f"{name}: {reason}"),
     ]
     sizes = {name: entry.bytes for name, entry in manifest.files.items()}
     sizes[MANIFEST_NAME] = pack.total_bytes - sum(sizes.values())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mobilenmt.runtime.atomic import atomic_path
-from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.errors import DeadlineError, InputError
 
 _READ = 1 << 16  # bytes asked for at once; what is there is returned, so nobody waits for a full block
 _BATCH_LINES = 64
@@ -255,6 +255,8 @@ def open_output(path: Path | None, encoding: str | None = None) -> Iterator[Sink
                 yield Sink(stream, str(path), encoding)
             if old is not None:
                 temporary.chmod(old)
+    except DeadlineError:  # a TimeoutError, and that an OSError: not about the file
+        raise
     except OSError as error:
         # closing a full file fails without a name, making the temporary one with a name that nobody gave
         if error.filename is None or str(error.filename) == str(temporary):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from command_line import fails, run
+from command_line import environment, fails, run
 from mobilenmt import Translator
 from mobilenmt.documents import find_format, read_glossary, read_rules
-from mobilenmt.runtime.errors import InputError
+from mobilenmt.meter import Meter
+from mobilenmt.runtime.errors import DeadlineError, InputError
 from places import ROOT
 
 PACK = ROOT / "models" / "en-de"
@@ -35,6 +39,65 @@ def test_a_file_is_read_by_its_ending_and_comes_out_as_it_was_written(tmp_path: 
     source.write_bytes("<i>café</i>\n".encode("cp1252"))
     done = run("translate", "--pack", PACK, "--input", source, "--encoding", "cp1252", "--format", "html")
     assert done.returncode == 0 and b"caf\xe9" in done.stdout.lower().replace(b"\xc9", b"\xe9"), done.stdout
+
+
+def test_the_time_of_a_run_is_limited(tmp_path: Path) -> None:
+    source, target = tmp_path / "a.txt", tmp_path / "b.txt"
+    source.write_text("The dog is in the house.\n" * 3, encoding="utf-8")
+    done = run("translate", "--pack", PACK, "--input", source, "--time-limit", 60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == "Der Hund ist im Haus.\n" * 3
+    late = ("translate", "--pack", PACK, "--input", source, "--time-limit", "0.001")
+    fails(run(*late), "not done in the 0.001 seconds", "0 lines are done")
+    target.write_text("old", encoding="utf-8")
+    for form in ("text", "html", "srt"):
+        fails(run(*late, "--output", target, "--format", form), "not done in the 0.001 seconds", "was not written")
+    fails(run(*late, "--output", tmp_path / "new.txt"), "new.txt was not written")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.txt", "b.txt"]
+    assert target.read_text(encoding="utf-8") == "old"
+    for wrong in ("0", "-1", "nan", "inf"):
+        fails(run("translate", "--pack", PACK, "--time-limit", wrong, "Hello"), "--time-limit", wrong)
+
+
+def test_lines_that_were_done_in_time_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("mobilenmt.meter.time.monotonic", lambda: now[0])
+    meter = Meter(5)
+    with meter.limited() as left:
+        assert left == 5
+    meter.add(64)
+    now[0] = 6
+    with (
+        pytest.raises(DeadlineError, match=r"not done in the 5 seconds of --time-limit: 64 lines are done"),
+        meter.limited(),
+    ):
+        pytest.fail("nothing is begun when the time is over")
+    with Meter(None).limited() as left:
+        assert left is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.parametrize(
+    ("name", "text", "shown"),
+    [
+        ("a.txt", "I am hungry.\n" * 65, [b"64 lines", b"65 lines"]),
+        ("a.html", "<p>I am hungry.</p>\n" * 65, [b"0 of 65 sentences", b"65 of 65 sentences"]),
+    ],
+)
+def test_a_terminal_sees_how_far_a_file_is_and_is_empty_behind_it(
+    tmp_path: Path, name: str, text: str, shown: list[bytes]
+) -> None:
+    source = tmp_path / name
+    source.write_text(text, encoding="utf-8")
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "mobilenmt", "translate", "--pack", PACK, "--input", source]
+    done = subprocess.run([*map(str, command)], stdout=subprocess.PIPE, stderr=theirs, check=True, env=environment())
+    os.close(theirs)
+    seen = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert all(item in seen for item in shown), seen
+    assert seen.endswith(b"\r\x1b[K") and b"\n" not in seen
+    assert done.stdout == text.replace("I am hungry.", "Ich bin hungrig.").encode()
 
 
 def test_a_file_can_be_replaced_by_its_translation(tmp_path: Path) -> None:

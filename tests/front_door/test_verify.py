@@ -74,7 +74,7 @@ def test_info_says_of_a_damaged_pack_that_nothing_runs_it(
     manifest["tokens"]["start"] = 9
     (folder / "pack.json").write_text(json.dumps(manifest))
     assert main(["info", str(folder)]) == 0
-    assert "none, the pack is damaged" in (out := capsys.readouterr().out) and "tokens.start: 9" in out
+    assert "none: the pack is damaged" in (out := capsys.readouterr().out) and "tokens.start: 9" in out
     assert main(["verify", str(folder)]) == 2
     assert "tokens.start: 9" in capsys.readouterr().err
 

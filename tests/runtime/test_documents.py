@@ -13,9 +13,11 @@ from mobilenmt import DeadlineError, Glossary, InputError, Rules, Translation, T
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.passage import Passage
+from mobilenmt.runtime.reading import Stretch, shared
 from mobilenmt.runtime.text.kept import default_rules
 from mobilenmt.runtime.text.markup.keeping import keeping
 from places import ROOT
+from timing import cpu_seconds
 
 NO_CORE = None if LIBRARY.is_file() else "the C core was not compiled"
 NATIVE = pytest.param("native", marks=pytest.mark.skipif(NO_CORE is not None, reason=NO_CORE or ""))
@@ -195,6 +197,59 @@ def test_what_a_document_says_stays_is_kept_in_its_unit_alone(shipped: Translato
     assert "<code>dog</code>" in found.split("</p>")[0]
     assert found.split("</p>")[1] == "<p>Der Hund ist im Haus."
     assert "git push" in shipped.translate("You should run `git push` now.", format="markdown")
+
+
+PAGE = [
+    "<p>Open <code>a_b</code> in the house.</p>",
+    "<p>The <code>dog</code> is in the house.</p>",
+    "<p>The dog is in the house.</p>",
+    "<p>Open the dog and <code>a_b</code> now.</p>",
+    "<p>The <code>house</code> and the <code>dog</code> are here.</p>",
+    "<p>I am hungry.</p>",
+    "<p><code>&nbsp;</code> The <code>cat</code> is here.</p>",
+    '<p translate="no">The cat.</p>',
+    "<p>The <code>of\ufb01ce</code> is big. The office is here.</p>",
+    "<p>The office is <b>here</b>.</p>",
+    "<p>Open the <code>of</code> file.</p>",
+]
+
+
+def test_units_that_are_searched_together_become_what_each_becomes_alone(shipped: Translator) -> None:
+    alone = [shipped.translate(part, format="html") for part in PAGE]
+    for order in (PAGE, PAGE[::-1], PAGE[3:] + PAGE[:3], PAGE * 3):
+        found = shipped.translate("\n".join(order), format="html").split("\n")
+        assert found == [alone[PAGE.index(part)] for part in order]
+
+
+def test_units_with_words_of_their_own_are_searched_at_once(
+    shipped: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    generate = shipped._engine.generate
+
+    def spy(sources: Any, *rest: Any) -> list[list[Hypothesis]]:
+        seen.append(len(sources))
+        return generate(sources, *rest)
+
+    monkeypatch.setattr(shipped._engine, "generate", spy)
+    page = "".join(f"<p>The <code>f{index:02}</code> is in the house.</p>" for index in range(30))
+    found = shipped.translate(page, format="html")
+    assert all(f"<code>f{index:02}</code>" in found for index in range(30))
+    assert seen[0] == 30 and len(seen) <= 4
+
+
+def test_finding_what_goes_together_takes_linear_time() -> None:
+    def stretches(count: int) -> list[Stretch]:
+        return [Stretch(f"w{index} {'a ' * 20}", (f"w{index}",)) for index in range(count)]
+
+    few, many = stretches(1000), stretches(4000)
+    assert cpu_seconds(lambda: shared(many, str), 3) < 12 * cpu_seconds(lambda: shared(few, str), 3)
+    assert max(len(stretch.kept) for stretch in shared(many, str)) <= 64
+
+
+def test_only_what_stands_in_no_other_is_shared() -> None:
+    found = shared([Stretch("a x", ("a",)), Stretch("b y", ("b",)), Stretch("a b", ("b",)), Stretch("c", ())], str)
+    assert [set(item.kept) for item in found] == [{"a", "b"}, {"a", "b"}, {"b"}, set()]
 
 
 def test_a_rule_finds_words_by_themselves_and_the_others_go_on() -> None:

@@ -53,7 +53,7 @@ def test_every_rule_has_an_example() -> None:
     "text",
     [
         "We will be there in ten minutes.",
-        "Dr. Smith, e.g. at 5 p.m. today...",
+        "Dr. Smith, e.g. at five p.m. today...",
         "He said: no, I don't - really?",
         "A well-known, self-service word--word (or not).",
         "What? Yes! “Quoted” ‘text’; that’s all…",

@@ -161,8 +161,38 @@ def test_unwrapping_loses_no_word(parts: list[str]) -> None:
     assert unwrap(unwrap(text)).translate(bare) == text.translate(bare)
 
 
+BODY = """\
+I was at the station at ten this morning and the
+train was late again, so I went home by the river
+and read a book."""
+JOINED = BODY.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "above", ["", "Hi Tom,\n", "Dear Mr Smith,\n", "Anna Smith\nBerlin\n", "Hi!\n", "> no\n", "Re: train\n"]
+)
+@pytest.mark.parametrize("below", ["", "\nBest regards,\nAnna", "\nTom", "\nYours,\nAnna Smith\nBerlin", "\nSee you!"])
+def test_short_lines_above_and_below_a_paragraph_are_lines(above: str, below: str) -> None:
+    assert unwrap(above + BODY + below) == above + JOINED + below
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mr John Smith\n12 Long Street Somewhere Industrial Estate 40\nLondon",
+        "Hi Tom,\nMr John Smith of the Long Street in Somewhere 40\nLondon",
+        "The sun\nis over the hill and over the green and quiet\nriver\nand the house",
+        "Red apple\nOne green house with a garden\nfive\nsix",
+        "Hi Tom,\nBest regards,\nAnna",
+    ],
+)
+def test_lines_that_a_writer_broke_stay(text: str) -> None:
+    assert unwrap(text) == text
+
+
 def test_unwrapping_takes_linear_time() -> None:
     line = "a line that is long enough to have been wrapped by a pro-\n"
     began = time.process_time()
     unwrap(line * 20_000)
+    unwrap("ab\n" * 20_000 + line * 3 + "ab\n" * 20_000)
     assert time.process_time() - began < 4

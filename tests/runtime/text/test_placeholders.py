@@ -27,7 +27,8 @@ def test_placeholders_stand_for_spans() -> None:
 
 
 def test_a_placeholder_that_the_text_holds_is_not_used() -> None:
-    assert protected("[1] is a note, [2] is {name}", "[#]").text == "[1] is a note, [2] is [0]"
+    assert protected("[1] is a note, [2] is {name}", "[#]", NUMBERS).text == "[1] is a note, [2] is [0]"
+    assert protected("[0] is a note, [2] is {name}", "[#]", NUMBERS).text == "[0] is a note, [2] is [1]"
     assert protect("AB and {name}", find("AB and {name}"), ("AB",)) is None
     assert protect("{a} or {b}", find("{a} or {b}"), ("AB-1",)) is None
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import cast
 
 import pytest
 from benchmarks.text import faults, odd_strings, random_strings
 
 from mobilenmt import Glossary, Translator
+from mobilenmt.runtime.hypothesis import Hypothesis
 from mobilenmt.runtime.native import LIBRARY
+from mobilenmt.runtime.opening import Text
+from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.tokenizer import clean
 from places import ROOT
 
@@ -35,6 +41,42 @@ def shipped(request: pytest.FixtureRequest) -> Translator:
 )
 def test_forms_of_a_text_are_translated_as_the_plain_one(shipped: Translator, text: str, like: str) -> None:
     assert shipped.translate(text) == shipped.translate(like)
+
+
+def test_a_few_words_may_become_12_characters_and_then_three_times_as_many() -> None:
+    """Of 5,000 words 16 are over three times as long as their source, as "shy" is in German: that is sensible."""
+
+    class Letters:
+        def decode(self, ids: Sequence[int]) -> str:
+            return "".join(map(chr, ids))
+
+    retry = Retry(cast(Text, Letters()), nullcontext)
+
+    def retried(source: str, output: str) -> bool:
+        asked = []
+
+        def search(some: Sequence[Sequence[int]], width: int) -> list[list[Hypothesis]]:
+            asked.append(some)
+            return [[found]] * len(some)
+
+        found = Hypothesis(tuple(map(ord, output)), 0.0, ())
+        retry.run([(source, [1])], [[found]], 1, search)
+        return bool(asked)
+
+    for source, output in [
+        ("shy", "schüchtern"),
+        ("fix", "reparieren"),
+        ("a", "abcdefghijkl"),
+        ("abcde", "fedcbaghijklmno"),
+    ]:
+        assert not retried(source, output), output
+    for source, output in [("a", "abcdefghijklm"), ("shy", "abcdefghijklm"), ("abcde", "fedcbaghijklmnop")]:
+        assert retried(source, output), output
+
+
+def test_a_short_word_keeps_its_long_translation(shipped: Translator) -> None:
+    found = shipped.translate_batch(["shy"])[0]
+    assert len(found.text) <= 12 and "retried" not in found.flags and "kept" not in found.flags
 
 
 def test_capitals_and_titles_are_those_of_the_sentence(shipped: Translator) -> None:

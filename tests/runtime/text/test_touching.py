@@ -1,0 +1,283 @@
+"""What touches a kept span stays with it, and what stands between columns or around important words is layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from mobilenmt import Translator
+from mobilenmt.runtime.text.keeper import Keeper, Output, Result
+from mobilenmt.runtime.text.kept import find
+from mobilenmt.runtime.text.lines import cells
+from mobilenmt.runtime.translation import spelled
+from places import ROOT
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Translator:
+    return Translator(ROOT / "models" / "en-de")
+
+
+def run(spoil: Callable[[str], str], text: str) -> Result:
+    def translate(texts: list[str], wanted: int) -> list[list[Output]]:
+        return [[Output(spoil(text))] * wanted for text in texts]
+
+    return Keeper(translate).run([text])[0]
+
+
+RECORDS = {
+    '"Red apple","3.50 EUR"': ["Red apple", "3.50 EUR"],
+    '1,"Red apple","3.50 EUR"': ["1", "Red apple", "3.50 EUR"],
+    '2;"The dog";;"5 km"': ["2", "The dog", "", "5 km"],
+    '"Red apple", "3.50 EUR", "house"': ["Red apple", "3.50 EUR", "house"],
+    'id,"name, first",price': ["id", "name, first", "price"],
+    '"a; b";c': ["a; b", "c"],
+    '"",""': ["", ""],
+    "| Name | Age |": ["Name", "Age"],
+    "|Name|Age|": ["Name", "Age"],
+    "Name | Age | City": ["Name", "Age", "City"],
+    "name\tprice": ["name", "price"],
+}
+
+
+@pytest.mark.parametrize(("line", "columns"), RECORDS.items())
+def test_columns_are_found_where_they_stand(line: str, columns: list[str]) -> None:
+    found = list(cells(line, "en"))
+    assert all(line[at : at + len(cell)] == cell for at, cell in found)
+    texts = [cell.strip() for _, cell in found]
+    assert [cell for cell in texts if cell.strip(" ,;")] == [cell for cell in columns if cell]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'He said "yes", and she said "no".',
+        '"Yes", she said, "I do."',
+        'The "red" apple',
+        "if (a || b) return;",
+        "a|b",
+        "Yes,no,perhaps",
+        'one "two',
+        '"He said ""no""",2',
+        "|",
+    ],
+)
+def test_prose_is_no_record(line: str) -> None:
+    assert list(cells(line, "en")) == [(0, line)]
+
+
+@pytest.mark.parametrize("line", [line for line in RECORDS if '"' in line or "|" in line])
+def test_records_keep_their_quotes_bars_and_separators(shipped: Translator, line: str) -> None:
+    found = shipped.translate(line)
+    signs = re.compile(r'[^"|;\t]')
+    assert signs.sub("", found) == signs.sub("", line)
+    for span in find(line):
+        if not line[span.start : span.end].isdigit():
+            assert line[span.start - 1 : span.end + 1] in found
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("The cost is $$price$$ now.", ["$$price$$"]),
+        ("Pay $$5$$ or **{x}** now.", ["$$5$$", "**{x}**"]),
+        ("It is ((3.50 EUR)) today.", ["((3.50 EUR))"]),
+        ("Set %%{x}%% and ~{y}~ here.", ["%%{x}%%", "~{y}~"]),
+        ('He wrote ""{x}"" again.', ['""{x}""']),
+        ("A >>{x} and {y}>> here.", [">>{x}", "{y}>>"]),
+        ("Take |{x}| or =%s= now.", ["|{x}|", "=%s="]),
+        ('Use ("{x}") here.', ['("{x}")']),
+    ],
+)
+def test_signs_around_a_span_are_part_of_it(shipped: Translator, text: str, whole: list[str]) -> None:
+    output = shipped.translate(text)
+    assert all(item in output for item in whole), output
+    if "%%" not in text and "**" not in text:  # spans of their own
+        found = find_all(text)
+        assert all(item in found for item in whole)
+
+
+def find_all(text: str) -> list[str]:
+    keeper = Keeper(lambda texts, wanted: [])
+    return [text[span.start : span.end] for span in keeper.find(text)]
+
+
+@pytest.mark.parametrize("text", ["x={n} here", 'Say "{n}" now', "({n}) is", "a*{n}", "{a}, {b}", "€{n} or {n}€"])
+def test_a_single_sign_and_one_that_a_word_has_are_left_alone(text: str) -> None:
+    assert all(re.fullmatch(r"\{.\}", item) for item in find_all(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "touched"),
+    [
+        ("The cost is €{price} or {price}€ today.", ["€{price}", "{price}€"]),
+        ('The apple costs ("3.50 EUR") now.', ['("3.50 EUR")']),
+        ("See [{x}] and <{y}> here.", ["[{x}]", "<{y}>"]),
+        ("Name: '{age}' here.", ["'{age}'"]),
+        ("We have (5 km) and [20 %] now.", ["(5 km)", "[20 %]"]),
+    ],
+)
+def test_what_touches_a_span_touches_it_still(shipped: Translator, text: str, touched: list[str]) -> None:
+    found = shipped.translate(text)
+    assert all(item in found for item in touched), found
+
+
+SPOILED = [
+    'Take "{x}", "{y}" and ({z}) now',
+    'He paid "3.50 EUR", "4.50 EUR" and (5.50 EUR).',
+    'The "red apple" costs "3.50 EUR"',
+    'Take (the dog and {x}) "home {y}".',
+    '{x}: "the dog", [the cat {y}]',
+    "(see {x} or the house) for {y}",
+]
+
+
+@pytest.mark.parametrize("text", SPOILED)
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: re.sub(r'["()\[\]]', "", text, count=1) if re.search(r"<x|7104|\d", text) else text,
+        lambda text: re.sub(r"<x[^>]*>|\d{5}|\[\d\]|[A-Z]{2}-\d+|\d[.,]\d+ EUR", "", text),
+        lambda text: "" if "<x" in text else text,
+    ],
+)
+def test_brackets_and_quotes_come_out_in_pairs_whatever_a_model_loses(text: str, spoil: Callable[[str], str]) -> None:
+    found = run(spoil, text).text
+    for opening, closing in ("()", "[]"):
+        assert found.count(opening) == found.count(closing), found
+    assert found.count('"') % 2 == 0, found
+    assert all(text[span.start : span.end] in found for span in find(text)), found
+
+
+def test_half_of_a_pair_is_a_fault_though_no_span_is_lost() -> None:
+    def lose(text: str) -> str:
+        return text.replace("}", "") if text.startswith("{ ") else text
+
+    text = "{ The dog, {x} and more }"
+    found = run(lose, text)
+    assert (found.text, found.flags) == (text, ("parts",))
+    assert run(lambda text: text.replace(" }", ""), "The dog } is {x}").flags == ()  # the source has half of one
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "How are you? {x}",
+        "Are you ready? %s",
+        "It is done. {x}",
+        "Thank you! {{ user.name }}!",
+        "Is it open? max@example.com",
+        "Where is it? /usr/local/bin",
+        "Do you like it? [NAME]",
+        "Is it you? $HOME",
+        "Have you seen it? $5",
+        "How are you? {x} {y}",
+    ],
+)
+def test_an_end_mark_before_a_span_stays(shipped: Translator, text: str) -> None:
+    found = shipped.translate(text)
+    mark = next(at for at, sign in enumerate(text) if sign in ".!?")
+    assert found.endswith(text[mark:]), found
+
+
+def test_a_span_between_sentences_parts_them_and_one_behind_a_title_does_not(shipped: Translator) -> None:
+    assert shipped.translate("How are you? {x} I am hungry.") == (
+        f"{shipped.translate('How are you?')} {{x}} {shipped.translate('I am hungry.')}"
+    )
+    asked = []
+    Keeper(lambda texts, wanted: [asked.append(text) or [Output(text)] for text in texts]).run(
+        ["Ask Dr. {x}", "Ask Dr. {x} Smith.", "Was it 12 Men? 12 Men it was."]
+    )
+    assert asked == ["Ask Dr. 71046", "Ask Dr. 71046 Smith.", "Was it 12 Men? 12 Men it was."]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("It is 3:45pm now.", ["3:45pm"]),
+        ("We meet at 3:45 pm.", ["3:45 pm"]),
+        ("The shop closes at 5 pm.", ["5 pm"]),
+        ("We start at 10 a.m. tomorrow.", ["10 a.m."]),
+        ("Come at 3 p.m. or 11am.", ["3 p.m.", "11am"]),
+        ("We work 9am-5pm.", ["9am-5pm"]),
+        ("We work 9-11 a.m. and 2–4 p.m. every day.", ["9-11 a.m.", "2–4 p.m."]),
+        ("Wake me at 6 AM!", ["6 AM"]),
+        ("At 5 o'clock I eat 2 apples.", ["5", "2"]),
+        ("I have 3 dogs and 7 cats.", ["3", "7"]),
+        ("We wait 2 hours and 30 minutes.", ["2", "30"]),
+    ],
+)
+def test_hours_and_numbers_are_those_of_the_source(shipped: Translator, text: str, kept: list[str]) -> None:
+    found = shipped.translate(text)
+    assert all(item in found for item in kept), found
+    assert re.findall("[0-9]+", found) == re.findall("[0-9]+", text)
+    assert not found.endswith("..")
+
+
+@pytest.mark.parametrize(
+    ("text", "marks"),
+    [
+        ("**very** important", "****"),
+        ("This is **very important** for us.", "****"),
+        ("**The house is big.**", "****"),
+        ("***Warning!*** The dog is here.", "******"),
+        ("__Note:__ read this.", "____"),
+        ("This is __very important__ here.", "____"),
+        ("Read **this** and **that** now.", "********"),
+        ("2 ** 3 is eight.", "**"),
+    ],
+)
+def test_marks_of_important_words_stay_around_words(shipped: Translator, text: str, marks: str) -> None:
+    found = shipped.translate(text)
+    assert re.sub(r"[^*_]", "", found) == marks, found
+    if marks != "**":
+        assert not re.search(r"(?:^|\s)[*_]+(?:\s|$)", found), found
+        assert all(part.strip() for part in re.split(r"\*+|__", found)[1:-1]), found
+
+
+def test_tokens_show_what_was_kept_and_no_placeholder(shipped: Translator) -> None:
+    text = "Write to max@example.com, then open /tmp/a.txt at 5 pm."
+    found = shipped.translate_batch([text], n_best=2)[0]
+    for item in (found, *found.alternatives):
+        assert "".join(item.tokens).replace("▁", " ").strip() == item.text
+        assert {"▁max@example.com", "▁/tmp/a.txt", "▁5 pm"} <= set(item.tokens)
+    several = shipped.translate_batch(["Ask Anna at a@b.de. Ask me at c@d.de."])[0]
+    assert {"▁a@b.de", "▁c@d.de"} <= set(several.tokens)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "marks", "shown"),
+    [
+        (["▁a", "▁<", "x", '▁id="0"/>', "."], [('<x id="0"/>', "b c")], ["▁a", "▁b c", "."]),
+        (["▁a<", "x", 'id="0"/>.'], [('<x id="0"/>', "b")], ["▁a", "b", "."]),
+        (["▁[0][1]", "▁z"], [("[0]", "a"), ("[1]", "b")], ["▁a", "b", "▁z"]),
+        (["▁71046", "82053"], [("71046", "a"), ("82053", "b")], ["▁a", "b"]),
+        (["▁12"], [("12", "12")], ["▁12"]),
+        (["▁nothing"], [("[0]", "a")], ["▁nothing"]),
+        ([], [("[0]", "a")], []),
+    ],
+)
+def test_a_placeholder_is_one_piece(pieces: list[str], marks: list[tuple[str, str]], shown: list[str]) -> None:
+    assert spelled(pieces, marks) == shown
+
+
+def test_alternatives_of_several_sentences_pair_by_rank(shipped: Translator) -> None:
+    first, second = "The dog is in the house.", "I am hungry."
+    both = shipped.translate_batch([f"{first} {second}"], n_best=3)[0]
+    alone = [shipped.translate_batch([text], n_best=3)[0] for text in (first, second)]
+    ranked = [(item, *item.alternatives) for item in alone]
+    assert [item.text for item in (both, *both.alternatives)] == [
+        f"{one.text} {other.text}" for one, other in zip(*ranked, strict=True)
+    ]
+
+
+def test_what_stands_in_marks_as_a_whole_is_translated_as_without(shipped: Translator) -> None:
+    assert shipped.translate("**The house is big.**") == f"**{shipped.translate('The house is big.')}**"
+
+
+def test_columns_are_translated_by_themselves(shipped: Translator) -> None:
+    dog, years = shipped.translate("The dog"), shipped.translate("5 years")
+    assert shipped.translate("| The dog | 5 years |\n|---|---|") == f"| {dog} | {years} |\n|---|---|"
+    assert shipped.translate('7,"The dog","5 years"') == f'7,"{dog}","{years}"'
