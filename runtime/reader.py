@@ -103,6 +103,8 @@ class Reader:
 
             first = self.retry.run([(text, ids)], found, 1, again)[0][0]
             decoded = None
+        if decoded is not None and not options.alignment and not options.token_scores:
+            return ids, Rendering(without_inventions(decoded, text), (first,), first.flags)
         output = self.output(text, ids, first, decoded)
         rating = self.confidence((first,)) if options.token_scores else None
         return ids, Rendering(output.text, (first,), tuple(dict.fromkeys(first.flags)), rating, tuple(output.links))
