@@ -16,7 +16,7 @@ from mobilenmt.runtime.text.placing import Link
 
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
-_ODD = re.compile(f"[^\\S ]|[{_UNSPACED}]")  # what parts words, or is one, beside what stands between spaces
+_SPACED = re.compile("[\0-\u0dff\u2000-\u2fff]*")  # characters of scripts that write spaces
 _RUN = re.compile(r"\S+")
 _MARKS = ".,;:!?…"
 _FARTHEST = 24  # characters, beyond what the text grew by, that are passed over to find the next word
@@ -43,7 +43,6 @@ class Linker:
     ) -> None:
         self._encode, self._decode, self._read = encode, decode, pieces
         self._known: dict[int, str] = {}
-        self._begins: dict[int, int] = {}  # whether a piece begins a word
 
     def links(
         self,
@@ -66,11 +65,10 @@ class Linker:
             return []
         begun, ended = self._begun(source, source_ids), self._begun(decoded, ids)
         if begun is not None and ended is not None and max(alignment, default=0) <= len(source_ids):
-            sources, numbers = begun
-            targets, of_targets = ended
+            (starts, numbers), (begins, of_targets) = begun, ended
             numbers.append(0)  # of the place that says none
-            joined = set(zip(map(numbers.__getitem__, alignment), of_targets, strict=True))
-            return [(*sources[a - 1], *targets[b - 1]) for a, b in sorted(joined) if a]
+            joined = sorted(set(zip(map(numbers.__getitem__, alignment), of_targets, strict=True)))
+            return [(starts[a - 1], starts[a] - 1, begins[b - 1], begins[b] - 1) for a, b in joined if a]
         here, there = self._of_source(source, source_ids), self._of_output(decoded, ids)
         if here is None:
             return []
@@ -87,27 +85,20 @@ class Linker:
             return [known[i] for i in ids]
         except KeyError:
             known.update(zip(ids, self._read(ids), strict=True))
-            self._begins.update((i, int(known[i][:1] == "▁")) for i in ids)
             return [known[i] for i in ids]
 
-    def _begun(self, text: str, ids: Sequence[int]) -> tuple[list[Span], list[int]] | None:
-        """The words of a text, and for each token the number of its word, from 1, where each word begins a piece, as is
-        usual and quick; None elsewhere."""
+    def _begun(self, text: str, ids: Sequence[int]) -> tuple[list[int], list[int]] | None:
+        """Where the words of a text begin, one place behind its end, and of each token the number of its word, from
+        1, where each word begins a piece and one space parts them, as is usual and quick; None elsewhere."""
         pieces = self._pieces(ids)
         if "".join(pieces) != "▁" + text.replace(" ", "▁") or "▁" in pieces:
             return None
-        if not (text.isascii() and text.isprintable()) and _ODD.search(text):
+        if not (text.isprintable() and (text.isascii() or _SPACED.fullmatch(text))):
             return None
-        words, numbers = text.split(" "), list(accumulate(map(self._begins.__getitem__, ids)))
+        words, numbers = text.split(" "), list(accumulate([1 if piece[:1] == "▁" else 0 for piece in pieces]))
         if numbers[-1] != len(words):
             return None
-        spans = []
-        at = 0
-        for word in words:
-            end = at + len(word)
-            spans.append((at, end))
-            at = end + 1
-        return spans, numbers
+        return list(accumulate([len(word) + 1 for word in words], initial=0)), numbers
 
     def _of_source(self, text: str, ids: Sequence[int]) -> Spans | None:
         found = by_pieces(text, self._pieces(ids)) or by_words(text, len(ids), lambda word: len(self._encode(word)))
