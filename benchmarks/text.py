@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mobilenmt import Translator
 from mobilenmt.runtime.guard import is_degenerate
@@ -27,6 +28,7 @@ from mobilenmt.runtime.tokenizer import clean
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _MOST_TIMES = 3
+_SPANS = ("12:30", "{name}", "max@example.com", "3.5 km", "https://example.org/a?b=1")
 _FREE = 12  # characters that a translation may always have: "shy" is "schüchtern"
 
 PIECES = [
@@ -209,38 +211,80 @@ def case(translator: Translator, pairs: Sequence[tuple[str, str]], count: int) -
 def cost(translator: Translator, lines: Sequence[str], rounds: int) -> None:
     """Print what all that is around tokenizer and search adds to sentences translated one at a time.
 
-    Both are timed by turns, the whole and the model alone on the same ids; of each sentence the least time counts.
-    Sentences that are cut, have something to keep or are translated again are counted apart.
+    For all ordinary sentences, and for those of about 5, 10 and 30 words, as they are and with something to keep in
+    them. The model alone (the same ids), the whole, and a translation with and without details are timed by turns; of
+    each sentence the least time counts. Sentences that are cut or translated again are left out.
     """
+    wholes = _ordinary(translator, lines)
+    _added(translator, "all", wholes, rounds)
+    for least, most in ((3, 7), (8, 12), (26, 34)):
+        some = [line for line in wholes if least <= line.count(" ") + 1 <= most]
+        _added(translator, f"{least}-{most} words", some, rounds)
+        kept = _ordinary(translator, [_with_span(line, number) for number, line in enumerate(some)])
+        _added(translator, "  and something to keep", kept, rounds)
+
+
+def _ordinary(translator: Translator, lines: Sequence[str]) -> list[str]:
+    """Those that are one sentence, which goes through the model once."""
+    engine, chosen = translator._engine, []
+    generate, calls = engine.generate, 0
+
+    def counted(*args: Any, **settings: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return generate(*args, **settings)
+
+    engine.generate = counted  # type: ignore[method-assign]
+    for line in lines:
+        calls = 0
+        found = translator.translate_batch([line])[0]
+        if len(found.sentences) == 1 and not found.flags and calls == 1:
+            chosen.append(line)
+    del engine.generate
+    return chosen
+
+
+def _with_span(line: str, number: int) -> str:
+    words = line.split(" ")
+    middle = (len(words) + 1) // 2
+    return " ".join([*words[:middle], _SPANS[number % len(_SPANS)], *words[middle:]])
+
+
+def _added(translator: Translator, name: str, lines: Sequence[str], rounds: int) -> None:
     engine, tokenizer = translator._engine, translator._tokenizer
     passage = translator._passage("", check_call(translator.pack.manifest, [], {}, beam_size=1))
+    given = {}
+    for line in lines:
+        prepared = passage.prepare(line)
+        kept = prepared.kept
+        given[line] = passage._keeper.first(prepared.text, kept) if kept else prepared.text  # with placeholders
 
-    def alone(sentence: str) -> None:
-        ids = tokenizer.encode(sentence)
+    def alone(line: str) -> None:
+        ids = tokenizer.encode(given[line])
         ((best,),) = engine.generate([ids], [translator._limit(ids)], GREEDY)
         tokenizer.decode(best.ids)
 
-    ordinary, tokens = [], []
-    for line in lines:
-        found = translator.translate_batch([line])[0]
-        if len(found.sentences) == 1 and not found.flags and passage.is_plain(line):
-            ordinary.append(line)
-            tokens.append(len(found.tokens))
-    least: dict[Callable[[str], object], list[float]] = {}
+    def named(line: str) -> None:
+        translator.translate_batch([line])
+
+    def detailed(line: str) -> None:
+        translator.translate_batch([line], details=True)
+
+    tasks: tuple[Callable[[str], object], ...] = (alone, translator.translate, named, detailed)
+    found: list[list[float]] = [[] for _ in tasks]
     for _ in range(rounds):
-        for task in (alone, translator.translate):
+        for task, before in zip(tasks, found, strict=True):
             times = []
-            for line in ordinary:
+            for line in lines:
                 began = time.perf_counter()
                 task(line)
                 times.append(time.perf_counter() - began)
-            least[task] = list(map(min, least.get(task, times), times))
-    model, whole = least.values()
-    added = [1e6 * (b - a) for a, b in zip(model, whole, strict=True)]
+            before[:] = map(min, before or times, times)
+    model, whole, plain, details = (1e6 * statistics.fmean(least) for least in found)
+    text, more = 100 * (whole / model - 1), 100 * (details / plain - 1)
     print(
-        f"{len(ordinary)} ordinary sentences of {len(lines)}, {statistics.fmean(tokens):.0f} tokens: "
-        f"model {1e6 * statistics.fmean(model):.0f} us, text {statistics.fmean(added):.0f} us "
-        f"({1e-4 * statistics.fmean(added) / statistics.fmean(model):.1f} %), median {statistics.median(added):.0f} us"
+        f"{name}: {len(lines)} sentences, model {model:.0f} us, text {whole - model:+.0f} us "
+        f"({text:+.1f} %), details {details - plain:+.0f} us ({more:+.1f} %)"
     )
 
 

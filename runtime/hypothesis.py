@@ -98,8 +98,9 @@ def evidence(hypothesis: Hypothesis) -> tuple[float, float, float]:
     if scores is None:
         raise InputError("a confidence needs token scores: SearchOptions(token_scores=True)")
     worst = -1e3  # where nothing was allowed a score is minus infinity
-    bounded = [max(score, worst) for score in scores] or [worst]
-    return sum(bounded) / len(bounded), min(bounded), math.log(len(bounded))
+    least = min(scores, default=-math.inf)
+    bounded = scores if least >= worst else [max(score, worst) for score in scores] or [worst]
+    return sum(bounded) / len(bounded), max(least, worst), math.log(len(bounded))
 
 
 def confidence(hypothesis: Hypothesis, parameters: Confidence) -> float:

@@ -5,53 +5,26 @@ sentence -> folded -> capitals gone -> placeholders -> ids -> search, guards -> 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from mobilenmt.runtime.alternatives import search_distinct
-from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, confidence, most_beams
-from mobilenmt.runtime.manifest import PackManifest
-from mobilenmt.runtime.opening import Text
-from mobilenmt.runtime.retry import Retry
+from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, most_beams
+from mobilenmt.runtime.reader import Find, Reader, Rendering
+from mobilenmt.runtime.retry import search_distinct
 from mobilenmt.runtime.text.case import Case, lower, restore
-from mobilenmt.runtime.text.fold import Folder, unfolded
+from mobilenmt.runtime.text.fold import unfolded
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
-from mobilenmt.runtime.text.letters import Alphabet, long_words, unknown, without_inventions
+from mobilenmt.runtime.text.letters import long_words, unknown
 from mobilenmt.runtime.text.placing import Link, Output, Result, find_places
-from mobilenmt.runtime.text.target import Targets
 
 if TYPE_CHECKING:
     from mobilenmt.runtime.text.glossary import Glossary
     from mobilenmt.runtime.text.keeper import Keeper
-    from mobilenmt.runtime.text.links import Linker
 
 _NOTHING: nullcontext[None] = nullcontext()
-
-Find = Callable[[Sequence[Sequence[int]], SearchOptions], list[list[Hypothesis]]]
-"""Ids and how to search, to hypotheses of each."""
-
-
-class Rendering(NamedTuple):
-    """One translation of a sentence."""
-
-    text: str
-    outputs: tuple[Hypothesis, ...]
-    """What the model gave for it: one, or one for each part of it; none for what was copied."""
-    flags: tuple[str, ...]
-    confidence: float | None = None
-    """That it is good, or the least good of its parts; None if it was not asked for, or nothing is known."""
-    links: tuple[Link, ...] = ()
-    """Words of the sentence and of the text that translate one another, where asked for and known."""
-    marks: tuple[tuple[tuple[str, str], ...], ...] = ()
-    """Of each output, what its placeholders stand for; empty where there are none."""
-
-    @property
-    def shown(self) -> tuple[Hypothesis, ...]:
-        """The outputs without those in whose place the source is shown."""
-        return tuple(output for output in self.outputs if "kept" not in output.flags)
 
 
 class Prepared(NamedTuple):
@@ -63,31 +36,6 @@ class Prepared(NamedTuple):
     kept: Sequence[Kept]
     origin: Sequence[int] | None
     """As in :class:`Folded`."""
-
-
-@dataclass(frozen=True)
-class Reader:
-    """What is known of a pack's text: made once, used by every call."""
-
-    manifest: PackManifest
-    tokenizer: Text
-    targets: Targets
-    alphabet: Alphabet
-    folder: Folder
-    retry: Retry
-
-    @classmethod
-    def of(cls, manifest: PackManifest, tokenizer: Text, targets: Targets, retry: Retry) -> Reader:
-        """Make one."""
-        alphabet = Alphabet(tokenizer.knows)
-        return cls(manifest, tokenizer, targets, alphabet, Folder(alphabet), retry)
-
-    @cached_property
-    def linker(self) -> Linker:
-        """Makes links of words; most calls need none."""
-        from mobilenmt.runtime.text.links import Linker
-
-        return Linker(self.tokenizer.encode, self.tokenizer.decode, self.tokenizer.pieces)
 
 
 class Passage:
@@ -117,7 +65,6 @@ class Passage:
     ) -> None:
         self._reader = reader
         self._find = find
-        self._calibration = reader.manifest.confidence if options.token_scores else None
         wanted = details and reader.manifest.alignment is not None
         if wanted and not options.alignment:  # only of this passage, the links of a document
             options = replace(options, alignment=True)
@@ -126,12 +73,16 @@ class Passage:
         self._again = False
         self._encode = reader.targets.encoder(code, reader.tokenizer.encode)
         self._guarded = guarded
-        self._rules = default_rules() if rules is None else rules
+        self._given = rules
         self._glossary = glossary
         self._prepared: dict[str, Prepared] = {}
         self._ids: dict[str, Sequence[int]] = {}
         manifest = reader.manifest
         self._languages = manifest.source_language or "", manifest.target_language or ""
+
+    @property
+    def _rules(self) -> Rules:
+        return default_rules() if self._given is None else self._given
 
     @cached_property
     def _keeper(self) -> Keeper:
@@ -176,7 +127,9 @@ class Passage:
 
     def prepare(self, sentence: str) -> Prepared:
         found = self._prepared.get(sentence)
-        if found is None:
+        if found is None and self._given is None and self._glossary is None and self._reader.is_plain(sentence):
+            found = self._prepared[sentence] = Prepared(sentence, sentence, Case.PLAIN, (), None)
+        elif found is None:
             folded = self._reader.folder.fold(sentence)
             kept = gather(folded.text, self._rules, self._glossary.added if self._glossary else None, self._strange)
             if kept and folded.origin is not None:
@@ -235,24 +188,9 @@ class Passage:
 
             found = self._reader.retry.run(list(zip(texts, sources, strict=True)), found, options.n_best, again)
         return [
-            [self._output(text, ids, item) for item in outputs]
+            [self._reader.output(text, ids, item) for item in outputs]
             for text, ids, outputs in zip(texts, sources, found, strict=True)
         ]
-
-    def _output(self, source: str, ids: Sequence[int], output: Hypothesis) -> Output:
-        """What is shown of an output: never a broken or invisible character that its source lacks."""
-        if "kept" in output.flags:
-            return Output(source, (), output)
-        decoded = self._reader.tokenizer.decode(output.ids)
-        text = without_inventions(decoded, source)
-        if output.alignment is None:
-            return Output(text, (), output)
-        links = self._reader.linker.links(source, ids, decoded, output.ids, output.alignment)
-        if text != decoded:
-            from mobilenmt.runtime.text.links import shown
-
-            links, _ = shown(links, decoded, text, ())
-        return Output(text, links, output)
 
     # -- after ----------------------------------------------------------------------------------------------------
 
@@ -282,10 +220,7 @@ class Passage:
 
     def _detailed(self, rendering: Rendering, source: Prepared, outputs: Sequence[Output]) -> Rendering:
         """The rendering with its confidence and links."""
-        least = None
-        if self._calibration is not None:
-            scores = [confidence(output, self._calibration) for output in rendering.shown]
-            least = min(scores, default=None)
+        least = self._reader.confidence(rendering.outputs) if self._options.token_scores else None
         origin = source.origin
         if len(outputs) == 1 and origin is None and outputs[0].text == rendering.text:  # nothing was undone
             return rendering._replace(confidence=least, links=tuple(outputs[0].links))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, TypedDict, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, TypeVar, Unpack
 
 from mobilenmt.runtime.background import Watch
 from mobilenmt.runtime.errors import DeadlineError, InputError
@@ -24,6 +24,7 @@ Progress = Callable[[int, int], object]
 _OPEN = 4  # groups that a stretch is compared with
 _MOST_WORDS = 64
 _LONGEST = 1 << 15  # characters: a group is looked through for each of its stretches
+_MOST_KNOWN = 32  # combinations of settings remembered
 _AT_ONCE = 64  # sentences between two calls of a progress callback
 
 
@@ -46,6 +47,20 @@ class TextOptions(TypedDict, total=False):
     format: str | None
     """``html``, ``markdown``, ``srt``, ``vtt``: what the texts are, each a whole document; None or ``text`` for plain
     text."""
+
+
+class Settings(TypedDict, total=False):
+    """What a call is given beside its texts and how they are read; see :meth:`Translator.translate_batch`."""
+
+    caller: str
+    beam_size: int | None
+    max_length: int | None
+    min_length: int
+    n_best: int
+    together: bool
+    details: bool
+    time_limit: float | None
+    progress: Progress | None
 
 
 class Stretch(NamedTuple):
@@ -118,6 +133,13 @@ class Call:
     progress: Progress | None
     time_limit: float | None
     watch: Watch
+    usual: bool = False
+    """Whether nothing is asked for that changes what becomes of a plain text (:meth:`Reader.straight`)."""
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the guards watch: a length that was asked for is no fault."""
+        return self.max_length is None and not self.options.min_length
 
     @property
     def format(self) -> str:
@@ -209,6 +231,49 @@ def check_reading(reading: TextOptions, caller: str) -> None:
             raise InputError(f"unwrap is for plain text: {form} says itself what a paragraph is")
 
 
+def check_texts(texts: Sequence[str]) -> None:
+    """Check that they are a sequence of strings.
+
+    Raises:
+        InputError: they are not.
+    """
+    if isinstance(texts, str | bytes):
+        raise InputError("texts must be a sequence of strings; for one string use translate()")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"text {index} is of type {type(text).__name__}, not str")
+
+
+class Calls:
+    """Checks the calls of a translator, each combination of usual settings once. Any number of threads may share it.
+
+    Args:
+        manifest: of the pack.
+    """
+
+    def __init__(self, manifest: PackManifest) -> None:
+        self._manifest = manifest
+        self._known: dict[tuple[object, ...], Call] = {}
+
+    def check(self, texts: Sequence[str], reading: TextOptions, **settings: Unpack[Settings]) -> Call:
+        """As :func:`check_call`."""
+        if reading or settings.get("time_limit") is not None or settings.get("progress") is not None:
+            return check_call(self._manifest, texts, reading, **settings)
+        values = tuple(settings.values())
+        key = (*settings, *values, *map(type, values))  # True is no 1 here
+        try:
+            call = self._known.get(key)
+        except TypeError:  # a list, say
+            call = None
+        if call is None:
+            call = check_call(self._manifest, texts, reading, **settings)
+            if len(self._known) < _MOST_KNOWN:
+                self._known[key] = call
+        else:
+            check_texts(texts)
+        return call
+
+
 def check_call(
     manifest: PackManifest,
     texts: Sequence[str],
@@ -230,11 +295,7 @@ def check_call(
         InputError: something cannot be meant.
         TypeError: there is no such option.
     """
-    if isinstance(texts, str | bytes):
-        raise InputError("texts must be a sequence of strings; for one string use translate()")
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"text {index} is of type {type(text).__name__}, not str")
+    check_texts(texts)
     for name, value, optional in (
         ("beam_size", beam_size, True),
         ("max_length", max_length, True),
@@ -258,7 +319,8 @@ def check_call(
     )
     check_search(manifest.model, options, max_length)
     check_reading(reading, caller)
-    call = Call(options, max_length, reading, details, progress, time_limit, Watch(time_limit))
+    usual = not reading and n_best == 1 and time_limit is None and progress is None
+    call = Call(options, max_length, reading, details, progress, time_limit, Watch(time_limit), usual)
     if call.format and n_best > 1:
         raise InputError(f"{call.format} has one translation: n_best must be 1, not {n_best}")
     return call

@@ -1,4 +1,5 @@
-"""Outputs that loop, run away or leave things out are translated again with a beam; what is still bad is mended."""
+"""Searches that follow a first one: outputs that loop, run away or leave things out are translated again with a beam,
+and what is still bad is mended; where several translations are wanted, none is shown twice."""
 
 from __future__ import annotations
 
@@ -6,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-from mobilenmt.runtime.alternatives import distinct
 from mobilenmt.runtime.guard import cut_loops, is_degenerate, is_short
 from mobilenmt.runtime.hypothesis import Hypothesis
 from mobilenmt.runtime.opening import Text
@@ -43,7 +43,7 @@ class Retry:
             n_best: outputs wanted of each.
             search: gives as many outputs of each source as it is told beams.
         """
-        bad = [index for index, found in enumerate(outputs) if self._is_bad(*segments[index], found[0])]
+        bad = [index for index, found in enumerate(outputs) if self.is_bad(*segments[index], found[0])]
         if not bad:
             return outputs
         outputs = list(outputs)
@@ -52,30 +52,34 @@ class Retry:
             again = search([segments[index][1] for index in bad], beams)
         for index, found in zip(bad, again, strict=True):
             text, source = segments[index]
-            good = next((item for item in found if not self._is_bad(text, source, item)), None)
+            good = next((item for item in found if not self.is_bad(text, source, item)), None)
             first = good or self._mend(text, source, [found[0], outputs[index][0]])
             rest = [item for item in found if item is not good]
             ranked = [replace(first, flags=("retried", *first.flags)), *rest]
             outputs[index] = distinct(ranked, self.tokenizer.decode)[:n_best] if n_best > 1 else ranked[:1]
         return outputs
 
-    def _is_bad(self, text: str, source: Sequence[int], output: Hypothesis) -> bool:
-        return self._is_long(text, source, output) or self._is_short(source, output)
+    def is_bad(self, text: str, source: Sequence[int], output: Hypothesis, decoded: str | None = None) -> bool:
+        """Whether an output loops, is far longer or far shorter than its source can mean; ``decoded``: its text."""
+        return self._is_long(text, source, output, decoded) or self._is_short(source, output, decoded)
 
-    def _is_long(self, text: str, source: Sequence[int], output: Hypothesis) -> bool:
-        return is_degenerate(source, output.ids) or self._is_runaway(text, source, output)
+    def _is_long(self, text: str, source: Sequence[int], output: Hypothesis, decoded: str | None = None) -> bool:
+        return is_degenerate(source, output.ids) or self._is_runaway(text, source, output, decoded)
 
-    def _is_short(self, source: Sequence[int], output: Hypothesis) -> bool:
+    def _is_short(self, source: Sequence[int], output: Hypothesis, decoded: str | None) -> bool:
         """Far shorter than its source can mean, or nothing at all."""
         if is_short(source, output.ids):
             return True
-        return len(output.ids) <= _SHORT and bool(source) and not self.tokenizer.decode(output.ids).strip()
+        return len(output.ids) <= _SHORT and bool(source) and not self._text(output, decoded).strip()
 
-    def _is_runaway(self, text: str, source: Sequence[int], output: Hypothesis) -> bool:
+    def _is_runaway(self, text: str, source: Sequence[int], output: Hypothesis, decoded: str | None) -> bool:
         """Far longer than a few words can mean."""
         if not _is_brief(text, source) or len(output.ids) < 2:
             return False
-        return is_runaway(self.tokenizer.decode(output.ids), text)
+        return is_runaway(self._text(output, decoded), text)
+
+    def _text(self, output: Hypothesis, decoded: str | None) -> str:
+        return self.tokenizer.decode(output.ids) if decoded is None else decoded
 
     def _mend(self, text: str, source: Sequence[int], outputs: Sequence[Hypothesis]) -> Hypothesis:
         """What is shown where no output is good; the last of `outputs` is that of the first try."""
@@ -100,3 +104,42 @@ def _without_loops(source: Sequence[int], output: Hypothesis) -> tuple[int, ...]
         return tuple(cut_loops(source, output.ids))
     # The model ended it: with the end in its place the guard keeps what leads to it ("nein, nein." -> "nein.").
     return tuple(cut_loops(source, [*output.ids, _END]))[:-1]
+
+
+def distinct(found: Sequence[Hypothesis], text: Callable[[Sequence[int]], str]) -> list[Hypothesis]:
+    """Those with texts of their own, in order: different ids may decode to one text."""
+    first: dict[str, Hypothesis] = {}
+    for item in found:
+        first.setdefault(text(item.ids), item)
+    return list(first.values())
+
+
+def search_distinct(
+    search: Callable[[Sequence[Sequence[int]], int], list[list[Hypothesis]]],
+    sources: Sequence[Sequence[int]],
+    beams: int,
+    n_best: int,
+    text: Callable[[Sequence[int]], str],
+    widest: int,
+) -> list[list[Hypothesis]]:
+    """Up to ``n_best`` hypotheses of each source with texts of their own, best first.
+
+    Where a search with ``beams`` has too few, one with twice as many adds what it finds. A source can still have fewer
+    in the end, and then fewer are given.
+
+    Args:
+        search: gives as many hypotheses of each source as it is told beams.
+        sources: ids of each.
+        beams: hypotheses kept by the first search.
+        n_best: hypotheses wanted.
+        text: what ids decode to.
+        widest: most beams there can be.
+    """
+    outputs = [distinct(found, text) for found in search(sources, beams)]
+    few = [index for index, found in enumerate(outputs) if len(found) < n_best]
+    if few and beams < widest:
+        more = search([sources[index] for index in few], min(2 * beams, widest))
+        for index, found in zip(few, more, strict=True):
+            both = sorted([*outputs[index], *found], key=lambda item: -item.score)
+            outputs[index] = distinct(both, text)
+    return [found[:n_best] for found in outputs]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mobilenmt.runtime.opening import Text
-from mobilenmt.runtime.passage import Rendering
+from mobilenmt.runtime.reader import Rendering
+from mobilenmt.runtime.reading import Stretch, shared
+from mobilenmt.runtime.text.fold import Folded
 from mobilenmt.runtime.text.letters import long_words
 from mobilenmt.runtime.text.placing import Link
 from mobilenmt.runtime.text.segment import Piece, between
@@ -105,15 +107,43 @@ def assemble(
     return replace(ranked[0], alternatives=tuple(ranked[1:])) if count > 1 else ranked[0]
 
 
-def combine(text: str, units: Sequence[Translation], renderings: Sequence[Rendering], penalty: float) -> Translation:
-    """The translation of a document: its sentences are not listed, since they stand between markup.
+def documents(
+    texts: Sequence[str],
+    form: str,
+    translate: Callable[[list[Stretch]], list[tuple[list[Piece], list[list[Rendering]]]]],
+    fold: Callable[[str], Folded],
+    penalty: float,
+    namer: Text | None,
+) -> list[Translation]:
+    """Translate texts with markup: their units are texts, and links say where the marks in them go.
 
     Args:
-        text: the document, put together again.
-        units: what its units became.
-        renderings: of all sentences in them.
+        texts: whole documents.
+        form: their format.
+        translate: the pieces of each of some texts, and what became of their words.
+        fold: folds a text.
         penalty: exponent of the length in scores.
+        namer: names tokens; None where they are not wanted.
     """
+    from mobilenmt.runtime.text.markup.document import Result, parse, render
+    from mobilenmt.runtime.text.markup.keeping import kept_words
+
+    parsed = [parse(text, form) for text in texts]
+    units = [unit for document in parsed for unit in document.units]
+    stretches = [Stretch(unit.text, kept_words(unit, fold), bool(unit.marks)) for unit in units]
+    queue = iter(translate(shared(stretches, lambda text: fold(text).text)))
+    translations = []
+    for document in parsed:
+        found = [next(queue) for _ in document.units]
+        parts = [assemble(plan, renderings, 1, penalty, namer) for plan, renderings in found]
+        results = [Result(text.text, [link for item in text.sentences for link in item.links]) for text in parts]
+        first = [items[0] for _, renderings in found for items in renderings]
+        translations.append(_combined(render(document, results), parts, first, penalty))
+    return translations
+
+
+def _combined(text: str, units: Sequence[Translation], renderings: Sequence[Rendering], penalty: float) -> Translation:
+    """The translation of a document: its sentences are not listed, since they stand between markup."""
     flags = dict.fromkeys(flag for unit in units for flag in unit.flags)
     tokens = tuple(token for unit in units for token in unit.tokens)
     return Translation(text, combined_score(renderings, penalty), tokens, (), tuple(flags))
@@ -122,6 +152,13 @@ def combine(text: str, units: Sequence[Translation], renderings: Sequence[Render
 def _join(
     plan: Sequence[Piece], renderings: Sequence[Rendering], penalty: float, tokenizer: Text | None
 ) -> Translation:
+    if len(plan) == len(renderings) == 1:  # one sentence and nothing around it: the usual case, and quick
+        (piece,), (only,) = plan, renderings
+        marks, score = (("split",) if piece.cut else ()) + only.flags, combined_score(renderings, penalty)
+        sentence = Sentence((0, len(piece.text)), (0, len(only.text)), score, marks, only.confidence, only.links)
+        return Translation(
+            only.text, score, _tokens(renderings, tokenizer), (), tuple(dict.fromkeys(marks)), (sentence,)
+        )
     parts: list[str] = []
     sentences = []
     length = 0
@@ -137,15 +174,18 @@ def _join(
             sentences.append(Sentence(source, (length, end), score, flags, rendering.confidence, links))
         parts.append(text)
         length += len(text)
-    tokens: list[str] = []
-    if tokenizer is not None:
-        tokens = [piece for item in renderings for piece in _pieces(item, tokenizer)]
-    marks = dict.fromkeys(flag for sentence in sentences for flag in sentence.flags)
+    found = dict.fromkeys(flag for sentence in sentences for flag in sentence.flags)
     if any(piece.ids is None and long_words(piece.text) for piece in plan):
-        marks["kept"] = None
-    return Translation(
-        "".join(parts), combined_score(renderings, penalty), tuple(tokens), (), tuple(marks), tuple(sentences)
-    )
+        found["kept"] = None
+    score = combined_score(renderings, penalty)
+    return Translation("".join(parts), score, _tokens(renderings, tokenizer), (), tuple(found), tuple(sentences))
+
+
+def _tokens(renderings: Sequence[Rendering], tokenizer: Text | None) -> tuple[str, ...]:
+    """The pieces of what is shown; none where nobody wants them."""
+    if tokenizer is None:
+        return ()
+    return tuple([piece for item in renderings for piece in _pieces(item, tokenizer)])
 
 
 def _texts(plan: Sequence[Piece], renderings: Sequence[Rendering]) -> Iterator[tuple[Piece, str, Rendering | None]]:

@@ -14,13 +14,14 @@ from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.onnx.ort import SessionConfig, release_memory
 from mobilenmt.runtime.opening import Text, open_engine
 from mobilenmt.runtime.pack import Pack
-from mobilenmt.runtime.passage import Passage, Reader, Rendering
-from mobilenmt.runtime.reading import Call, Progress, Stretch, TextOptions, check_call, shared
+from mobilenmt.runtime.passage import Passage
+from mobilenmt.runtime.reader import Find, Reader, Rendering
+from mobilenmt.runtime.reading import Call, Calls, Progress, Stretch, TextOptions
 from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.text.letters import without_inventions
 from mobilenmt.runtime.text.segment import Piece, between, segments
 from mobilenmt.runtime.text.target import Targets
-from mobilenmt.runtime.translation import Translation, assemble, combine
+from mobilenmt.runtime.translation import Translation, assemble, documents
 
 _RELEASE_EVERY = 16  # segments, after which freed memory goes back to the system: 1 MB for 10 us a segment
 
@@ -68,6 +69,7 @@ class Translator:
         self.engine, self._engine, self._tokenizer = open_engine(self.pack, engine, config)
         self._targets = Targets(self.pack.file("tokenizer.json").read_bytes, self.pack.manifest.target_language)
         retry = Retry(self._tokenizer, self._engine.search_briefly)
+        self._calls = Calls(self.pack.manifest)
         self._reader = Reader.of(self.pack.manifest, self._tokenizer, self._targets, retry)
         release_memory()  # parsing the tokenizer and packing the weights left holes in the heap
 
@@ -104,8 +106,9 @@ class Translator:
 
         The arguments are those of :meth:`translate_batch`.
         """
-        call = check_call(self.pack.manifest, [text], reading, time_limit=time_limit, progress=progress)
-        return self._translated([text], call, None)[0].text
+        call = self._calls.check([text], reading, time_limit=time_limit, progress=progress)
+        straight = self._straight([text], call)
+        return straight[1].text if straight is not None else self._translated([text], call, None)[0].text
 
     def translate_batch(
         self,
@@ -142,8 +145,7 @@ class Translator:
             InputError: an argument is of a wrong type or out of range, or the model has no such target.
             DeadlineError: the time is over; nothing is given back.
         """
-        call = check_call(
-            self.pack.manifest,
+        call = self._calls.check(
             texts,
             reading,
             beam_size=beam_size,
@@ -159,13 +161,17 @@ class Translator:
 
     def _translated(self, texts: Sequence[str], call: Call, namer: Text | None) -> list[Translation]:
         """As :meth:`translate_batch`; ``namer`` names the tokens, None where they are not wanted."""
+        penalty = self.pack.manifest.generation.length_penalty
+        if (straight := self._straight(texts, call)) is not None:
+            ids, rendering = straight
+            return [assemble([Piece(texts[0], ids)], [[rendering]], 1, penalty, namer)]
         try:
             if call.format:
-                return self._documents(texts, call, namer)
+                fold = self._reader.folder.fold
+                return documents(texts, call.format, lambda units: self._found(units, call), fold, penalty, namer)
             found = self._found([Stretch(text, (), call.details) for text in texts], call)
         except DeadlineError:
             raise call.too_late() from None
-        penalty = self.pack.manifest.generation.length_penalty
         return [assemble(plan, renderings, call.options.n_best, penalty, namer) for plan, renderings in found]
 
     def stream(self, text: str, **reading: Unpack[TextOptions]) -> Iterator[str]:
@@ -175,7 +181,7 @@ class Translator:
         since what was yielded cannot be translated again. A sentence in capitals, or with something to keep, appears
         as a whole, since it can only be put right at its end.
         """
-        call = check_call(self.pack.manifest, [text], reading, caller="stream", beam_size=1)
+        call = self._calls.check([text], reading, caller="stream", beam_size=1)
         code, text = self._begin(text, reading)
         passage = self._passage(code, call)
         done = ""
@@ -205,25 +211,13 @@ class Translator:
         if done != last:
             yield done
 
-    def _documents(self, texts: Sequence[str], call: Call, namer: Text | None) -> list[Translation]:
-        """Translate texts with markup: their units are texts, and links say where the marks in them go."""
-        from mobilenmt.runtime.text.markup.document import Result, parse, render
-        from mobilenmt.runtime.text.markup.keeping import kept_words
-
-        fold, penalty = self._reader.folder.fold, self.pack.manifest.generation.length_penalty
-        documents = [parse(text, call.format) for text in texts]
-        units = [unit for document in documents for unit in document.units]
-        stretches = [Stretch(unit.text, kept_words(unit, fold), bool(unit.marks)) for unit in units]
-        stretches = shared(stretches, lambda text: fold(text).text)
-        queue = iter(self._found(stretches, call))
-        translations = []
-        for document in documents:
-            found = [next(queue) for _ in document.units]
-            parts = [assemble(plan, renderings, 1, penalty, namer) for plan, renderings in found]
-            results = [Result(text.text, [link for item in text.sentences for link in item.links]) for text in parts]
-            first = [items[0] for _, renderings in found for items in renderings]
-            translations.append(combine(render(document, results), parts, first, penalty))
-        return translations
+    def _straight(self, texts: Sequence[str], call: Call) -> tuple[Sequence[int], Rendering] | None:
+        """One plain text translated without all that others need; None if it is not one."""
+        if not call.usual or len(texts) != 1:
+            return None
+        return self._reader.straight(
+            texts[0], self._engine.max_length - 1, self._find(call), call.options, call.guarded
+        )
 
     def _found(self, stretches: Sequence[Stretch], call: Call) -> list[tuple[list[Piece], list[list[Rendering]]]]:
         """The pieces of each text, and what became of its words."""
@@ -265,22 +259,26 @@ class Translator:
             rules = keeping(rules, stretch.kept)
         return Passage(
             self._reader,
-            lambda sources, how: self._search(sources, call.max_length, call.timed(how)),
+            self._find(call),
             call.options,
             code,
-            guarded=call.max_length is None and not call.options.min_length,
+            guarded=call.guarded,
             rules=rules,
             glossary=call.reading.get("glossary"),
             details=stretch is not None and stretch.linked,
         )
 
+    def _find(self, call: Call) -> Find:
+        return lambda sources, how: self._search(sources, call.max_length, call.timed(how))
+
     def _segments(self, text: str, passage: Passage, call: Call) -> list[Piece]:
-        manifest = self.pack.manifest
-        split = call.reading.get("split")
+        manifest, split, most = self.pack.manifest, call.reading.get("split"), self._engine.max_length - 1
+        if self._reader.is_plain(text) and len(ids := passage.encode(text)) <= most:
+            return [Piece(text, ids)]
         return segments(
             text,
             call.watched(passage.encode),
-            self._engine.max_length - 1,  # the end token takes a position
+            most,  # the end token takes a position
             sentences=manifest.segmentation.sentences if split is None else split,
             language=manifest.source_language,
         )

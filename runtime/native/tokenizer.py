@@ -10,6 +10,8 @@ from operator import index
 from mobilenmt.runtime.native.library import NO_TOKEN, Error, NativeModel, fail
 from mobilenmt.runtime.tokenizer import clean_line, is_clean
 
+_MOST_PIECES = 4_000  # remembered, of the most usual words: 0.3 MB
+
 
 class NativeTokenizer:
     """The same as :class:`mobilenmt.runtime.tokenizer.Tokenizer`, id for id. Any number of threads may share it."""
@@ -17,6 +19,7 @@ class NativeTokenizer:
     def __init__(self, model: NativeModel) -> None:
         self._model = model
         self._library = model.library
+        self._pieces: dict[int, str] = {}
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without the closing eos; cleaned first, tabs and line ends count as spaces."""
@@ -56,7 +59,15 @@ class NativeTokenizer:
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces of `ids` as a person may read them: one for each id, special ones too, ``▁`` for a space."""
-        return [self._piece(i) or "\ufffd" for i in ids]
+        known = self._pieces
+        try:
+            return [known[i] for i in ids]
+        except KeyError:  # one call for each, a microsecond and a half
+            if len(known) > _MOST_PIECES:
+                known = self._pieces = {}
+            found = [known.get(i) or self._piece(i) or "\ufffd" for i in ids]
+            known.update(zip(ids, found, strict=True))
+            return found
 
     def _piece(self, i: int) -> str:
         if not 0 <= i < NO_TOKEN:

@@ -1,10 +1,11 @@
-"""What stands before the words of a line: quoting, bullets, numbers. Rules: ``rules/lines.json``."""
+"""What stands before the words of a line: quoting, bullets, numbers (``rules/lines.json``); and which lines are plain:
+words, and nothing that a rule is for (``rules/plain.json``)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from mobilenmt.runtime.text.data import load
@@ -96,3 +97,19 @@ def line_rules() -> LineRules:
     return LineRules(
         re.compile("".join(parts)), months, frozenset(found["suspended"].split()), re.compile(found["record"])
     )
+
+
+def is_plain(line: str) -> bool:
+    """Whether one look tells that a line is one sentence of which no rule changes anything, as most are.
+
+    Folding, splitting, what is kept by the default rules and capitals leave such a line as it is, in every language, if
+    the vocabulary has all of its characters. False says nothing: all the rules have to be asked then.
+    """
+    pattern, longest = _plain()
+    return len(line) <= longest and pattern.fullmatch(line) is not None
+
+
+@cache
+def _plain() -> tuple[re.Pattern[str], int]:
+    found = load("plain")
+    return re.compile(found["pattern"]), found["longest"]

@@ -16,6 +16,7 @@ from mobilenmt.runtime.text.placing import Link
 
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
+_SPACED = re.compile("[\0-\u0dff\u2000-\u2fff]*")  # characters of scripts that write spaces
 _RUN = re.compile(r"\S+")
 _MARKS = ".,;:!?…"
 _FARTHEST = 24  # characters, beyond what the text grew by, that are passed over to find the next word
@@ -62,6 +63,12 @@ class Linker:
         """
         if alignment is None or len(alignment) != len(ids):  # a loop was cut out of the ids
             return []
+        begun, ended = self._begun(source, source_ids), self._begun(decoded, ids)
+        if begun is not None and ended is not None and max(alignment, default=0) <= len(source_ids):
+            (starts, numbers), (begins, of_targets) = begun, ended
+            numbers.append(0)  # of the place that says none
+            joined = sorted(set(zip(map(numbers.__getitem__, alignment), of_targets, strict=True)))
+            return [(starts[a - 1], starts[a] - 1, begins[b - 1], begins[b] - 1) for a, b in joined if a]
         here, there = self._of_source(source, source_ids), self._of_output(decoded, ids)
         if here is None:
             return []
@@ -79,6 +86,19 @@ class Linker:
         except KeyError:
             known.update(zip(ids, self._read(ids), strict=True))
             return [known[i] for i in ids]
+
+    def _begun(self, text: str, ids: Sequence[int]) -> tuple[list[int], list[int]] | None:
+        """Where the words of a text begin, one place behind its end, and of each token the number of its word, from
+        1, where each word begins a piece and one space parts them, as is usual and quick; None elsewhere."""
+        pieces = self._pieces(ids)
+        if "".join(pieces) != "▁" + text.replace(" ", "▁") or "▁" in pieces:
+            return None
+        if not (text.isprintable() and (text.isascii() or _SPACED.fullmatch(text))):
+            return None
+        words, numbers = text.split(" "), list(accumulate([1 if piece[:1] == "▁" else 0 for piece in pieces]))
+        if numbers[-1] != len(words):
+            return None
+        return list(accumulate([len(word) + 1 for word in words], initial=0)), numbers
 
     def _of_source(self, text: str, ids: Sequence[int]) -> Spans | None:
         found = by_pieces(text, self._pieces(ids)) or by_words(text, len(ids), lambda word: len(self._encode(word)))
@@ -101,16 +121,6 @@ def by_pieces(text: str, pieces: Sequence[str]) -> Spans | None:
     lead = len(whole) - len(text)
     if lead not in (0, 1) or whole[:lead].strip() or whole[lead:] != text:
         return None
-    words = text.split()
-    if lead == 1 and " ".join(words) == text and (text.isascii() or max(text) < _UNSPACED[0]):
-        numbers = list(accumulate([piece[:1] == "▁" for piece in pieces]))
-        if numbers[-1] == len(words) and "▁" not in pieces:  # each word begins a piece: the usual case, and quick
-            spans: Spans = []
-            at = 0
-            for word in words:
-                spans.append((at, at + len(word)))
-                at += len(word) + 1
-            return [spans[number - 1] for number in numbers]
     ends = []
     at = -lead
     for piece in pieces:

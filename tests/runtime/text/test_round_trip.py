@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from mobilenmt import Translator
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
-from mobilenmt.runtime.passage import Reader
+from mobilenmt.runtime.reader import Reader
+from mobilenmt.runtime.reading import Calls
 from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.text.fold import Folded
 from mobilenmt.runtime.text.target import Targets
@@ -79,6 +80,7 @@ def copying_translator(language: str | None) -> Translator:
     translator._arena, translator._since_release = True, 0
     translator.pack = SimpleNamespace(manifest=manifest(source_language=language))  # type: ignore[assignment]
     translator._engine, translator._tokenizer = engine, tokenizer
+    translator._calls = Calls(translator.pack.manifest)
     translator._targets = Targets(lambda: b"", None)
     retry = Retry(tokenizer, engine.search_briefly)
     reader = Reader.of(translator.pack.manifest, tokenizer, translator._targets, retry)
