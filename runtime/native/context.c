@@ -23,13 +23,16 @@ mn_status mn_context_new(const mn_model *model, uint64_t limit, mn_context **con
     return MN_OK;
 }
 
+static void give_one_back(mn_scratch *memory)
+{
+    mn_pages_free(memory->data, memory->bytes);
+    *memory = (mn_scratch){NULL, 0, 0};
+}
+
 /* All that translations have left. */
 static void give_back(mn_context *context)
 {
-    for (int i = 0; i < MN_BUFFERS; i++) {
-        mn_pages_free(context->memory[i].data, context->memory[i].bytes);
-        context->memory[i] = (mn_scratch){NULL, 0, 0};
-    }
+    for (int i = 0; i < MN_BUFFERS; i++) give_one_back(context->memory + i);
 }
 
 void mn_context_free(mn_context *context)
@@ -132,6 +135,8 @@ mn_status mn_translate(mn_context *context, const mn_request *given, mn_result *
     if (!grow(context, arenas, error)) return MN_ERROR_MEMORY;
     mn_search_take(arenas, &extent, &search);
     const mn_status done = mn_search_run(&search, error);
+    /* Results lie elsewhere; a second try with a beam is no reason to keep this between calls. */
+    if (context->memory[MN_CACHES].bytes > MN_SPARE) give_one_back(context->memory + MN_CACHES);
     if (done != MN_OK) return done;
     const mn_result found = {sizeof found, request.sentences * request.n_best, (const uint32_t *const *)search.ids,
                              search.lengths, search.generated, search.scores, (const float *const *)search.token_scores,
