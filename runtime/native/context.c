@@ -4,11 +4,12 @@
 #include "search/search.h"
 
 #define USUAL_LIMIT (1ull << 30)
+#define MOST_TEXT_KEPT (1u << 16) /* what a paragraph needs; after a longer text all of it is given back */
 #define USUAL_ROWS 8 /* at a time in a step: more outgrow the cache of one core before they save anything */
 
 struct mn_context {
     const mn_model *model;
-    uint64_t limit; /* of all memory together */
+    uint64_t limit; /* of all memory together, whatever calls before have left */
     mn_scratch memory[MN_BUFFERS];
     mn_text_memory text;
     mn_request request; /* of the search that is under way */
@@ -25,10 +26,22 @@ mn_status mn_context_new(const mn_model *model, uint64_t limit, mn_context **con
     return MN_OK;
 }
 
+static void give_one_back(mn_scratch *memory)
+{
+    mn_pages_free(memory->data, memory->bytes);
+    *memory = (mn_scratch){NULL, 0, 0};
+}
+
+/* All that translations have left. */
+static void give_back(mn_context *context)
+{
+    for (int i = 0; i < MN_BUFFERS; i++) give_one_back(context->memory + i);
+}
+
 void mn_context_free(mn_context *context)
 {
     if (!context) return;
-    for (int i = 0; i < MN_BUFFERS; i++) mn_pages_free(context->memory[i].data, context->memory[i].bytes);
+    give_back(context);
     mn_text_memory_free(&context->text);
     free(context);
 }
@@ -85,13 +98,18 @@ static mn_status check(const mn_model *m, const mn_request *r, mn_extent *extent
 /* Memory for what was counted; 0 if it is not to be had. */
 static int grow(mn_context *context, mn_arena arenas[MN_BUFFERS], mn_error *error)
 {
-    uint64_t bytes = 0;
+    const uint64_t limit = context->limit;
+    uint64_t bytes = 0, most = context->text.bytes; /* needed, and held at most */
     for (int i = 0; i < MN_BUFFERS; i++) {
         mn_scratch *memory = context->memory + i;
-        bytes = mn_plus(bytes, arenas[i].used > memory->bytes ? arenas[i].used : memory->bytes);
+        bytes = mn_plus(bytes, arenas[i].used);
+        most = mn_plus(most, arenas[i].used > memory->bytes ? arenas[i].used : memory->bytes);
     }
-    const uint64_t limit = context->limit - context->text.bytes;
     int there = bytes <= limit;
+    if (there && most > limit) {
+        give_back(context);
+        mn_text_memory_free(&context->text);
+    }
     for (int i = 0; there && i < MN_BUFFERS; i++) {
         context->memory[i].limit = limit;
         there = mn_scratch_grow(context->memory + i, arenas[i].used);
@@ -108,6 +126,8 @@ static mn_status go_on(mn_context *context, mn_result *result, mn_error *error)
     mn_search *search = &context->search;
     const mn_status status = mn_search_run(search, error);
     context->paused = status == MN_PAUSED;
+    /* Results lie elsewhere; a second try with a beam is no reason to keep this between calls. */
+    if (!context->paused && context->memory[MN_CACHES].bytes > MN_SPARE) give_one_back(context->memory + MN_CACHES);
     if (status != MN_OK) return status;
     const mn_result found = {sizeof found, context->request.sentences * context->request.n_best,
                              (const uint32_t *const *)search->ids, search->lengths, search->generated, search->scores,
@@ -163,8 +183,16 @@ mn_status mn_encode(mn_context *context, const char *text, size_t bytes, uint32_
     uint64_t left = context->limit;
     for (int i = 0; i < MN_BUFFERS; i++) left -= context->memory[i].bytes;
     const uint64_t most = mn_plus(1 << 16, mn_times(1024, bytes));
+    const mn_tokenizer *tokenizer = context->model->tokenizers;
     context->text.limit = (size_t)(most < left ? most : left);
-    return mn_tokenizer_encode(context->model->tokenizers, text, bytes, ids, room, count, &context->text, error);
+    mn_status status = mn_tokenizer_encode(tokenizer, text, bytes, ids, room, count, &context->text, error);
+    if (status == MN_ERROR_MEMORY && left < most && left < context->limit) {
+        give_back(context);
+        context->text.limit = (size_t)(most < context->limit ? most : context->limit);
+        status = mn_tokenizer_encode(tokenizer, text, bytes, ids, room, count, &context->text, error);
+    }
+    if (context->text.bytes > MOST_TEXT_KEPT) mn_text_memory_free(&context->text);
+    return status;
 }
 
 mn_status mn_knows(const mn_model *model, const uint32_t *ids, size_t length, int *known)

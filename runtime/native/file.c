@@ -7,7 +7,7 @@
 #endif
 
 #include "error.h"
-#include "model.h"
+#include "layout.h"
 
 #if defined(MN_NO_FILES) /* a browser has none */
 
@@ -25,11 +25,7 @@ static void unmap(void *data, size_t bytes)
     (void)bytes;
 }
 
-static void give_back(const void *data, size_t bytes)
-{
-    (void)data;
-    (void)bytes;
-}
+#define GIVE_BACK NULL
 
 #elif defined(_WIN32)
 
@@ -63,11 +59,10 @@ static void unmap(void *data, size_t bytes)
     if (data) UnmapViewOfFile(data);
 }
 
-static void give_back(const void *data, size_t bytes)
-{
-    (void)data;
-    (void)bytes;
-}
+#define GIVE_BACK give_back
+
+/* The documented way to take pages out of the working set: to unlock what is not locked. */
+static void give_back_pages(const uint8_t *data, size_t bytes) { VirtualUnlock((void *)(uintptr_t)data, bytes); }
 
 #elif defined(__wasi__) /* no mmap there */
 
@@ -90,11 +85,7 @@ static void unmap(void *data, size_t bytes)
     free(data);
 }
 
-static void give_back(const void *data, size_t bytes)
-{
-    (void)data;
-    (void)bytes;
-}
+#define GIVE_BACK NULL
 
 #else
 
@@ -126,8 +117,9 @@ static void unmap(void *data, size_t bytes)
     if (data) munmap(data, bytes);
 }
 
-/* The blocks stand: the pages they were made from need not stay. */
-static void give_back(const void *data, size_t bytes)
+#define GIVE_BACK give_back
+
+static void give_back_pages(const uint8_t *data, size_t bytes)
 {
 #if defined(MADV_DONTNEED)
     madvise((void *)(uintptr_t)data, bytes, MADV_DONTNEED);
@@ -148,6 +140,19 @@ static mn_status fail_file(const char *path, const char *reason, mn_error *error
     return mn_fail(error, MN_ERROR_FILE, "%s%s: %s", cut ? "..." : "", path + cut, reason);
 }
 
+#if !defined(MN_NO_FILES) && !defined(__wasi__)
+
+#define AROUND 65536u /* a page that is read brings its neighbours along: Linux takes sixteen, and pages have 64 KB at most */
+
+static void give_back(mn_span whole, uint64_t offset, uint64_t bytes)
+{
+    const uint64_t first = offset > AROUND ? (offset - AROUND) / AROUND * AROUND : 0;
+    const uint64_t rest = whole.bytes - first, wanted = offset - first + bytes + AROUND;
+    give_back_pages(whole.data + first, (size_t)(wanted < rest ? wanted : rest));
+}
+
+#endif
+
 mn_status mn_open(const char *folder, const mn_open_options *options, mn_model **model, mn_error *error)
 {
     static const char *const names[] = {"native.bin", "weights.bin"};
@@ -165,7 +170,8 @@ mn_status mn_open(const char *folder, const mn_open_options *options, mn_model *
         if (reason) status = fail_file(path, reason, error);
     }
     free(path);
-    if (status == MN_OK) status = mn_open_memory(data[0], bytes[0], data[1], bytes[1], options, model, error);
+    if (status == MN_OK)
+        status = mn_open_spans((mn_span){data[0], bytes[0]}, (mn_span){data[1], bytes[1]}, GIVE_BACK, options, model, error);
     for (int i = 0; i < 2; i++) {
         if (status != MN_OK) {
             unmap(data[i], bytes[i]);
@@ -174,7 +180,6 @@ mn_status mn_open(const char *folder, const mn_open_options *options, mn_model *
             (*model)->mapped[i] = bytes[i];
         }
     }
-    if (status == MN_OK) give_back(data[1], bytes[1]);
     return status;
 }
 

@@ -49,6 +49,14 @@ static int inside(const maker *make, uint64_t offset, uint64_t count, uint64_t s
 
 static const uint8_t *bytes_at(const maker *make, uint64_t offset) { return make->model->weights.data + offset; }
 
+/* What was read for good need not stay while the rest is made: else a model would take twice its memory for a moment. */
+static void give_back(const maker *make, uint64_t offset, uint64_t bytes)
+{
+    if (make->model->give_back) make->model->give_back(make->model->weights, offset, bytes);
+}
+
+#define READ_AT_ONCE (1u << 20)
+
 /* Checks a record of bytes with their scales; 1 if all of it is there. */
 static int check_quantized(maker *make, const record *r, uint32_t rows, uint32_t columns)
 {
@@ -107,9 +115,17 @@ static void fill_matrix(const maker *make, const record *r, const spread *output
                         int8_t *weights, float *scale, float *bias, int32_t *sums)
 {
     const uint64_t size = (uint64_t)matrix->outputs * matrix->inputs;
+    const uint64_t lines = r->kind == INT8_COLUMNS ? r->columns : r->rows;
+    uint64_t given = 0; /* rows */
     memset(weights, 0, (size_t)size);
-    for (size_t first = 0; first < matrix->outputs; first += MN_LANES)
+    for (size_t first = 0; first < matrix->outputs; first += MN_LANES) {
         copy_block(make, r, first, outputs, inputs, weights + first * matrix->inputs);
+        const uint32_t row = source_of(outputs, first);
+        if (r->kind == INT8_COLUMNS || row == MN_NONE || (row - given) * r->stride < READ_AT_ONCE) continue;
+        give_back(make, r->values + given * r->stride, (row - given) * r->stride);
+        given = row;
+    }
+    give_back(make, r->values + given * r->stride, (lines - given) * r->stride); /* ends with the file at the latest */
     for (size_t o = 0; o < matrix->outputs; o++) {
         const uint32_t row = source_of(outputs, o);
         scale[o] = row == MN_NONE ? 0.0f : mn_f32(bytes_at(make, r->scale + 4ull * r->scale_stride * row));
@@ -213,6 +229,7 @@ static void add_shortlist(maker *make, mn_shortlist *shortlist)
             return;
         }
     }
+    give_back(make, lexical.values, entries * size);
 }
 
 /* The same rows with the same scales; those may be stored twice. */
@@ -307,5 +324,6 @@ mn_status mn_lay_out(mn_model *m, const mn_tensors *tensors, mn_error *error)
     if (!data) return mn_fail(error, MN_ERROR_MEMORY, "no memory for %llu bytes of weights", (unsigned long long)m->bytes);
     make.arena = (mn_arena){data, 0};
     lay_out(&make);
+    give_back(&make, 0, m->weights.bytes); /* scales and biases */
     return make.status;
 }

@@ -29,7 +29,7 @@ extern "C" {
 typedef enum mn_status {
     MN_OK = 0,
     MN_ERROR_ARGUMENT = 1, /* the caller asked for what makes no sense: an id out of range, a beam of 0 */
-    MN_ERROR_PACK = 2,     /* the files are damaged, or not of this format */
+    MN_ERROR_PACK = 2,     /* the files are damaged, or not of this format, or their weights so large that numbers overflow */
     MN_ERROR_MEMORY = 3,   /* the system gives no more, or the limit of the context is reached */
     MN_ERROR_STOPPED = 4,  /* a callback asked to stop */
     MN_ERROR_DEADLINE = 5, /* the time given is over */
@@ -88,7 +88,9 @@ typedef struct mn_info {
 
 MN_API mn_status mn_model_info(const mn_model *model, mn_info *info);
 
-/* A context holds at most `limit` bytes; 0 for 1 GiB. It grows to what the longest sentence so far needed. */
+/* A context holds at most `limit` bytes; 0 for 1 GiB. It grows to what the longest sentence so far needed. Whether a call
+   fits the limit does not depend on the calls before it: memory that they left is given back where it is in the way, and
+   what a long text took is given back when mn_encode returns. */
 MN_API mn_status mn_context_new(const mn_model *model, uint64_t limit, mn_context **context, mn_error *error);
 MN_API void mn_context_free(mn_context *context);
 

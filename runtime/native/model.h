@@ -67,10 +67,15 @@ typedef struct mn_span {
     uint64_t bytes;
 } mn_span;
 
+/* Take back the pages of some bytes that were read, those beside them too: they lie in a mapped file, which is read again
+   if they are wanted again. */
+typedef void mn_give_back(mn_span whole, uint64_t offset, uint64_t bytes);
+
 struct mn_model {
     const mn_kernel_set *kernels;
     mn_config config;
     mn_span native, weights;
+    mn_give_back *give_back; /* of weights; NULL: they are the host's */
     mn_tokenizer tokenizers[2]; /* source, target */
     int has_tokenizer;
     size_t width;                        /* d_model rounded up to 16: floats of a row */

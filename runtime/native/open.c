@@ -127,14 +127,21 @@ static const mn_kernel_set *find_kernels(const char *name)
 mn_status mn_open_memory(const void *native, size_t native_bytes, const void *weights, size_t weights_bytes,
                          const mn_open_options *options, mn_model **model, mn_error *error)
 {
+    return mn_open_spans((mn_span){native, native_bytes}, (mn_span){weights, weights_bytes}, NULL, options, model, error);
+}
+
+mn_status mn_open_spans(mn_span native, mn_span weights, mn_give_back *give_back, const mn_open_options *options,
+                        mn_model **model, mn_error *error)
+{
     if (!model) return mn_fail(error, MN_ERROR_ARGUMENT, "there is no place for the model");
     *model = NULL;
-    if (!native || !weights) return mn_fail(error, MN_ERROR_ARGUMENT, "native.bin or weights.bin is not there");
+    if (!native.data || !weights.data) return mn_fail(error, MN_ERROR_ARGUMENT, "native.bin or weights.bin is not there");
     const char *name = options && options->size >= sizeof *options ? options->kernels : NULL;
     mn_model *m = calloc(1, sizeof *m);
     if (!m) return mn_fail(error, MN_ERROR_MEMORY, "no memory for a model");
-    m->native = (mn_span){native, native_bytes};
-    m->weights = (mn_span){weights, weights_bytes};
+    m->native = native;
+    m->weights = weights;
+    m->give_back = give_back;
     m->kernels = find_kernels(name);
     mn_tensors tensors = {0};
     mn_status status = m->kernels ? read_header(m, &tensors, error)

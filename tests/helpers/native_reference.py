@@ -125,7 +125,9 @@ class Matrix:
 
     def __call__(self, x: Floats, *, positive: bool = False) -> Floats:
         greatest, levels = np.abs(x).max(), F(255 if positive else 127)
-        if not F(1e-20) < greatest < F(1e30):
+        if not greatest < F(1e30):
+            return np.full(len(self.scale), F(np.nan))
+        if not F(1e-20) < greatest:
             return self.bias if self.bias is not None else np.zeros(len(self.scale), F)
         values = np.rint(x * (levels / greatest)).astype(np.int64)
         y = (self.weights.astype(np.int64) @ values).astype(F) * (self.scale * (greatest / levels))

@@ -25,6 +25,7 @@
 #define SPLIT 4
 #define WIDENS 0
 #define LARGER(a, b) ((vf)_mm512_max_ps((__m512)(a), (__m512)(b)))
+#define LARGER_INTEGER(a, b) ((vi)_mm512_max_epi32((__m512i)(a), (__m512i)(b)))
 #define SMALLER(a, b) ((vf)_mm512_min_ps((__m512)(a), (__m512)(b)))
 
 #include "floats.h"

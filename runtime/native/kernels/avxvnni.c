@@ -16,29 +16,14 @@
 
 #define SET avxvnni
 #define NAME "avxvnni"
-#define WIDTH 8
-#define MOST_SUMS 8
-#define SIGNED 0
-#define ROWS 3
-#define BLOCKS 2
-#define FEW 1
-#define SPLIT 4
 #define WIDENS 0
-#define LARGER(a, b) ((vf)_mm256_max_ps((__m256)(a), (__m256)(b)))
-#define SMALLER(a, b) ((vf)_mm256_min_ps((__m256)(a), (__m256)(b)))
 
-#include "floats.h"
 #include "sums256.h"
 
-INLINE sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
+INLINE __m256i add_products(__m256i sum, __m256i bytes, __m256i weights, int wide)
 {
     (void)wide;
-    int32_t x;
-    memcpy(&x, four, 4);
-    const __m256i a = _mm256_set1_epi32(x);
-    UNROLL for (int h = 0; h < 2; h++)
-        s.half[h] = _mm256_dpbusd_avx_epi32(s.half[h], a, _mm256_loadu_si256((const __m256i *)(weights + 32 * h)));
-    return s;
+    return _mm256_dpbusd_avx_epi32(sum, bytes, weights);
 }
 
 #include "body.h"

@@ -13,13 +13,20 @@
 
 static void quantize(const float *x, size_t n, int positive, uint8_t *bytes, float *scale)
 {
-    f16 most = all(0);
-    for (size_t i = 0; i < n; i += MN_LANES) most = larger(magnitude(load(x + i)), most);
-    const float greatest = greatest_of(most), levels = positive ? 255.0f : 127.0f;
-    const int usable = greatest > 1e-20f && greatest < 1e30f;
-    const f16 factor = all(usable ? levels / greatest : 0.0f);
+    i16 most = {{{0}}}; /* bits of magnitudes are ordered like these, infinity and NaN above all others */
+    for (size_t i = 0; i < n; i += MN_LANES) {
+        const f16 size = magnitude(load(x + i));
+        EACH most.part[p] = LARGER_INTEGER((vi)size.part[p], most.part[p]);
+    }
+    const float greatest = greatest_of_bits(most), levels = positive ? 255.0f : 127.0f;
     const int32_t shift = (positive ? 0 : 128) - (SIGNED ? 128 : 0);
-    *scale = usable ? greatest / levels : 0.0f;
+    if (!(greatest > 1e-20f && greatest < 1e30f)) {
+        memset(bytes, shift, n);
+        *scale = greatest <= 1e-20f ? 0.0f : NAN;
+        return;
+    }
+    const f16 factor = all(levels / greatest);
+    *scale = greatest / levels;
     for (size_t i = 0; i < n; i += MN_LANES) {
         i16 q = nearest(mul(load(x + i), factor));
         EACH q.part[p] += shift;

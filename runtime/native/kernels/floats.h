@@ -70,6 +70,15 @@ INLINE f16 larger(f16 a, f16 b) { return pick(greater(a, b), a, b); }
 INLINE f16 smaller(f16 a, f16 b) { return pick(greater(b, a), a, b); }
 #endif
 
+#if !defined(LARGER_INTEGER)
+INLINE vi larger_integer(vi a, vi b)
+{
+    const vi mask = a > b;
+    return (mask & a) | (~mask & b);
+}
+#define LARGER_INTEGER larger_integer
+#endif
+
 INLINE f16 magnitude(f16 a)
 {
     EACH a.part[p] = (vf)((vi)a.part[p] & 0x7FFFFFFF);
@@ -146,6 +155,17 @@ INLINE float greatest_of(f16 a)
     const v4 most = larger_of(larger_of(quarter(x, 3), quarter(x, 1)), larger_of(quarter(x, 2), quarter(x, 0)));
     const float even = most[2] > most[0] ? most[2] : most[0], odd = most[3] > most[1] ? most[3] : most[1];
     return odd > even ? odd : even;
+}
+
+/* The greatest number of those whose bits these are, none of them negative; NaN if there is one. */
+INLINE float greatest_of_bits(i16 a)
+{
+    int32_t x[MN_LANES], most = 0;
+    memcpy(x, &a, sizeof x);
+    for (int i = 0; i < MN_LANES; i++) most = x[i] > most ? x[i] : most;
+    float greatest;
+    memcpy(&greatest, &most, sizeof greatest);
+    return greatest;
 }
 
 /* e^x to 2 units in the last place; 0 below -87.3. Cody-Waite reduction and the polynomial of Cephes' expf. */

@@ -52,7 +52,8 @@ typedef struct mn_kernel_set {
     const char *name;
 
     /* Bytes of a row: x = (byte - zero) * scale, zero 128, or 0 for rows that have no negative value. The bytes are for
-       `multiply` of the same set only. */
+       `multiply` of the same set only. A row with a number above 1e30, or none, has NaN for its scale: what it is
+       multiplied with is NaN, and the search ends with an error. */
     void (*quantize)(const float *x, size_t n, int positive, uint8_t *bytes, float *scale);
 
     /* y[r] = W x[r] + bias for rows of bytes, `inputs` apart; rows of y are `stride` floats apart. */

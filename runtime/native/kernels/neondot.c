@@ -28,16 +28,6 @@
 #include "floats.h"
 #include "sumsneon.h"
 
-INLINE sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
-{
-    (void)wide;
-    int32_t x;
-    memcpy(&x, four, 4);
-    const int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(x));
-    UNROLL for (int i = 0; i < 4; i++) s.part[i] = vdotq_s32(s.part[i], vld1q_s8(weights + 16 * i), a);
-    return s;
-}
-
 #include "body.h"
 
 #if defined(__clang__)

@@ -28,16 +28,6 @@
 #include "floats.h"
 #include "sumsneon.h"
 
-INLINE sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
-{
-    (void)wide;
-    int32_t x;
-    memcpy(&x, four, 4);
-    const int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(x));
-    UNROLL for (int i = 0; i < 4; i++) s.part[i] = vdotq_s32(s.part[i], vld1q_s8(weights + 16 * i), a);
-    return s;
-}
-
 /* Sixteen outputs of up to four rows (the sums of six do not fit the registers), in pairs: an instruction multiplies
    eight inputs of two rows by those of two outputs, 32 products to SDOT's 16. A register of weights has four inputs of
    four outputs, so two of them are zipped, once for all rows. */

@@ -10,16 +10,9 @@
 
 #define SET wasm
 #define NAME "wasm"
-#define WIDTH 4
-#define MOST_SUMS 8
-#define SIGNED 1
-#define ROWS 2
-#define BLOCKS 1
-#define FEW 1
-#define SPLIT 1
 #define WIDENS 0
 
-#include "floats.h"
+#include "vectorswasm.h"
 
 /* Two sums for each output, of pairs of inputs: they are put together at the end. */
 typedef struct sums { v128_t eighth[8]; } sums;
@@ -52,13 +45,6 @@ INLINE sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
         s.eighth[i] = wasm_i32x4_add(s.eighth[i], wasm_i32x4_dot_i16x8(w, a));
     }
     return s;
-}
-
-INLINE void put_bytes(uint8_t *to, i16 values)
-{
-    const v128_t low = wasm_i16x8_narrow_i32x4((v128_t)values.part[0], (v128_t)values.part[1]);
-    const v128_t high = wasm_i16x8_narrow_i32x4((v128_t)values.part[2], (v128_t)values.part[3]);
-    wasm_v128_store(to, wasm_i8x16_narrow_i16x8(low, high));
 }
 
 #include "body.h"

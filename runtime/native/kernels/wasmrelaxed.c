@@ -10,16 +10,9 @@
 
 #define SET wasmrelaxed
 #define NAME "wasm-relaxed"
-#define WIDTH 4
-#define SIGNED 1
-#define MOST_SUMS 8
-#define ROWS 2
-#define BLOCKS 1
-#define FEW 1
-#define SPLIT 1
 #define WIDENS 1
 
-#include "floats.h"
+#include "vectorswasm.h"
 
 /* The instruction is exact where one side has seven bits without a sign: 64 is added to the weights, and `added` sums
    what that brings. */
@@ -59,13 +52,6 @@ INLINE sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
         }
     }
     return s;
-}
-
-INLINE void put_bytes(uint8_t *to, i16 values)
-{
-    const v128_t low = wasm_i16x8_narrow_i32x4((v128_t)values.part[0], (v128_t)values.part[1]);
-    const v128_t high = wasm_i16x8_narrow_i32x4((v128_t)values.part[2], (v128_t)values.part[3]);
-    wasm_v128_store(to, wasm_i8x16_narrow_i16x8(low, high));
 }
 
 #include "body.h"

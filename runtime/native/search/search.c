@@ -52,8 +52,15 @@ void mn_search_take(mn_arena arenas[MN_BUFFERS], const mn_extent *extent, mn_sea
     mn_arena *arena = arenas + MN_USED;
     const mn_request *request = search->request;
     const uint64_t rows = mn_times(search->slot_count, search->beams), count = mn_times(request->sentences, request->n_best);
-    mn_work_take(search->model, arena, rows > extent->positions ? rows : extent->positions,
-                 extent->steps > extent->positions ? extent->steps : extent->positions, &search->work);
+    const uint64_t longest = extent->steps > extent->positions ? extent->steps : extent->positions;
+    mn_arena encoding = arenas[MN_CACHES];
+    if (search->slot_count == 1) { /* encodes where its keys and values will be: nothing is generated before */
+        mn_work_take(search->model, &encoding, extent->positions, extent->positions, &search->encoding);
+        mn_work_take(search->model, arena, rows, longest, &search->work);
+    } else {
+        mn_work_take(search->model, arena, rows > extent->positions ? rows : extent->positions, longest, &search->work);
+        search->encoding = search->work;
+    }
     search->slots = MN_TAKE(arena, mn_slot, search->slot_count);
     search->rows = MN_TAKE(arena, mn_row, rows);
     search->stride = (size_t)mn_most_candidates(search->model, extent->positions);
@@ -62,6 +69,7 @@ void mn_search_take(mn_arena arenas[MN_BUFFERS], const mn_extent *extent, mn_sea
     search->path = search->no_repeat_ngram ? MN_TAKE(arena, uint32_t, extent->steps) : NULL;
     for (uint32_t i = 0; i < search->slot_count; i++)
         take_slot(search, arenas, extent, arena->data ? search->slots + i : NULL);
+    if (arenas[MN_CACHES].used < encoding.used) arenas[MN_CACHES].used = encoding.used;
     search->ids = MN_TAKE(arena, uint32_t *, count);
     search->token_scores = MN_TAKE(arena, float *, count);
     search->alignments = request->alignment ? MN_TAKE(arena, uint32_t *, count) : NULL;
@@ -109,7 +117,7 @@ static void start(mn_search *search, mn_slot *slot, uint32_t sentence, const uin
     slot->banned_count = 0;
     for (uint32_t i = 0; i < m->bad_count; i++) ban_token(slot, mn_u32(m->bad + 4ull * i));
     for (uint32_t i = 0; i < request->forbidden_count; i++) ban_token(slot, request->forbidden[i]);
-    mn_encode_source(m, &search->work, ids, slot->source_length, &slot->cross);
+    mn_encode_source(m, &search->encoding, ids, slot->source_length, &slot->cross);
     if (search->beams > 1)
         for (uint32_t k = 0; k < slot->beams; k++) {
             slot->running[k] = k ? MN_DEAD : 0.0f;
@@ -174,6 +182,14 @@ static int is_time_to_call(mn_search *search)
     return 1;
 }
 
+/* Weights that are finite can still be too large: a row of which no bytes could be made. */
+static int overflows(const mn_work *work, uint32_t rows)
+{
+    for (uint32_t r = 0; r < rows; r++)
+        if (isnan(work->scales[r])) return 1;
+    return 0;
+}
+
 /* One step of every slot that is at work. */
 static mn_status step_all(mn_search *search, mn_error *error)
 {
@@ -184,6 +200,7 @@ static mn_status step_all(mn_search *search, mn_error *error)
     for (uint32_t i = 0; i < search->slot_count; i++)
         if (search->slots[i].sentence != MN_NONE) count = add_rows(search, search->slots + i, count);
     mn_decode_step(m, &search->work, search->rows, count);
+    if (overflows(&search->work, count)) return mn_fail(error, MN_ERROR_PACK, "the model's numbers overflow: its weights are damaged");
     const int shared = !m->shortlist.common; /* all rows choose from the same candidates */
     if (shared) mn_logits(m, &search->work, &m->output, 0, count, search->logits, search->stride);
     const int called = is_time_to_call(search);

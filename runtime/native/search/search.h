@@ -51,7 +51,7 @@ typedef enum mn_buffer { MN_USED, MN_CACHES, MN_CANDIDATES, MN_BUFFERS } mn_buff
 typedef struct mn_search {
     const mn_model *model;
     const mn_request *request;
-    mn_work work;
+    mn_work work, encoding;
     mn_slot *slots;
     uint32_t slot_count, beams;
     mn_row *rows;

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import math
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 
 from mobilenmt.runtime.native.library import Error, Info, Request, Result
 from native import NativeError
-from native_core import ARGUMENT, DEADLINE, FILE, MEMORY, PACK, PAUSED, STOPPED, Core, Model, Output
+from native_core import ARGUMENT, DEADLINE, FILE, MEMORY, PACK, PAUSED, STOPPED, Context, Core, Model, Output
 from native_files import INT8_ROWS, UINT16, Made
 
 REQUESTS: list[dict[str, Any]] = [
@@ -253,6 +256,57 @@ def test_text_counts_towards_the_limit(core: Core, tiny_pack: Path) -> None:
         ids = context.encode(b"the house")
         assert context.translate([[*ids, 0]], max_length=8)
     model.close()
+
+
+@pytest.mark.parametrize("words", [1, 9000])
+def test_what_a_call_leaves_does_not_count_against_the_next(core: Core, tiny_pack: Path, words: int) -> None:
+    """Whatever fits a new context fits one that was used: a text after a translation, and the other way round."""
+    model = core.open(tiny_pack)
+    text = b"the house " * words
+    calls: list[Callable[[Context], Any]] = [
+        lambda context: context.encode(text, 100),
+        lambda context: context.translate([[4, 5, 6, 0]] * 2, max_length=model.info.max_positions, beam_size=4),
+        lambda context: context.translate([[*[4] * (model.info.max_positions - 1), 0]], max_length=4),
+        lambda context: context.translate([[4, 5, 0]] * 3000, max_length=4),
+    ]
+
+    def fits(limit: int, *several: Callable[[Context], Any]) -> bool:
+        with model.context(limit) as context:
+            try:
+                return all(call(context) or True for call in several)
+            except NativeError as error:
+                assert error.status == MEMORY
+                return False
+
+    for limit in (100_000, 200_000, 400_000, 800_000, 1_600_000):
+        alone = [call for call in calls if fits(limit, call)]
+        assert fits(limit, *alone, *alone[::-1], *alone[::2], *alone[1::2]), limit
+    assert len(alone) == len(calls)
+    model.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+def test_opening_takes_the_memory_of_the_model_and_not_that_of_the_file_too(core: Core, tmp_path: Path) -> None:
+    """At its highest moment: the pages that blocks are made from go back as they are read."""
+    files = Made(width=160, hidden=(1600, 1600), layers=(2, 2), source=10, target=60_000).files()
+    for name, content in zip(("native.bin", "weights.bin"), files, strict=True):
+        (tmp_path / name).write_bytes(content)
+    program = r"""
+import ctypes, re, sys
+library, model, error = ctypes.CDLL(sys.argv[1]), ctypes.c_void_p(), ctypes.create_string_buffer(1000)
+def memory(field):
+    return int(re.search(field + r":\s+(\d+)", open("/proc/self/status").read())[1]) << 10
+before = memory("VmRSS"), memory("VmHWM")
+assert library.mn_open(sys.argv[2].encode(), None, ctypes.byref(model), error) == 0
+print(*before, memory("VmHWM"))
+"""
+    command = [sys.executable, "-c", program, core.library._name, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    resident, highest_before, highest = map(int, result.stdout.split())
+    own, of_file = core.open(tmp_path).info.bytes, len(files[1])
+    assert of_file > 16_000_000
+    assert highest > highest_before + own // 2
+    assert highest - resident < own + 3_500_000
 
 
 def test_what_cannot_be_opened_says_why(core: Core, tiny_pack: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Other processors and systems give this one's bits: ARM under qemu, WebAssembly under Node, Windows under Wine, musl.
 
 The cross compiler is that of the PyPI package ziglang, if it is installed; what runs the programs, if it is found.
+MOBILENMT_LINES=FILE:COUNT takes other sentences for the shipped pack than those of the benchmarks (what stands in front
+of a tab).
 """
 
 from __future__ import annotations
@@ -11,15 +13,19 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mobilenmt.runtime.native.library import NativeModel
+from mobilenmt.runtime.native.tokenizer import NativeTokenizer
 from native import NATIVE, compile_c, compiler
 from native_core import SOURCES
 from native_files import INT8_ROWS, UINT16, Made
+from places import ROOT
 
 HERE = Path(__file__).parent
 FLAGS = ("-std=c11", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
@@ -101,28 +107,93 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def run(*command: object, text: str = "") -> list[str]:
     environment = os.environ | {"WINEDEBUG": "-all"}
     result = subprocess.run(
-        [*map(str, command)], input=text, capture_output=True, text=True, check=False, timeout=600, env=environment
+        [*map(str, command)], input=text, capture_output=True, text=True, check=False, timeout=3000, env=environment
     )
     assert result.returncode == 0, result.stderr
     return result.stdout.split("\n")
 
 
+@pytest.fixture(scope="session")
+def overflowing(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Packs of which some number becomes too large, and one that only comes near that."""
+    folders = []
+    for factor in (1e9, 1e17, 1e32):
+        folders.append(tmp_path_factory.mktemp("pack"))
+        native, weights = (maker := Made(source=40, positions=50, activation=1)).files()
+        scale, step = (int.from_bytes(maker.records[15][at : at + size], "little") for at, size in ((24, 8), (40, 4)))
+        scales = np.frombuffer(weights, "<f4", (maker.hidden[0] - 1) * step + 1, scale) * np.float32(factor)
+        content = weights[:scale] + scales.astype("<f4").tobytes() + weights[scale + scales.nbytes :]
+        for name, data in (("native.bin", native), ("weights.bin", content)):
+            (folders[-1] / name).write_bytes(data)
+    return folders
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[object]]:
+    """The command that runs the dumping program of a target, compiled once."""
+    made: dict[str, Path] = {}
+
+    def command(name: str) -> list[object]:
+        target = TARGETS[name]
+        if target.runner[0] is None:
+            pytest.skip(f"nothing here runs {target.triple}")
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("program") / ("dump.exe" if name == "windows" else "dump")
+            zig = [sys.executable, "-m", "ziglang", "cc", "-target", target.triple, *FLAGS, *target.flags]
+            run(*zig, f"-I{NATIVE}", "-o", made[name], HERE / "dump.c", *SOURCES)
+        return [*target.runner, made[name]]
+
+    return command
+
+
+def kernels_of(command: list[object]) -> list[str]:
+    return [line.strip() for line in run(*command, "-", "?", 1) if line]
+
+
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_same_bits(name: str, here: Path, packs: list[Path], tmp_path: Path) -> None:
-    target = TARGETS[name]
-    if target.runner[0] is None:
-        pytest.skip(f"nothing here runs {target.triple}")
-    program = tmp_path / ("dump.exe" if name == "windows" else "dump")
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", target.triple, *FLAGS, *target.flags, f"-I{NATIVE}"]
-    run(*command, "-o", program, HERE / "dump.c", *SOURCES)
-    kernels = [line.strip() for line in run(*target.runner, program, "-", "?", 1) if line]
-    assert tuple(kernels[-len(target.kernels) :]) == target.kernels
+def test_the_same_bits(
+    name: str, here: Path, packs: list[Path], overflowing: list[Path], program: Callable[[str], list[object]]
+) -> None:
+    command = program(name)
+    kernels = kernels_of(command)
+    assert tuple(kernels[-len(TARGETS[name].kernels) :]) == TARGETS[name].kernels
     random = np.random.default_rng(1)
     text = "".join(f"{' '.join(map(str, random.integers(1, 40, n)))} 0\n" for n in (0, 1, 5, 12, 17, 30, 44))
-    for folder in packs:
+    ended = []
+    for folder in [*packs, *overflowing]:
         for beams in (1, 3):
             wanted = run(here, folder, "-", beams, text=text)
-            assert len(set(wanted)) > 5
+            ended.append("overflow" in wanted[0])
+            assert folder in overflowing or len(set(wanted)) > 5
             for kernel in kernels:
-                found = run(*target.runner, program, folder, kernel, beams, text=text)
+                found = run(*command, folder, kernel, beams, text=text)
                 assert [line.rstrip() for line in found] == wanted, kernel
+    assert not any(ended[: 2 * len(packs)]) and len(set(ended)) == 2
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_shipped_pack_gives_the_same_bits(
+    name: str, here: Path, program: Callable[[str], list[object]], text_of_ids: tuple[list[str], Path]
+) -> None:
+    """Every line by the kernels with vectors, 20 by the slow reference."""
+    command = program(name)
+    lines, folder = text_of_ids
+    for kernel in kernels_of(command):
+        some = lines[:20] if kernel == "scalar" else lines
+        for beams in (1, 4):
+            wanted = run(here, folder, "-", beams, text="".join(some))
+            assert len(wanted) == len(some) * beams + 1
+            found = run(*command, folder, kernel, beams, text="".join(some))
+            assert [line.rstrip() for line in found] == wanted, kernel
+
+
+@pytest.fixture(scope="session")
+def text_of_ids() -> tuple[list[str], Path]:
+    """Sentences as lines of ids, by the shipped pack, and its folder."""
+    name, _, count = os.environ.get("MOBILENMT_LINES", f"{ROOT / 'benchmarks' / 'sentences.en.txt'}:50").rpartition(":")
+    texts = [line.split("\t")[0] for line in Path(name).read_text(encoding="utf-8").splitlines()]
+    texts = [text for text in texts if text.strip()][: int(count)]
+    assert len(texts) == int(count)
+    folder = ROOT / "models" / "en-de"
+    tokenizer = NativeTokenizer(NativeModel(folder))
+    return [f"{' '.join(map(str, tokenizer.encode(text)))} 0\n" for text in texts], folder

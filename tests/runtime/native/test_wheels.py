@@ -21,10 +21,8 @@ from native_core import SOURCES, Core
 from native_files import Made
 from places import ROOT
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang is not installed"),
-]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang is not installed")
+slow = pytest.mark.slow  # all but one library, which every run builds and loads
 
 PROGRAMS = Path(__file__).parent
 INTERFACE = set(
@@ -111,6 +109,7 @@ def test_every_target_is_built_or_named(wheels: ModuleType) -> None:
     assert {*ANDROID, *LINUX, *APPLE, "windows-amd64", "wasm", "wasm-relaxed"} == set(wheels.TARGETS)
 
 
+@slow
 @pytest.mark.parametrize("name", ANDROID)
 def test_android_finds_all_it_needs_in_libc_and_pages_may_have_16_kb(
     name: str, built: Callable[[str], Path], wheels: ModuleType
@@ -128,6 +127,7 @@ def test_android_finds_all_it_needs_in_libc_and_pages_may_have_16_kb(
         assert "Tag_ABI_VFP_args" not in read("readelf", "-A", library)
 
 
+@slow
 @pytest.mark.parametrize("name", LINUX)
 def test_linux_asks_for_no_glibc_after_2_17_and_musl_for_none(
     name: str, built: Callable[[str], Path], wheels: ModuleType
@@ -148,7 +148,9 @@ def test_linux_asks_for_no_glibc_after_2_17_and_musl_for_none(
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="no x86-64 Linux")
 @pytest.mark.skipif(compiler() is None, reason="there is no C compiler here")
-@pytest.mark.parametrize("name", ["linux-x86_64", "musl-x86_64", "android-x86_64"])
+@pytest.mark.parametrize(
+    "name", ["linux-x86_64", *(pytest.param(name, marks=slow) for name in ("musl-x86_64", "android-x86_64"))]
+)
 def test_libraries_for_this_processor_work_here(
     name: str, built: Callable[[str], Path], core_library: Path, tmp_path: Path
 ) -> None:
@@ -164,6 +166,7 @@ def test_libraries_for_this_processor_work_here(
     assert translate(built(name), tmp_path) == translate(core_library, tmp_path)
 
 
+@slow
 @pytest.mark.parametrize("name", APPLE)
 def test_apple_gets_its_processor_its_platform_and_the_interface(
     name: str, built: Callable[[str], Path], wheels: ModuleType
@@ -206,6 +209,7 @@ def build_platform(data: bytes) -> int:
     raise AssertionError("no LC_BUILD_VERSION")
 
 
+@slow
 @pytest.mark.skipif(compiler() is None, reason="there is no C compiler here")
 @pytest.mark.parametrize("name", ["wasm", "wasm-relaxed"])
 def test_webassembly_translates_from_memory_with_the_bits_of_this_machine(
@@ -236,6 +240,7 @@ def test_webassembly_translates_from_memory_with_the_bits_of_this_machine(
             assert run(*script, kernel, beams) == wanted
 
 
+@slow
 def test_windows_gets_a_library_that_exports_the_interface(built: Callable[[str], Path], wheels: ModuleType) -> None:
     library = built("windows-amd64")
     assert library.name == "_native.dll"
