@@ -35,6 +35,20 @@ class Hypothesis:
         return "truncated" in self.flags
 
 
+MAX_PHRASES = 64
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """What the outputs of each sentence of a call have to hold, token for token: see :attr:`SearchOptions.phrases`."""
+
+    of: tuple[tuple[tuple[int, ...], ...], ...]
+    """The phrases of each sentence, in the order of the sources: ids of the target, at least one each. One that is
+    given twice has to come twice. Two do not overlap."""
+    continuing: bytes = b""
+    """For each id of the target 1 if it may not follow a phrase, since it continues a word, else 0; empty for none."""
+
+
 @dataclass(frozen=True)
 class SearchOptions:
     """How to search, for all sentences of a call; checked when made, and by :func:`check_request` against a model.
@@ -67,6 +81,10 @@ class SearchOptions:
     """Give the score of each token."""
     alignment: bool = False
     """Give the source position of each token."""
+    phrases: Phrases | None = None
+    """What outputs have to hold, by beam search with dynamic beam allocation (Post and Vilar 2018, Hu et al. 2019),
+    ``beam_size`` 2 at least, better above 4. An output without all of them is given only if the search found none
+    with, up to the limit."""
 
     def __post_init__(self) -> None:
         _check("beam_size", self.beam_size, 1, MAX_BEAMS)
@@ -163,6 +181,8 @@ def check_request(
             raise InputError(f"source ids must be from 0 to {model.source_vocab_size - 1}")
     if any(not 0 <= token < model.target_vocab_size for token in options.forbidden):
         raise InputError(f"forbidden ids must be from 0 to {model.target_vocab_size - 1}")
+    if options.phrases is not None:
+        _check_phrases(model, max_lengths, options.phrases, options.beam_size, eos)
     if prefixes is None:
         return
     if len(prefixes) != len(sources):
@@ -172,3 +192,23 @@ def check_request(
             raise InputError(f"a prefix of {len(prefix)} tokens does not fit max_length {limit}")
         if any(not 0 <= token < model.target_vocab_size or token == eos for token in prefix):
             raise InputError(f"prefix ids must be from 0 to {model.target_vocab_size - 1}, and not the end token")
+
+
+def _check_phrases(model: ModelInfo, max_lengths: Sequence[int], phrases: Phrases, beams: int, eos: int | None) -> None:
+    if len(phrases.of) != len(max_lengths):
+        raise InputError(f"{len(max_lengths)} sources need phrases for as many, not for {len(phrases.of)}")
+    size = model.target_vocab_size
+    if phrases.continuing and len(phrases.continuing) != size:
+        raise InputError(f"what continues a word must be told of all {size} ids, not of {len(phrases.continuing)}")
+    for found, limit in zip(phrases.of, max_lengths, strict=True):
+        if found and beams < 2:
+            raise InputError("phrases need a beam: beam_size must be at least 2, not 1")
+        if len(found) > MAX_PHRASES:
+            raise InputError(f"a sentence may have {MAX_PHRASES} phrases, not {len(found)}")
+        if not all(found):
+            raise InputError("a phrase is empty: it needs at least one id")
+        count = sum(map(len, found))
+        if count > limit - 2:
+            raise InputError(f"phrases of {count} tokens do not fit max_length {limit}")
+        if any(not 0 <= token < size or token == eos for phrase in found for token in phrase):
+            raise InputError(f"phrase ids must be from 0 to {size - 1}, and not the end token")

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from ctypes import Array, byref, c_uint32, sizeof
 
 from mobilenmt.runtime.background import Watch, for_each
-from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions, check_request
+from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, Phrases, SearchOptions, check_request
 from mobilenmt.runtime.native.library import (
     NO_RULE,
     STOPPED,
@@ -81,6 +81,8 @@ class NativeEngine:
             limits = [max_lengths[i] for i in part]
             begun = None if prefixes is None else [prefixes[i] for i in part]
             request = self._request([sources[i] for i in part], limits, options, begun)
+            if options.phrases is not None:
+                _put_phrases(request, options.phrases, part)
             request.callback_seconds = _LOOK_UP
             request.seconds = watch.left or 0.0
             return self._run(request, limits, lambda token: watch.check(), options.token_scores)
@@ -192,6 +194,15 @@ class NativeEngine:
 
 class _Left(Exception):
     """Whoever read a stream has left it."""
+
+
+def _put_phrases(request: Request, phrases: Phrases, part: range) -> None:
+    """Those of some sentences."""
+    found = [phrases.of[i] for i in part]
+    request.phrases = _array([token for of in found for phrase in of for token in phrase])
+    request.phrase_lengths = _array([len(phrase) for of in found for phrase in of])
+    request.phrase_counts = _array([len(of) for of in found])
+    request.continuing = phrases.continuing or None
 
 
 def _array(values: Sequence[int]) -> Array[c_uint32]:

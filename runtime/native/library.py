@@ -97,6 +97,10 @@ class Request(Structure):
         ("callback_seconds", c_double),
         ("seconds", c_double),
         ("prefix_lengths", POINTER(c_uint32)),
+        ("phrases", POINTER(c_uint32)),
+        ("phrase_lengths", POINTER(c_uint32)),
+        ("phrase_counts", POINTER(c_uint32)),
+        ("continuing", c_char_p),
     )
 
 

@@ -70,7 +70,7 @@ class Engine:
         """
         check_request(self._model, sources, max_lengths, options, prefixes, self._tokens.eos)
         watch = Watch(options.seconds, options.stop)
-        if prefixes is not None or self._needs_steps(options):
+        if prefixes is not None or options.phrases is not None or self._needs_steps(options):
             return self._stepwise(sources, max_lengths, options, prefixes, watch)
         results: list[list[Hypothesis]] = [[] for _ in sources]
         # A beam is a batch already; and a pack of format 1 has no graph that gains by more sentences.
@@ -141,7 +141,8 @@ class Engine:
 
         def work(index: int) -> list[Hypothesis]:
             rules = Rules.of(self._manifest, options, () if prefixes is None else prefixes[index])
-            return stepper.search(sources[index], max_lengths[index], options, rules, watch.check)
+            phrases = () if options.phrases is None else options.phrases.of[index]
+            return stepper.search(sources[index], max_lengths[index], options, rules, watch.check, phrases)
 
         results = for_each(work, range(len(sources)), self._threads, watch.abandon)
         return self._detailed(sources, results, options, prefixes)
