@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mobilenmt import Translator
 from mobilenmt.runtime.guard import is_degenerate
-from mobilenmt.runtime.hypothesis import GREEDY
+from mobilenmt.runtime.hypothesis import GREEDY, usual_length
 from mobilenmt.runtime.reading import check_call
 from mobilenmt.runtime.text.case import Case
 from mobilenmt.runtime.tokenizer import clean
@@ -217,7 +217,7 @@ def cost(translator: Translator, lines: Sequence[str], rounds: int) -> None:
 
     def alone(sentence: str) -> None:
         ids = tokenizer.encode(sentence)
-        ((best,),) = engine.generate([ids], [translator._limit(ids)], GREEDY)
+        ((best,),) = engine.generate([ids], [usual_length(ids, engine.max_length)], GREEDY)
         tokenizer.decode(best.ids)
 
     ordinary, tokens = [], []

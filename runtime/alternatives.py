@@ -1,10 +1,14 @@
-"""Several translations of one sentence: none shown twice."""
+"""Wider searches: for several translations of one sentence, none shown twice, and for those that hold phrases."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from mobilenmt.runtime.hypothesis import Hypothesis
+from mobilenmt.runtime.hypothesis import Hypothesis, Phrases, SearchOptions, most_beams
+from mobilenmt.runtime.manifest import ModelInfo
+
+_BEAMS = 12  # for phrases: fewer leave no room for those that hold some beside those that hold more
 
 
 def distinct(found: Sequence[Hypothesis], text: Callable[[Sequence[int]], str]) -> list[Hypothesis]:
@@ -44,3 +48,32 @@ def search_distinct(
             both = sorted([*outputs[index], *found], key=lambda item: -item.score)
             outputs[index] = distinct(both, text)
     return [found[:n_best] for found in outputs]
+
+
+def find_holding(
+    find: Callable[[Sequence[Sequence[int]], SearchOptions], list[list[Hypothesis]]],
+    sources: Sequence[Sequence[int]],
+    phrases: Sequence[Sequence[tuple[int, ...]] | None],
+    options: SearchOptions,
+    model: ModelInfo,
+    continuing: bytes,
+) -> list[list[Hypothesis]]:
+    """Hypotheses that hold phrases, or, where there is no way to that, some of them; none for sources without.
+
+    Args:
+        find: the search.
+        sources: ids of each.
+        phrases: of each; None to leave it out.
+        options: how to search; the beam is made wider.
+        model: what the search runs.
+        continuing: as in :class:`Phrases`.
+    """
+    results: list[list[Hypothesis]] = [[] for _ in sources]
+    tried = [(index, tuple(of)) for index, of in enumerate(phrases) if of]
+    if tried:
+        beams = min(max(_BEAMS, 2 * options.n_best, options.beam_size), most_beams(model))
+        wanted = Phrases(tuple(of for _, of in tried), continuing)
+        found = find([sources[index] for index, _ in tried], replace(options, beam_size=beams, phrases=wanted))
+        for (index, _), items in zip(tried, found, strict=True):
+            results[index] = items
+    return results

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from mobilenmt.runtime.alternatives import search_distinct
-from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, confidence, most_beams
+from mobilenmt.runtime.alternatives import find_holding, search_distinct
+from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, confidence, fits, most_beams
 from mobilenmt.runtime.manifest import PackManifest
 from mobilenmt.runtime.opening import Text
 from mobilenmt.runtime.retry import Retry
@@ -87,6 +87,13 @@ class Reader:
 
         return Linker(self.tokenizer.encode, self.tokenizer.decode, self.tokenizer.pieces)
 
+    @cached_property
+    def continuing(self) -> bytes:
+        """Which ids of the target go on with a word."""
+        from mobilenmt.runtime.text.glossary import continuing
+
+        return continuing(self.tokenizer.pieces(range(self.manifest.model.target_vocab_size)))
+
 
 class Passage:
     """The sentences of one call.
@@ -99,6 +106,8 @@ class Passage:
         guarded: whether outputs are checked for loops and length, and bad ones tried again.
         rules: what is kept; None for all rules.
         glossary: what terms become.
+        method: how, one of :data:`mobilenmt.runtime.text.glossary.METHODS`; None for the first.
+        longest: of an output in tokens, start and end token counted.
         details: whether renderings get a confidence and links.
     """
 
@@ -111,6 +120,8 @@ class Passage:
         guarded: bool = True,
         rules: Rules | None = None,
         glossary: Glossary | None = None,
+        method: str | None = None,
+        longest: int = 0,
         details: bool = False,
     ) -> None:
         self._reader = reader
@@ -126,6 +137,8 @@ class Passage:
         self._guarded = guarded
         self._rules = default_rules() if rules is None else rules
         self._glossary = glossary
+        self._method = method
+        self._longest = longest
         self._prepared: dict[str, Prepared] = {}
         self._ids: dict[str, Sequence[int]] = {}
         manifest = reader.manifest
@@ -136,7 +149,8 @@ class Passage:
         from mobilenmt.runtime.text.keeper import Keeper  # not before: most calls need none
 
         placeholders = self._reader.manifest.placeholders
-        return Keeper(self._translate, self._rules, placeholders, self._glossary, self._strange)
+        search = self._search if self._method == "search" else None
+        return Keeper(self._translate, self._rules, placeholders, self._glossary, self._strange, search)
 
     def encode(self, sentence: str) -> Sequence[int]:
         """The ids that a sentence goes through the model as, at the first try."""
@@ -235,6 +249,25 @@ class Passage:
         return [
             [self._output(text, ids, item) for item in outputs]
             for text, ids, outputs in zip(texts, sources, found, strict=True)
+        ]
+
+    def _search(self, texts: list[str], terms: list[list[str]]) -> list[list[Output]]:
+        """Translations that hold terms; none where there was no way to them, or only to bad ones."""
+        from mobilenmt.runtime.text.glossary import spelled
+
+        reader, sources = self._reader, [self._encoded(text) for text in texts]
+        phrases = [spelled(words, reader.tokenizer) for words in terms]
+        fitting = [of if of and fits(of, self._longest) else None for of in phrases]
+        found = find_holding(self._find, sources, fitting, self._options, reader.manifest.model, reader.continuing)
+        if self._guarded:
+            bad = reader.retry.is_bad
+            found = [
+                [item for item in items if not bad(text, ids, item)]
+                for text, ids, items in zip(texts, sources, found, strict=True)
+            ]
+        return [
+            [self._output(text, ids, item) for item in items]
+            for text, ids, items in zip(texts, sources, found, strict=True)
         ]
 
     def _output(self, source: str, ids: Sequence[int], output: Hypothesis) -> Output:

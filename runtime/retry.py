@@ -44,7 +44,7 @@ class Retry:
             n_best: outputs wanted of each.
             search: gives as many outputs of each source as it is told beams.
         """
-        bad = [index for index, found in enumerate(outputs) if self._is_bad(*segments[index], found[0])]
+        bad = [index for index, found in enumerate(outputs) if self.is_bad(*segments[index], found[0])]
         if not bad:
             return outputs
         outputs = list(outputs)
@@ -53,14 +53,15 @@ class Retry:
             again = search([segments[index][1] for index in bad], beams)
         for index, found in zip(bad, again, strict=True):
             text, source = segments[index]
-            good = next((item for item in found if not self._is_bad(text, source, item)), None)
+            good = next((item for item in found if not self.is_bad(text, source, item)), None)
             first = good or self._mend(text, source, [found[0], outputs[index][0]])
             rest = [item for item in found if item is not good]
             ranked = [replace(first, flags=("retried", *first.flags)), *rest]
             outputs[index] = distinct(ranked, self.tokenizer.decode)[:n_best] if n_best > 1 else ranked[:1]
         return outputs
 
-    def _is_bad(self, text: str, source: Sequence[int], output: Hypothesis) -> bool:
+    def is_bad(self, text: str, source: Sequence[int], output: Hypothesis) -> bool:
+        """Whether an output loops, runs away, or leaves out too much."""
         return self._is_long(text, source, output) or self._is_short(source, output)
 
     def _is_long(self, text: str, source: Sequence[int], output: Hypothesis) -> bool:

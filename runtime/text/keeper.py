@@ -13,7 +13,7 @@ from functools import cached_property
 
 from mobilenmt.runtime.text.edges import Chunk, cut, words
 from mobilenmt.runtime.text.forms import Form, Placeholders
-from mobilenmt.runtime.text.glossary import Glossary
+from mobilenmt.runtime.text.glossary import RULE, Glossary, holds
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
 from mobilenmt.runtime.text.placeholders import Protected, Restored, protect, restore
 from mobilenmt.runtime.text.placing import Output, Result, place
@@ -24,6 +24,9 @@ _END = ".!?…"
 
 Translate = Callable[[list[str], int], list[list[Output]]]
 """Texts and the number of translations wanted of each, to translations, best first; 1 means greedily."""
+Search = Callable[[list[str], list[list[str]]], list[list[Output]]]
+"""Texts and the words that their translations have to hold, to translations that hold them, best first; none where
+none was found."""
 
 
 @dataclass
@@ -59,6 +62,7 @@ class Keeper:
         placeholders: what the model does with placeholders; None for the default.
         glossary: terms that become what it says.
         extra: further spans of a text (characters that the model never saw, say). Those that overlap are left out.
+        search: what terms are tried with before placeholders; None for placeholders alone.
     """
 
     def __init__(
@@ -68,12 +72,14 @@ class Keeper:
         placeholders: Placeholders | None = None,
         glossary: Glossary | None = None,
         extra: Callable[[str], Sequence[Kept]] | None = None,
+        search: Search | None = None,
     ) -> None:
         self._translate = translate
         self._rules = default_rules() if rules is None else rules
         self._placeholders = placeholders
         self._glossary = glossary
         self._extra = extra
+        self._search = search
 
     @cached_property
     def _forms(self) -> tuple[Form, ...]:
@@ -104,7 +110,10 @@ class Keeper:
         spans = [self.find(text) for text in sentences] if kept is None else kept
         plans = [cut(text, found, self._rules) for text, found in zip(sentences, spans, strict=True)]
         jobs = [_jobs(text, plan) for text, plan in zip(sentences, plans, strict=True)]
-        self._work([job for plan in jobs for job in plan if isinstance(job, _Job)])
+        flat = [job for plan in jobs for job in plan if isinstance(job, _Job)]
+        if self._search is not None:
+            self._searched(flat, self._search)
+        self._work([job for job in flat if not job.done])
         return [_assemble(plan) for plan in jobs]
 
     def _work(self, jobs: Sequence[_Job]) -> None:
@@ -123,6 +132,22 @@ class Keeper:
             if not waiting:
                 return
         self._parts([job for job in waiting if not _placed(job)])
+
+    def _searched(self, jobs: Sequence[_Job], search: Search) -> None:
+        """Terms stay in the source and are searched for in the translation; what else is kept has placeholders."""
+        tried: list[tuple[_Job, Protected, Sequence[Kept], list[str]]] = []
+        for job in jobs:
+            text, terms = job.chunk.text, [span for span in job.chunk.kept if span.rule == RULE]
+            if not terms or any(text[max(0, term.start - 1) : term.start].strip() for term in terms):
+                continue  # what touches a word is not spelled as a word is
+            spans = merged(text, [span for span in job.chunk.kept if span.rule != RULE], self._copied)
+            protected = protect(text, spans, self._forms[0], self._rules, self._copied)
+            if protected is not None:
+                tried.append((job, protected, spans, [term.written(text) for term in terms]))
+        found = search([item[1].text for item in tried], [item[3] for item in tried]) if tried else []
+        for (job, protected, spans, targets), outputs in zip(tried, found, strict=True):
+            _take(job, protected, spans, [output for output in outputs if holds(output.text, targets)])
+            job.best = None  # other attempts have other placeholders
 
     def _attempts(self) -> Iterator[tuple[Form, frozenset[str], int]]:
         yield self._forms[0], self._copied, 1
