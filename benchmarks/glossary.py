@@ -24,7 +24,8 @@ import sacrebleu
 
 from mobilenmt import Glossary, Translator
 from mobilenmt.export.alignment.aligner import align
-from mobilenmt.runtime.text.glossary import METHODS, Term, holds
+from mobilenmt.runtime.text.glossary import METHODS, Term
+from mobilenmt.runtime.text.terms.words import holds
 
 _WORD = re.compile(r"[^\W_]+|[^\w\s]")
 _LEAST = 4  # letters of a word of a term

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from mobilenmt.runtime.hypothesis import Hypothesis, Phrases, SearchOptions, most_beams
+from mobilenmt.runtime.hypothesis import Hypothesis, Phrases, SearchOptions, fits, most_beams
 from mobilenmt.runtime.manifest import ModelInfo
 
 _BEAMS = 12  # for phrases: fewer leave no room for those that hold some beside those that hold more
@@ -56,6 +56,7 @@ def find_holding(
     phrases: Sequence[Sequence[tuple[int, ...]] | None],
     options: SearchOptions,
     model: ModelInfo,
+    longest: int,
     continuing: bytes,
 ) -> list[list[Hypothesis]]:
     """Hypotheses that hold phrases, or, where there is no way to that, some of them; none for sources without.
@@ -63,13 +64,14 @@ def find_holding(
     Args:
         find: the search.
         sources: ids of each.
-        phrases: of each; None to leave it out.
+        phrases: of each; None to leave it out, as happens where they are too many or too long.
         options: how to search; the beam is made wider.
         model: what the search runs.
+        longest: length limit of the outputs.
         continuing: as in :class:`Phrases`.
     """
     results: list[list[Hypothesis]] = [[] for _ in sources]
-    tried = [(index, tuple(of)) for index, of in enumerate(phrases) if of]
+    tried = [(index, tuple(of)) for index, of in enumerate(phrases) if of and fits(of, longest)]
     if tried:
         beams = min(max(_BEAMS, 2 * options.n_best, options.beam_size), most_beams(model))
         wanted = Phrases(tuple(of for _, of in tried), continuing)

@@ -12,14 +12,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from mobilenmt.runtime.alternatives import find_holding, search_distinct
-from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, confidence, fits, most_beams
+from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, confidence, most_beams
 from mobilenmt.runtime.manifest import PackManifest
 from mobilenmt.runtime.opening import Text
 from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.text.case import Case, lower, restore
 from mobilenmt.runtime.text.fold import Folder, unfolded
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
-from mobilenmt.runtime.text.letters import Alphabet, long_words, unknown, without_inventions
+from mobilenmt.runtime.text.letters import Alphabet, has_letter, long_words, unknown, without_inventions
 from mobilenmt.runtime.text.placing import Link, Output, Result, find_places
 from mobilenmt.runtime.text.target import Targets
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mobilenmt.runtime.text.glossary import Glossary
     from mobilenmt.runtime.text.keeper import Keeper
     from mobilenmt.runtime.text.links import Linker
+    from mobilenmt.runtime.text.terms.words import Spelling
 
 _NOTHING: nullcontext[None] = nullcontext()
 
@@ -88,11 +89,11 @@ class Reader:
         return Linker(self.tokenizer.encode, self.tokenizer.decode, self.tokenizer.pieces)
 
     @cached_property
-    def continuing(self) -> bytes:
-        """Which ids of the target go on with a word."""
-        from mobilenmt.runtime.text.glossary import continuing
+    def spelling(self) -> Spelling:
+        """Spells terms; likewise."""
+        from mobilenmt.runtime.text.terms.words import Spelling
 
-        return continuing(self.tokenizer.pieces(range(self.manifest.model.target_vocab_size)))
+        return Spelling(self.tokenizer, self.manifest.model.target_vocab_size)
 
 
 class Passage:
@@ -106,7 +107,7 @@ class Passage:
         guarded: whether outputs are checked for loops and length, and bad ones tried again.
         rules: what is kept; None for all rules.
         glossary: what terms become.
-        method: how, one of :data:`mobilenmt.runtime.text.glossary.METHODS`; None for the first.
+        method: how, one of the glossary's ``METHODS``; None for the first.
         longest: of an output in tokens, start and end token counted.
         details: whether renderings get a confidence and links.
     """
@@ -165,7 +166,7 @@ class Passage:
     def run(self, sentences: Sequence[str]) -> list[list[Rendering]]:
         """Translate; each gets up to ``n_best`` renderings with texts of their own, best first."""
         prepared = [self.prepare(sentence) for sentence in sentences]
-        plain = [not item.kept and _has_letter(item.text) for item in prepared]
+        plain = [not item.kept and has_letter(item.text) for item in prepared]
         direct = iter(self._direct([item.text for item, alone in zip(prepared, plain, strict=True) if alone]))
         others = [item for item, alone in zip(prepared, plain, strict=True) if not alone]
         self._again = False
@@ -229,23 +230,19 @@ class Passage:
             beams = min(beams, most_beams(self._reader.manifest.model))
             options = replace(options, beam_size=max(beams, options.beam_size), n_best=beams)
         sources = [self._encoded(text) for text in texts]
+
+        def several(some: Sequence[Sequence[int]], width: int) -> list[list[Hypothesis]]:
+            return self._find(some, replace(options, beam_size=width, n_best=width))
+
         if options.n_best > 1 and beams == 1:
-
-            def search(some: Sequence[Sequence[int]], width: int) -> list[list[Hypothesis]]:
-                return self._find(some, replace(options, beam_size=width, n_best=width))
-
             widest = most_beams(self._reader.manifest.model)
             decode = self._reader.tokenizer.decode
-            found = search_distinct(search, sources, options.beam_size, options.n_best, decode, widest)
+            found = search_distinct(several, sources, options.beam_size, options.n_best, decode, widest)
         else:
             with self._reader.retry.brief() if beams > 1 else _NOTHING:
                 found = self._find(sources, options)
         if self._guarded:
-
-            def again(bad: Sequence[Sequence[int]], width: int) -> list[list[Hypothesis]]:
-                return self._find(bad, replace(options, beam_size=width, n_best=width))
-
-            found = self._reader.retry.run(list(zip(texts, sources, strict=True)), found, options.n_best, again)
+            found = self._reader.retry.run(list(zip(texts, sources, strict=True)), found, options.n_best, several)
         return [
             [self._output(text, ids, item) for item in outputs]
             for text, ids, outputs in zip(texts, sources, found, strict=True)
@@ -253,20 +250,17 @@ class Passage:
 
     def _search(self, texts: list[str], terms: list[list[str]]) -> list[list[Output]]:
         """Translations that hold terms; none where there was no way to them, or only to bad ones."""
-        from mobilenmt.runtime.text.glossary import spelled
-
         reader, sources = self._reader, [self._encoded(text) for text in texts]
-        phrases = [spelled(words, reader.tokenizer) for words in terms]
-        fitting = [of if of and fits(of, self._longest) else None for of in phrases]
-        found = find_holding(self._find, sources, fitting, self._options, reader.manifest.model, reader.continuing)
-        if self._guarded:
-            bad = reader.retry.is_bad
-            found = [
-                [item for item in items if not bad(text, ids, item)]
-                for text, ids, items in zip(texts, sources, found, strict=True)
-            ]
+        phrases = [reader.spelling.of(words) for words in terms]
+        how = self._options, reader.manifest.model, self._longest, reader.spelling.continuing
+        found = find_holding(self._find, sources, phrases, *how)
+        power = reader.manifest.generation.length_penalty - 1
         return [
-            [self._output(text, ids, item) for item in items]
+            [
+                self._output(text, ids, item)._replace(score=item.score * item.generated**power)
+                for item in items
+                if not (self._guarded and reader.retry.is_bad(text, ids, item))
+            ]
             for text, ids, items in zip(texts, sources, found, strict=True)
         ]
 
@@ -327,7 +321,3 @@ class Passage:
         if origin is not None:
             links = [(origin[a], origin[b], c, d) for a, b, c, d in links]
         return rendering._replace(confidence=least, links=tuple(sorted(set(links))))
-
-
-def _has_letter(text: str) -> bool:
-    return text[:1].isalpha() or any(map(str.isalpha, text))

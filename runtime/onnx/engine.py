@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from mobilenmt.runtime.onnx.output import OutputLayer
     from mobilenmt.runtime.onnx.stepwise import Stepper
 
 
@@ -40,6 +42,8 @@ class Engine:
         self._tokens = pack.manifest.tokens
         self._defaults = pack.manifest.generation
         self._sessions = Sessions(pack, self._config)
+        self._folder, self._lock = pack.path, threading.Lock()
+        self._layer: OutputLayer | None = None
         self._threads = self._config.threads or os.cpu_count() or 1
 
     @property
@@ -119,7 +123,15 @@ class Engine:
     def _stepper(self) -> Stepper:
         from mobilenmt.runtime.onnx.stepwise import Stepper
 
-        return Stepper(*self._sessions.stepper(), self._manifest)
+        return Stepper(*self._sessions.stepper(), self._manifest, self._output)
+
+    def _output(self) -> OutputLayer | None:
+        from mobilenmt.runtime.onnx.output import OutputLayer
+
+        with self._lock:
+            if self._layer is None:
+                self._layer = OutputLayer.read(self._folder)
+            return self._layer
 
     def _needs_steps(self, options: SearchOptions) -> bool:
         """Whether the graphs of whole searches lack a rule."""

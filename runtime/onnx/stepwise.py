@@ -21,6 +21,8 @@ from mobilenmt.runtime.onnx.sessions import run_session
 if TYPE_CHECKING:
     import onnxruntime
 
+    from mobilenmt.runtime.onnx.output import OutputLayer
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -66,12 +68,18 @@ class Stepper:
     Args:
         encoder, decoder: sessions of encoder.onnx and decoder.onnx.
         manifest: the pack's.
+        output: gives the output layer, for phrases that a shortlist leaves out.
     """
 
     def __init__(
-        self, encoder: onnxruntime.InferenceSession, decoder: onnxruntime.InferenceSession, manifest: PackManifest
+        self,
+        encoder: onnxruntime.InferenceSession,
+        decoder: onnxruntime.InferenceSession,
+        manifest: PackManifest,
+        output: Callable[[], OutputLayer | None] = lambda: None,
     ) -> None:
         self._encoder, self._decoder = encoder, decoder
+        self._output = output
         self._manifest, self._model = manifest, manifest.model
         self._names = [output.name for output in encoder.get_outputs() if output.name != "encoder_state"]
         layers = range(self._model.decoder_layers)
@@ -134,7 +142,7 @@ class Stepper:
                 from mobilenmt.runtime.onnx.constrained import Phrasing, search  # most calls need none
 
                 found = search(
-                    self._encode(source, options.beam_size),
+                    self._encode(source, options.beam_size, [token for phrase in phrases for token in phrase]),
                     self._manifest.tokens.start,
                     Phrasing(phrases, options.phrases.continuing),
                     rules,
@@ -286,11 +294,14 @@ class Stepper:
     def _tokens(self, output: Hypothesis, rules: Rules) -> tuple[int, ...]:
         return output.ids if output.generated == len(output.ids) else (*output.ids, rules.eos)
 
-    def _encode(self, source: Sequence[int], rows: int) -> Sentence:
+    def _encode(self, source: Sequence[int], rows: int, more: Sequence[int] = ()) -> Sentence:
+        """A sentence in so many rows; ``more`` are candidates as well."""
         ids = np.array([[*source, self._manifest.tokens.eos]], np.int64)
         feed = {"input_ids": ids, "lengths": np.array([ids.shape[1]], np.int64)}
         fixed = dict(zip(self._names, run_session(self._encoder, self._names, feed), strict=True))
         candidates = fixed.pop("candidates", None)
+        if candidates is not None and more and (output := self._output()) is not None:
+            fixed, candidates = output.add(fixed, candidates, more)
         for name, value in fixed.items():
             if not name.startswith("candidate"):
                 fixed[name] = np.repeat(value, rows, axis=0)

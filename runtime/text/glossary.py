@@ -8,15 +8,12 @@ a capital at the beginning, ALL CAPITALS. A term that is written with capitals i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.text.kept import Kept, Rules
-
-if TYPE_CHECKING:
-    from mobilenmt.runtime.opening import Text
 
 RULE = "glossary"
 """What the spans name as their rule."""
@@ -24,7 +21,6 @@ RULE = "glossary"
 METHODS = ("placeholders", "search")
 """How terms get into a translation; the first is the default."""
 
-_SPACED = "\u0e00"  # letters before it are of scripts that part words by spaces
 _WORD = re.compile(r"[^\W_]+|[^\w\s]")
 _LONGEST = 200
 
@@ -161,43 +157,6 @@ def _as_written(there: str, variant: _Variant) -> str:
     """The target, in capitals where the source is and the term is not."""
     shouted = there.isupper() and len(there) > 1 and not variant.text.isupper()
     return variant.target.upper() if shouted else variant.target
-
-
-def spelled(targets: Sequence[str], tokenizer: Text) -> list[tuple[int, ...]] | None:
-    """Ids of terms as words of the target; None where the target's vocabulary cannot spell one of them so."""
-    found = []
-    for target in targets:
-        ids = tokenizer.encode(target)
-        if not ids or tokenizer.decode(ids) != target or "\ufffd" in target:
-            return None
-        found.append(tuple(ids))
-    return found
-
-
-def continuing(pieces: Sequence[str]) -> bytes:
-    """For each piece of a vocabulary 1 if it goes on with a word, else 0.
-
-    Scripts without spaces between words, and those that put a space only between groups of them, have no such pieces.
-    """
-    return bytes(piece[:1].isalnum() and piece[:1] < _SPACED for piece in pieces)
-
-
-def holds(text: str, targets: Sequence[str]) -> bool:
-    """Whether a text has all these terms, as whole words, each as often as it is given and none inside another."""
-    for target in sorted(targets, key=len, reverse=True):
-        start = text.find(target)
-        while start >= 0 and not _is_whole(text, start, start + len(target)):
-            start = text.find(target, start + 1)
-        if start < 0:
-            return False
-        text = f"{text[:start]}\0{text[start + len(target) :]}"
-    return True
-
-
-def _is_whole(text: str, start: int, end: int) -> bool:
-    """Whether no word that is parted by spaces goes on over an end."""
-    pairs = (text[max(0, start - 1) : start], text[start]), (text[end - 1], text[end : end + 1])
-    return not any(a.isalnum() and b.isalnum() and max(a, b) < _SPACED for a, b in pairs)
 
 
 def check_kept(rules: object, glossary: object, method: object = None) -> None:

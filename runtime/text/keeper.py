@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from mobilenmt.runtime.text.edges import Chunk, cut, words
 from mobilenmt.runtime.text.forms import Form, Placeholders
-from mobilenmt.runtime.text.glossary import RULE, Glossary, holds
+from mobilenmt.runtime.text.glossary import RULE, Glossary
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
 from mobilenmt.runtime.text.placeholders import Protected, Restored, protect, restore
 from mobilenmt.runtime.text.placing import Output, Result, place
+
+if TYPE_CHECKING:
+    from mobilenmt.runtime.text.terms.search import Search
 
 _BEAMS = 4
 _END = ".!?…"
@@ -24,9 +28,6 @@ _END = ".!?…"
 
 Translate = Callable[[list[str], int], list[list[Output]]]
 """Texts and the number of translations wanted of each, to translations, best first; 1 means greedily."""
-Search = Callable[[list[str], list[list[str]]], list[list[Output]]]
-"""Texts and the words that their translations have to hold, to translations that hold them, best first; none where
-none was found."""
 
 
 @dataclass
@@ -134,20 +135,22 @@ class Keeper:
         self._parts([job for job in waiting if not _placed(job)])
 
     def _searched(self, jobs: Sequence[_Job], search: Search) -> None:
-        """Terms stay in the source and are searched for in the translation; what else is kept has placeholders."""
-        tried: list[tuple[_Job, Protected, Sequence[Kept], list[str]]] = []
-        for job in jobs:
-            text, terms = job.chunk.text, [span for span in job.chunk.kept if span.rule == RULE]
-            if not terms or any(text[max(0, term.start - 1) : term.start].strip() for term in terms):
-                continue  # what touches a word is not spelled as a word is
-            spans = merged(text, [span for span in job.chunk.kept if span.rule != RULE], self._copied)
-            protected = protect(text, spans, self._forms[0], self._rules, self._copied)
-            if protected is not None:
-                tried.append((job, protected, spans, [term.written(text) for term in terms]))
-        found = search([item[1].text for item in tried], [item[3] for item in tried]) if tried else []
-        for (job, protected, spans, targets), outputs in zip(tried, found, strict=True):
-            _take(job, protected, spans, [output for output in outputs if holds(output.text, targets)])
-            job.best = None  # other attempts have other placeholders
+        """Terms by a search, before there are placeholders for them."""
+        from mobilenmt.runtime.text.terms.search import Attempt, attempt
+
+        tried = [job for job in jobs if any(span.rule == RULE for span in job.chunk.kept)]
+
+        def protected(text: str, kept: Sequence[Kept], more: frozenset[str]) -> tuple[Protected | None, list[Kept]]:
+            spans = merged(text, kept, self._copied | more)
+            return protect(text, spans, self._forms[0], self._rules, self._copied | more), spans
+
+        def take(index: int, found: Attempt) -> bool:
+            _take(tried[index], found.protected, found.spans, found.outputs, found.checked)
+            tried[index].best = None  # other attempts have other placeholders
+            return tried[index].done
+
+        texts = [(job.chunk.text, job.chunk.kept) for job in tried]
+        attempt(texts, protected, self._translate, search, take)
 
     def _attempts(self) -> Iterator[tuple[Form, frozenset[str], int]]:
         yield self._forms[0], self._copied, 1
@@ -189,10 +192,18 @@ def _traced(job: _Job, output: Output, protected: Protected, spans: Sequence[Kep
     return output._replace(links=links, marks=marks)
 
 
-def _take(job: _Job, protected: Protected, spans: Sequence[Kept], outputs: Sequence[Output]) -> None:
-    """Take the first output in which every span is in place; remember the others, or the best where there is none."""
+def _take(
+    job: _Job,
+    protected: Protected,
+    spans: Sequence[Kept],
+    outputs: Sequence[Output],
+    checked: Protected | None = None,
+) -> None:
+    """Take the first output in which every span is in place, or those of `checked`; remember the others, or the best
+    where there is none."""
+    checked = protected if checked is None else checked
     for output in outputs:
-        restored = restore(output.text, protected) if protected.marks else Restored(output.text)
+        restored = restore(output.text, checked) if checked.marks else Restored(output.text)
         if restored.ok and job.done:
             job.others.append((job.chunk.fit(restored.text), _traced(job, output, protected, spans)))
         elif restored.ok:
