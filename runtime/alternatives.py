@@ -8,7 +8,8 @@ from dataclasses import replace
 from mobilenmt.runtime.hypothesis import Hypothesis, Phrases, SearchOptions, fits, most_beams
 from mobilenmt.runtime.manifest import ModelInfo
 
-_BEAMS = 12  # for phrases: fewer leave no room for those that hold some beside those that hold more
+_EACH = 2  # beams for hypotheses that hold none of the tokens of phrases, for those that hold one, and so on
+_FEWEST, _MOST = 8, 24
 
 
 def distinct(found: Sequence[Hypothesis], text: Callable[[Sequence[int]], str]) -> list[Hypothesis]:
@@ -59,7 +60,7 @@ def find_holding(
     longest: int,
     continuing: bytes,
 ) -> list[list[Hypothesis]]:
-    """Hypotheses that hold phrases, or, where there is no way to that, some of them; none for sources without.
+    """Hypotheses that hold phrases and ended by themselves; none for sources without phrases.
 
     Args:
         find: the search.
@@ -71,11 +72,15 @@ def find_holding(
         continuing: as in :class:`Phrases`.
     """
     results: list[list[Hypothesis]] = [[] for _ in sources]
-    tried = [(index, tuple(of)) for index, of in enumerate(phrases) if of and fits(of, longest)]
-    if tried:
-        beams = min(max(_BEAMS, 2 * options.n_best, options.beam_size), most_beams(model))
-        wanted = Phrases(tuple(of for _, of in tried), continuing)
-        found = find([sources[index] for index, _ in tried], replace(options, beam_size=beams, phrases=wanted))
-        for (index, _), items in zip(tried, found, strict=True):
-            results[index] = items
+    groups: dict[int, list[tuple[int, tuple[tuple[int, ...], ...]]]] = {}
+    for index, of in enumerate(phrases):
+        if of and fits(of, longest):
+            banks = 1 + sum(map(len, of))
+            beams = max(min(max(_FEWEST, _EACH * banks), _MOST), 2 * options.n_best, options.beam_size)
+            groups.setdefault(min(beams, most_beams(model)), []).append((index, tuple(of)))
+    for beams, group in groups.items():
+        wanted = Phrases(tuple(of for _, of in group), continuing)
+        found = find([sources[index] for index, _ in group], replace(options, beam_size=beams, phrases=wanted))
+        for (index, _), items in zip(group, found, strict=True):
+            results[index] = [item for item in items if not item.at_limit]
     return results

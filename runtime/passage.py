@@ -107,8 +107,8 @@ class Passage:
         guarded: whether outputs are checked for loops and length, and bad ones tried again.
         rules: what is kept; None for all rules.
         glossary: what terms become.
-        method: how, one of the glossary's ``METHODS``; None for the first.
-        longest: of an output in tokens, start and end token counted.
+        method: one of the glossary's methods.
+        longest: of an output, in tokens.
         details: whether renderings get a confidence and links.
     """
 
@@ -150,7 +150,7 @@ class Passage:
         from mobilenmt.runtime.text.keeper import Keeper  # not before: most calls need none
 
         placeholders = self._reader.manifest.placeholders
-        search = self._search if self._method == "search" else None
+        search = None if self._method == "placeholders" else self._search
         return Keeper(self._translate, self._rules, placeholders, self._glossary, self._strange, search)
 
     def encode(self, sentence: str) -> Sequence[int]:
@@ -249,7 +249,7 @@ class Passage:
         ]
 
     def _search(self, texts: list[str], terms: list[list[str]]) -> list[list[Output]]:
-        """Translations that hold terms; none where there was no way to them, or only to bad ones."""
+        """Translations that hold terms, none of them bad."""
         reader, sources = self._reader, [self._encoded(text) for text in texts]
         phrases = [reader.spelling.of(words) for words in terms]
         how = self._options, reader.manifest.model, self._longest, reader.spelling.continuing

@@ -41,9 +41,8 @@ class TextOptions(TypedDict, total=False):
     glossary: Glossary | None
     """Terms and what they become."""
     glossary_method: str | None
-    """How terms get into a translation: ``placeholders`` (the model translates around marks that stand for them) or
-    ``search`` (a beam search for translations that hold them, placeholders where there is none); None for the first.
-    """
+    """How terms get into a translation: ``search`` (a beam search for translations that hold them, placeholders where
+    there are none) or ``placeholders`` (the model translates around marks that stand for them); None for the first."""
     format: str | None
     """``html``, ``markdown``, ``srt``, ``vtt``: what the texts are, each a whole document; None or ``text`` for plain
     text."""

@@ -18,7 +18,7 @@ from mobilenmt.runtime.text.kept import Kept, Rules
 RULE = "glossary"
 """What the spans name as their rule."""
 
-METHODS = ("placeholders", "search")
+METHODS = ("search", "placeholders")
 """How terms get into a translation; the first is the default."""
 
 _WORD = re.compile(r"[^\W_]+|[^\w\s]")
