@@ -6,6 +6,7 @@ as it is and of one with the targets in it already, which a model may copy; of b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,11 @@ class Attempt:
     checked: Protected
     """The same with the marks alone that have to be in place: terms may stand in another order."""
 
+    @property
+    def score(self) -> float:
+        """That of the best."""
+        return self.outputs[0].score if self.outputs else -math.inf
+
 
 def attempt(
     texts: Sequence[tuple[str, Sequence[Kept]]],
@@ -96,10 +102,8 @@ def attempt(
     terms = [item.terms for _, item in waiting]
     both = search([item.whole.text for _, item in waiting] + [item.inside.text for _, item in waiting], terms + terms)
     for (index, item), one, other in zip(waiting, both[: len(waiting)], both[len(waiting) :], strict=True):
-        if not other or (one and one[0].score > other[0].score - _LIKELIER):
-            take(index, _whole(item, one))
-        else:
-            take(index, _inside(item, other))
+        whole, inside = _whole(item, one), _inside(item, other)
+        take(index, whole if whole.score > inside.score - _LIKELIER else inside)
 
 
 def _whole(item: Stretch, outputs: Sequence[Output]) -> Attempt:

@@ -63,7 +63,7 @@ class Model:
     """A model that says what it is told to, and a search likewise; both remember what they were asked."""
 
     def __init__(self, said: str = "nichts", whole: Output | None = None, inside: Output | None = None) -> None:
-        self._said, self._found = said, [[found] if found else [] for found in (whole, inside)]
+        self._said, self._whole, self._inside = said, whole, inside
         self.asked: list[str] = []
         self.searched: list[tuple[str, tuple[str, ...]]] = []
 
@@ -73,7 +73,8 @@ class Model:
 
     def search(self, texts: list[str], terms: list[list[str]]) -> list[list[Output]]:
         self.searched += [(text, tuple(words)) for text, words in zip(texts, terms, strict=True)]
-        return self._found
+        found = [self._inside if "Köter" in text or "Häuser" in text else self._whole for text in texts]
+        return [[item] if item else [] for item in found]
 
     def run(self, text: str) -> Result:
         form = Placeholders(('<x id="#"/>',))
@@ -89,12 +90,13 @@ def test_what_the_model_says_by_itself_needs_no_search() -> None:
 @pytest.mark.parametrize(
     ("whole", "inside", "wanted"),
     [
-        (Output("Der Köter.", score=-0.5), Output("Ein Köter.", score=-0.4), "Der Köter."),
+        (Output("Der Köter.", score=-0.6), Output("Ein Köter.", score=-0.4), "Der Köter."),
         (Output("Der Köter.", score=-1.5), Output("Ein Köter.", score=-0.4), "Ein Köter."),
         (None, Output("Ein Köter.", score=-5.0), "Ein Köter."),
         (Output("Der Köter.", score=-5.0), None, "Der Köter."),
         (None, None, "Ein Köter barks."),
         (Output("Der Hund.", score=-0.1), None, "Ein Köter barks."),
+        (Output("Der Hund.", score=-0.1), Output("Ein Köter.", score=-5.0), "Ein Köter."),
     ],
 )
 def test_the_likelier_of_two_searches_counts_then_placeholders(
