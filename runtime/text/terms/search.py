@@ -102,8 +102,8 @@ def attempt(
     terms = [item.terms for _, item in waiting]
     both = search([item.whole.text for _, item in waiting] + [item.inside.text for _, item in waiting], terms + terms)
     for (index, item), one, other in zip(waiting, both[: len(waiting)], both[len(waiting) :], strict=True):
-        whole, inside = _whole(item, one), _inside(item, other)
-        take(index, whole if whole.score > inside.score - _LIKELIER else inside)
+        plain, copied = _whole(item, one), _inside(item, other)
+        take(index, plain if plain.score > copied.score - _LIKELIER else copied)
 
 
 def _whole(item: Stretch, outputs: Sequence[Output]) -> Attempt:
