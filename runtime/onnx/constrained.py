@@ -15,8 +15,7 @@ from mobilenmt.runtime.manifest import GenerationDefaults
 from mobilenmt.runtime.onnx.rows import DEAD, Array, log_softmax, top
 
 if TYPE_CHECKING:
-    from mobilenmt.runtime.onnx.rows import Sentence
-    from mobilenmt.runtime.onnx.stepwise import Rules
+    from mobilenmt.runtime.onnx.rows import Rules, Sentence
 
 Found = list[tuple[float, tuple[int, ...]]]
 """Scores and tokens."""

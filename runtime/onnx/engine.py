@@ -113,7 +113,7 @@ class Engine:
         The same ids as :meth:`generate` with one beam.
         """
         check_request(self._model, [source], [max_length], GREEDY)
-        from mobilenmt.runtime.onnx.stepwise import Rules  # with numpy: not before a graph is there to run
+        from mobilenmt.runtime.onnx.rows import Rules  # with numpy: not before a graph is there to run
 
         for token, _ in self._stepper().greedy(source, max_length, Rules.of(self._manifest, GREEDY)):
             if token == self._tokens.eos:
@@ -147,7 +147,7 @@ class Engine:
         prefixes: Sequence[Sequence[int]] | None,
         watch: Watch,
     ) -> list[list[Hypothesis]]:
-        from mobilenmt.runtime.onnx.stepwise import Rules
+        from mobilenmt.runtime.onnx.rows import Rules
 
         stepper = self._stepper()
 
@@ -169,7 +169,7 @@ class Engine:
         """The same with token scores and alignment, where they are asked for: another look at what was found."""
         if not options.token_scores and not options.alignment:
             return results
-        from mobilenmt.runtime.onnx.stepwise import Rules
+        from mobilenmt.runtime.onnx.rows import Rules
 
         stepper = self._stepper()
 

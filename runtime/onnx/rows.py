@@ -1,4 +1,4 @@
-"""One sentence in decoder.onnx, step by step, and what a search does with rows of scores."""
+"""What every search in the host needs: a sentence in decoder.onnx, what may come next, and rows of scores."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mobilenmt.runtime.hypothesis import SearchOptions
+from mobilenmt.runtime.manifest import PackManifest
 from mobilenmt.runtime.onnx.sessions import run_session
 
 if TYPE_CHECKING:
@@ -17,6 +19,44 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 DEAD = -1.0e9
 """The score transformers gives to a hypothesis that may not be chosen."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What may come next; the meanings are those of ``generate``'s logits processors (transformers 4.57)."""
+
+    prefix: tuple[int, ...]
+    banned: tuple[int, ...]
+    not_first: tuple[int, ...]
+    ngram: int
+    min_length: int
+    eos: int
+
+    @classmethod
+    def of(cls, manifest: PackManifest, options: SearchOptions, prefix: Sequence[int] = ()) -> Rules:
+        """Those of a pack and of a call."""
+        own = manifest.generation
+        first = () if own.forced_bos_token_id is None else (own.forced_bos_token_id,)
+        return cls(
+            tuple(prefix) or first,
+            (*own.bad_token_ids, *options.forbidden),
+            own.begin_suppress_tokens,
+            own.no_repeat_ngram_size if options.no_repeat_ngram is None else options.no_repeat_ngram,
+            max(options.min_length, own.min_length),
+            manifest.tokens.eos,
+        )
+
+    def apply(self, scores: Array, path: tuple[int, ...]) -> None:
+        """Set the scores [V] of what may not follow ``path``, the start token first, to -inf."""
+        scores[list(self.banned)] = -np.inf
+        if len(path) == len(self.prefix) + 1:
+            scores[list(self.not_first)] = -np.inf
+        if len(path) < self.min_length:
+            scores[self.eos] = -np.inf
+        n = self.ngram
+        if n and len(path) >= n:
+            last = path[len(path) - n + 1 :]
+            scores[[path[i + n - 1] for i in range(len(path) - n + 1) if path[i : i + n - 1] == last]] = -np.inf
 
 
 @dataclass

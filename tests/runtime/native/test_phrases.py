@@ -20,7 +20,7 @@ from mobilenmt.runtime.manifest import GenerationDefaults
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.onnx.constrained import Phrasing
 from mobilenmt.runtime.onnx.constrained import search as search_in_host
-from mobilenmt.runtime.onnx.stepwise import Rules
+from mobilenmt.runtime.onnx.rows import Rules
 from mobilenmt.runtime.translator import Translator
 from native import NativeError
 from native_core import ARGUMENT, Core, Model
