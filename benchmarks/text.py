@@ -21,7 +21,7 @@ from typing import Any
 
 from mobilenmt import Translator
 from mobilenmt.runtime.guard import is_degenerate
-from mobilenmt.runtime.hypothesis import GREEDY
+from mobilenmt.runtime.hypothesis import GREEDY, usual_length
 from mobilenmt.runtime.reading import check_call
 from mobilenmt.runtime.text.case import Case
 from mobilenmt.runtime.tokenizer import clean
@@ -261,7 +261,7 @@ def _added(translator: Translator, name: str, lines: Sequence[str], rounds: int)
 
     def alone(line: str) -> None:
         ids = tokenizer.encode(given[line])
-        ((best,),) = engine.generate([ids], [translator._limit(ids)], GREEDY)
+        ((best,),) = engine.generate([ids], [usual_length(ids, engine.max_length)], GREEDY)
         tokenizer.decode(best.ids)
 
     def named(line: str) -> None:

@@ -38,6 +38,38 @@ class Hypothesis:
         return "truncated" in self.flags
 
 
+MAX_PHRASES = 64
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """What the outputs of each sentence of a call have to hold, token for token: see :attr:`SearchOptions.phrases`.
+
+    Raises:
+        InputError: something makes no sense with any model.
+    """
+
+    of: tuple[tuple[tuple[int, ...], ...], ...]
+    """The phrases of each sentence, in the order of the sources: ids of the target, at least one each. One that is
+    given twice has to come twice. Two do not overlap."""
+    continuing: bytes = b""
+    """For each id of the target 1 if it may not follow a phrase, since it continues a word, else 0; empty for none."""
+
+    def __post_init__(self) -> None:
+        try:
+            of = tuple(tuple(_ids("phrase ids", phrase) for phrase in found) for found in self.of)
+        except TypeError:
+            raise InputError(f"phrases must be sequences of ids for each sentence, not {self.of!r:.100}") from None
+        for found in of:
+            if len(found) > MAX_PHRASES:
+                raise InputError(f"a sentence may have {MAX_PHRASES} phrases, not {len(found)}")
+            if not all(found):
+                raise InputError("a phrase is empty: it needs at least one id")
+        if not isinstance(self.continuing, bytes):
+            raise InputError(f"what continues a word must be told in bytes, not {self.continuing!r:.100}")
+        object.__setattr__(self, "of", of)
+
+
 @dataclass(frozen=True)
 class SearchOptions:
     """How to search, for all sentences of a call; checked when made, and by :func:`check_request` against a model.
@@ -70,6 +102,11 @@ class SearchOptions:
     """Give the score of each token."""
     alignment: bool = False
     """Give the source position of each token."""
+    phrases: Phrases | None = None
+    """What outputs have to hold, by beam search with dynamic beam allocation (Post and Vilar 2018, Hu et al. 2019),
+    ``beam_size`` 2 at least, better above 4. What a prefix holds counts. ``no_repeat_ngram`` bans no token that leads
+    on in a phrase; what is forbidden stays so. An output without all of them is given only if the search found none
+    with, up to the limit."""
 
     def __post_init__(self) -> None:
         _check("beam_size", self.beam_size, 1, MAX_BEAMS)
@@ -82,6 +119,8 @@ class SearchOptions:
         object.__setattr__(self, "forbidden", _ids("forbidden ids", self.forbidden))
         if self.no_repeat_ngram is not None:
             _check("no_repeat_ngram", self.no_repeat_ngram, 0)
+        if self.phrases is not None and not isinstance(self.phrases, Phrases):
+            raise InputError(f"phrases must be Phrases, not {self.phrases!r:.100}")
         if self.seconds is not None and not (_is_number(self.seconds) and self.seconds > 0):
             raise InputError(f"seconds must be above 0, not {self.seconds!r}")
         if self.stop is not None and not callable(self.stop):
@@ -149,6 +188,16 @@ def most_beams(model: ModelInfo) -> int:
     return min(MAX_BEAMS, model.target_vocab_size // 2)
 
 
+def usual_length(source: Sequence[int], most: int) -> int:
+    """Length limit relative to the source, start token counted, at most ``most``.
+
+    On 100,000 human English-German translations fewer than one in a thousand is longer; a short source may grow
+    threefold, a long one doubles at most.
+    """
+    count = len(source)
+    return min(3 * count + 5, 2 * count + 11, most)
+
+
 def check_search(model: ModelInfo, options: SearchOptions, max_length: int | None) -> None:
     """Check a search against a model, ``max_length`` None where there is no limit but the model's.
 
@@ -185,6 +234,8 @@ def check_request(
         if count >= model.max_positions:
             raise InputError(f"a source of {count} tokens does not fit the model's {model.max_positions} positions")
     _ids("forbidden ids", options.forbidden, model.target_vocab_size)
+    if options.phrases is not None:
+        _check_phrases(model, max_lengths, options.phrases, options.beam_size, eos)
     if prefixes is None:
         return
     if len(prefixes) != len(sources):
@@ -193,3 +244,22 @@ def check_request(
         count = len(_ids("prefix ids", prefix, model.target_vocab_size, eos))
         if count >= limit:
             raise InputError(f"a prefix of {count} tokens does not fit max_length {limit}")
+
+
+def fits(phrases: Sequence[tuple[int, ...]], limit: int) -> bool:
+    """Whether a search of a length limit can look for phrases: they are not too many, nor too long."""
+    return len(phrases) <= MAX_PHRASES and sum(map(len, phrases)) <= limit - 2
+
+
+def _check_phrases(model: ModelInfo, max_lengths: Sequence[int], phrases: Phrases, beams: int, eos: int | None) -> None:
+    if len(phrases.of) != len(max_lengths):
+        raise InputError(f"{len(max_lengths)} sources need phrases for as many, not for {len(phrases.of)}")
+    size = model.target_vocab_size
+    if phrases.continuing and len(phrases.continuing) != size:
+        raise InputError(f"what continues a word must be told of all {size} ids, not of {len(phrases.continuing)}")
+    for found, limit in zip(phrases.of, max_lengths, strict=True):
+        if found and beams < 2:
+            raise InputError("phrases need a beam: beam_size must be at least 2, not 1")
+        count = sum(len(_ids("phrase ids", phrase, size, eos)) for phrase in found)
+        if count > limit - 2:
+            raise InputError(f"phrases of {count} tokens do not fit max_length {limit}")

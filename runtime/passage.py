@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, most_beams
 from mobilenmt.runtime.reader import Find, Reader, Rendering
-from mobilenmt.runtime.retry import search_distinct
+from mobilenmt.runtime.retry import find_holding, search_distinct
 from mobilenmt.runtime.text.case import Case, lower, restore
 from mobilenmt.runtime.text.fold import unfolded
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
-from mobilenmt.runtime.text.letters import long_words, unknown
+from mobilenmt.runtime.text.letters import has_letter, long_words, unknown
 from mobilenmt.runtime.text.placing import Link, Output, Result, find_places
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Passage:
         guarded: whether outputs are checked for loops and length, and bad ones tried again.
         rules: what is kept; None for all rules.
         glossary: what terms become.
+        method: one of the glossary's methods.
+        longest: of an output, in tokens.
         details: whether renderings get a confidence and links.
     """
 
@@ -61,6 +63,8 @@ class Passage:
         guarded: bool = True,
         rules: Rules | None = None,
         glossary: Glossary | None = None,
+        method: str | None = None,
+        longest: int = 0,
         details: bool = False,
     ) -> None:
         self._reader = reader
@@ -75,6 +79,8 @@ class Passage:
         self._guarded = guarded
         self._given = rules
         self._glossary = glossary
+        self._method = method
+        self._longest = longest
         self._prepared: dict[str, Prepared] = {}
         self._ids: dict[str, Sequence[int]] = {}
         manifest = reader.manifest
@@ -89,7 +95,8 @@ class Passage:
         from mobilenmt.runtime.text.keeper import Keeper  # not before: most calls need none
 
         placeholders = self._reader.manifest.placeholders
-        return Keeper(self._translate, self._rules, placeholders, self._glossary, self._strange)
+        search = None if self._method == "placeholders" else self._search
+        return Keeper(self._translate, self._rules, placeholders, self._glossary, self._strange, search)
 
     def encode(self, sentence: str) -> Sequence[int]:
         """The ids that a sentence goes through the model as, at the first try."""
@@ -104,7 +111,7 @@ class Passage:
     def run(self, sentences: Sequence[str]) -> list[list[Rendering]]:
         """Translate; each gets up to ``n_best`` renderings with texts of their own, best first."""
         prepared = [self.prepare(sentence) for sentence in sentences]
-        plain = [not item.kept and _has_letter(item.text) for item in prepared]
+        plain = [not item.kept and has_letter(item.text) for item in prepared]
         direct = iter(self._direct([item.text for item, alone in zip(prepared, plain, strict=True) if alone]))
         others = [item for item, alone in zip(prepared, plain, strict=True) if not alone]
         self._again = False
@@ -170,26 +177,38 @@ class Passage:
             beams = min(beams, most_beams(self._reader.manifest.model))
             options = replace(options, beam_size=max(beams, options.beam_size), n_best=beams)
         sources = [self._encoded(text) for text in texts]
+
+        def several(some: Sequence[Sequence[int]], width: int) -> list[list[Hypothesis]]:
+            return self._find(some, replace(options, beam_size=width, n_best=width))
+
         if options.n_best > 1 and beams == 1:
-
-            def search(some: Sequence[Sequence[int]], width: int) -> list[list[Hypothesis]]:
-                return self._find(some, replace(options, beam_size=width, n_best=width))
-
             widest = most_beams(self._reader.manifest.model)
             decode = self._reader.tokenizer.decode
-            found = search_distinct(search, sources, options.beam_size, options.n_best, decode, widest)
+            found = search_distinct(several, sources, options.beam_size, options.n_best, decode, widest)
         else:
             with self._reader.retry.brief() if beams > 1 else _NOTHING:
                 found = self._find(sources, options)
         if self._guarded:
-
-            def again(bad: Sequence[Sequence[int]], width: int) -> list[list[Hypothesis]]:
-                return self._find(bad, replace(options, beam_size=width, n_best=width))
-
-            found = self._reader.retry.run(list(zip(texts, sources, strict=True)), found, options.n_best, again)
+            found = self._reader.retry.run(list(zip(texts, sources, strict=True)), found, options.n_best, several)
         return [
             [self._reader.output(text, ids, item) for item in outputs]
             for text, ids, outputs in zip(texts, sources, found, strict=True)
+        ]
+
+    def _search(self, texts: list[str], terms: list[list[str]]) -> list[list[Output]]:
+        """Translations that hold terms, none of them bad."""
+        reader, sources = self._reader, [self._encoded(text) for text in texts]
+        phrases = [reader.spelling.of(words) for words in terms]
+        how = self._options, reader.manifest.model, self._longest, reader.spelling.continuing
+        found = find_holding(self._find, sources, phrases, *how)
+        power = reader.manifest.generation.length_penalty - 1
+        return [
+            [
+                reader.output(text, ids, item)._replace(score=item.score * item.generated**power)
+                for item in items
+                if not (self._guarded and reader.retry.is_bad(text, ids, item))
+            ]
+            for text, ids, items in zip(texts, sources, found, strict=True)
         ]
 
     # -- after ----------------------------------------------------------------------------------------------------
@@ -234,7 +253,3 @@ class Passage:
         if origin is not None:
             links = [(origin[a], origin[b], c, d) for a, b, c, d in links]
         return rendering._replace(confidence=least, links=tuple(sorted(set(links))))
-
-
-def _has_letter(text: str) -> bool:
-    return text[:1].isalpha() or any(map(str.isalpha, text))

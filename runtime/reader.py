@@ -22,6 +22,7 @@ from mobilenmt.runtime.text.target import Targets
 
 if TYPE_CHECKING:
     from mobilenmt.runtime.text.links import Linker
+    from mobilenmt.runtime.text.terms.words import Spelling
 
 Find = Callable[[Sequence[Sequence[int]], SearchOptions], list[list[Hypothesis]]]
 """Ids and how to search, to hypotheses of each."""
@@ -70,6 +71,13 @@ class Reader:
         from mobilenmt.runtime.text.links import Linker
 
         return Linker(self.tokenizer.encode, self.tokenizer.decode, self.tokenizer.pieces)
+
+    @cached_property
+    def spelling(self) -> Spelling:
+        """Spells terms; likewise."""
+        from mobilenmt.runtime.text.terms.words import Spelling
+
+        return Spelling(self.tokenizer, self.manifest.model.target_vocab_size)
 
     def is_plain(self, text: str) -> bool:
         """Whether a text is one sentence of which no rule changes anything, but perhaps a caller's own."""

@@ -44,6 +44,9 @@ class TextOptions(TypedDict, total=False):
     """What comes out as it is (addresses, code, placeholders, …): None for all rules, or some of them, or more."""
     glossary: Glossary | None
     """Terms and what they become."""
+    glossary_method: str | None
+    """How terms get into a translation: ``search`` (a beam search for translations that hold them, placeholders where
+    there are none) or ``placeholders`` (the model translates around marks that stand for them); None for the first."""
     format: str | None
     """``html``, ``markdown``, ``srt``, ``vtt``: what the texts are, each a whole document; None or ``text`` for plain
     text."""
@@ -215,11 +218,11 @@ def check_reading(reading: TextOptions, caller: str) -> None:
         raise InputError(f"split must be True or False, not {split!r}")
     if not isinstance(unwrap, bool):
         raise InputError(f"unwrap must be True or False, not {unwrap!r}")
-    keep, glossary = reading.get("keep"), reading.get("glossary")
-    if keep is not None or glossary is not None:
+    keep, glossary, method = reading.get("keep"), reading.get("glossary"), reading.get("glossary_method")
+    if keep is not None or glossary is not None or method is not None:
         from mobilenmt.runtime.text.glossary import check_kept
 
-        check_kept(keep, glossary)
+        check_kept(keep, glossary, method)
     if form is not None and form != "text":
         from mobilenmt.runtime.text.markup.document import FORMATS  # not before: plain text needs none of it
 

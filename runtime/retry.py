@@ -1,5 +1,6 @@
 """Searches that follow a first one: outputs that loop, run away or leave things out are translated again with a beam,
-and what is still bad is mended; where several translations are wanted, none is shown twice."""
+and what is still bad is mended; where several translations are wanted, none is shown twice; and wider ones find what
+holds phrases."""
 
 from __future__ import annotations
 
@@ -8,12 +9,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from mobilenmt.runtime.guard import cut_loops, is_degenerate, is_short
-from mobilenmt.runtime.hypothesis import Hypothesis
+from mobilenmt.runtime.hypothesis import Hypothesis, Phrases, SearchOptions, fits, most_beams
+from mobilenmt.runtime.manifest import ModelInfo
 from mobilenmt.runtime.opening import Text
 from mobilenmt.runtime.text.letters import FEW, is_runaway
 
 _BEAMS = 4
 _END = -1  # stands for the end token, which hypotheses leave out; no piece has this id
+_EACH = 2  # beams for hypotheses that hold none of the tokens of phrases, for those that hold one, and so on
+_FEWEST, _MOST = 8, 24
 _SHORT = 8  # tokens: the token limit alone is no guard for so few
 
 
@@ -143,3 +147,38 @@ def search_distinct(
             both = sorted([*outputs[index], *found], key=lambda item: -item.score)
             outputs[index] = distinct(both, text)
     return [found[:n_best] for found in outputs]
+
+
+def find_holding(
+    find: Callable[[Sequence[Sequence[int]], SearchOptions], list[list[Hypothesis]]],
+    sources: Sequence[Sequence[int]],
+    phrases: Sequence[Sequence[tuple[int, ...]] | None],
+    options: SearchOptions,
+    model: ModelInfo,
+    longest: int,
+    continuing: bytes,
+) -> list[list[Hypothesis]]:
+    """Hypotheses that hold phrases and ended by themselves; none for sources without phrases.
+
+    Args:
+        find: the search.
+        sources: ids of each.
+        phrases: of each; None to leave it out, as happens where they are too many or too long.
+        options: how to search; the beam is made wider.
+        model: what the search runs.
+        longest: length limit of the outputs.
+        continuing: as in :class:`Phrases`.
+    """
+    results: list[list[Hypothesis]] = [[] for _ in sources]
+    groups: dict[int, list[tuple[int, tuple[tuple[int, ...], ...]]]] = {}
+    for index, of in enumerate(phrases):
+        if of and fits(of, longest):
+            banks = 1 + sum(map(len, of))
+            beams = max(min(max(_FEWEST, _EACH * banks), _MOST), 2 * options.n_best, options.beam_size)
+            groups.setdefault(min(beams, most_beams(model)), []).append((index, tuple(of)))
+    for beams, group in groups.items():
+        wanted = Phrases(tuple(of for _, of in group), continuing)
+        found = find([sources[index] for index, _ in group], replace(options, beam_size=beams, phrases=wanted))
+        for (index, _), items in zip(group, found, strict=True):
+            results[index] = [item for item in items if not item.at_limit]
+    return results

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from mobilenmt.runtime.errors import DeadlineError
 from mobilenmt.runtime.guard import cut_loops, is_degenerate
-from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
+from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, usual_length
 from mobilenmt.runtime.onnx.ort import SessionConfig, release_memory
 from mobilenmt.runtime.opening import Text, open_engine
 from mobilenmt.runtime.pack import Pack
@@ -139,7 +139,7 @@ class Translator:
             details: give each sentence its confidence and links of words.
             time_limit: seconds for the whole call.
             progress: called with the sentences done, and all, after every 64. What it raises ends the call.
-            reading: ``split``, ``unwrap``, ``target``, ``keep``, ``glossary``, ``format``: see :class:`TextOptions`.
+            reading: ``split``, ``unwrap``, ``target``, ``keep``, ``glossary``, ``format``, …: see :class:`TextOptions`.
 
         Raises:
             InputError: an argument is of a wrong type or out of range, or the model has no such target.
@@ -199,7 +199,7 @@ class Translator:
                 yield done
                 continue
             ids: list[int] = []
-            for token in self._engine.steps(piece.ids, max_length=self._limit(piece.ids)):
+            for token in self._engine.steps(piece.ids, max_length=usual_length(piece.ids, self._engine.max_length)):
                 ids.append(token)
                 if is_degenerate(piece.ids, ids):
                     break
@@ -263,8 +263,10 @@ class Translator:
             call.options,
             code,
             guarded=call.guarded,
+            longest=call.max_length or self._engine.max_length,
             rules=rules,
             glossary=call.reading.get("glossary"),
+            method=call.reading.get("glossary_method"),
             details=stretch is not None and stretch.linked,
         )
 
@@ -283,16 +285,6 @@ class Translator:
             language=manifest.source_language,
         )
 
-    def _limit(self, source: Sequence[int]) -> int:
-        """Length limit relative to the source, start token counted.
-
-        On 100,000 human English-German translations fewer than one in a thousand is longer; a short source may grow
-        threefold, a long one doubles at most.
-        """
-        count = len(source)
-        generated = min(3 * count + 4, 2 * count + 10)
-        return min(generated + 1, self._engine.max_length)
-
     # -- search ---------------------------------------------------------------------------------------------------
 
     def _search(
@@ -301,8 +293,12 @@ class Translator:
         max_length: int | None,
         options: SearchOptions,
     ) -> list[list[Hypothesis]]:
-        limits = [self._limit(source) if max_length is None else max_length for source in sources]
+        most = self._engine.max_length
+        limits = [usual_length(source, most) if max_length is None else max_length for source in sources]
         limits = [max(limit, options.min_length, 2) for limit in limits]
+        if options.phrases is not None and max_length is None:  # a term may be longer than what it stands for
+            more = [sum(map(len, phrases)) for phrases in options.phrases.of]
+            limits = [min(limit + count, most) for limit, count in zip(limits, more, strict=True)]
         found = self._engine.generate(sources, limits, options)
         self._since_release += len(sources)
         if self._since_release >= _RELEASE_EVERY and not self._arena:

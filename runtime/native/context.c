@@ -55,6 +55,37 @@ static mn_status check_tokens(const uint32_t *tokens, uint32_t count, uint32_t v
     return MN_OK;
 }
 
+static mn_status check_phrases(const mn_model *m, const mn_request *r, mn_extent *extent, mn_error *error)
+{
+    if (!r->phrase_counts) return MN_OK;
+    uint64_t phrases = 0, tokens = 0;
+    for (uint32_t i = 0; i < r->sentences; i++) {
+        const uint32_t count = r->phrase_counts[i];
+        if (!count) continue;
+        if (!r->phrases || !r->phrase_lengths) return mn_fail(error, MN_ERROR_ARGUMENT, "phrases: they are not there");
+        if (r->beam_size < 2) return mn_fail(error, MN_ERROR_ARGUMENT, "phrases need a beam_size of 2 at least");
+        if (count > MN_MOST_PHRASES)
+            return mn_fail(error, MN_ERROR_ARGUMENT, "sentence %u has %u phrases; %u are the most", i, count, MN_MOST_PHRASES);
+        uint64_t total = 0;
+        for (uint32_t j = 0; j < count; j++, phrases++) {
+            if (!r->phrase_lengths[phrases])
+                return mn_fail(error, MN_ERROR_ARGUMENT, "phrase %u of sentence %u is empty", j, i);
+            total += r->phrase_lengths[phrases];
+        }
+        if (total > r->max_lengths[i] - 2)
+            return mn_fail(error, MN_ERROR_ARGUMENT, "the phrases of sentence %u do not fit max_length %u", i, r->max_lengths[i]);
+        const mn_status status = check_tokens(r->phrases + tokens, (uint32_t)total, m->config.target_vocabulary, "phrases", error);
+        if (status != MN_OK) return status;
+        for (uint64_t j = 0; j < total; j++)
+            if (r->phrases[tokens + j] == m->config.eos)
+                return mn_fail(error, MN_ERROR_ARGUMENT, "phrases: %u is the end token", m->config.eos);
+        tokens += total;
+        if (count > extent->phrases) extent->phrases = count;
+        if (total > extent->phrase_tokens) extent->phrase_tokens = total;
+    }
+    return MN_OK;
+}
+
 static mn_status check(const mn_model *m, const mn_request *r, mn_extent *extent, mn_error *error)
 {
     uint32_t prefixes = r->prefix_lengths ? 0 : r->prefix_length; /* tokens of all of them */
@@ -69,7 +100,7 @@ static mn_status check(const mn_model *m, const mn_request *r, mn_extent *extent
     if (r->sentences && (!r->lengths || !r->max_lengths || !r->ids))
         return mn_fail(error, MN_ERROR_ARGUMENT, "ids, lengths or max_lengths are not there");
     if (r->sentences > UINT32_MAX / MN_MOST_BEAMS) return mn_fail(error, MN_ERROR_ARGUMENT, "too many sentences");
-    *extent = (mn_extent){1, 1, 0};
+    *extent = (mn_extent){1, 1, 0, 0, 0};
     const uint32_t *ids = r->ids;
     for (uint32_t i = 0; i < r->sentences; i++) {
         const uint32_t length = r->lengths[i], limit = r->max_lengths[i];
@@ -89,7 +120,8 @@ static mn_status check(const mn_model *m, const mn_request *r, mn_extent *extent
         if (limit - 1 > extent->steps) extent->steps = limit - 1;
         extent->tokens = mn_plus(extent->tokens, mn_times(r->n_best, limit - 1));
     }
-    const mn_status status = check_tokens(r->prefix, prefixes, c->target_vocabulary, "prefix", error);
+    mn_status status = check_phrases(m, r, extent, error);
+    if (status == MN_OK) status = check_tokens(r->prefix, prefixes, c->target_vocabulary, "prefix", error);
     for (uint32_t i = 0; status == MN_OK && i < prefixes; i++)
         if (r->prefix[i] == c->eos) return mn_fail(error, MN_ERROR_ARGUMENT, "prefix: %u is the end token", c->eos);
     return status != MN_OK ? status : check_tokens(r->forbidden, r->forbidden_count, c->target_vocabulary, "forbidden tokens", error);

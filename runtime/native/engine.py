@@ -16,7 +16,7 @@ from typing import Any
 from mobilenmt.runtime.background import Ended, Watch, for_each, next_of
 from mobilenmt.runtime.checks import shown
 from mobilenmt.runtime.errors import PackError
-from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions, check_request
+from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, Phrases, SearchOptions, check_request
 from mobilenmt.runtime.manifest import MANIFEST_NAME, PackManifest
 from mobilenmt.runtime.native.library import (
     NO_RULE,
@@ -90,6 +90,8 @@ class NativeEngine:
             limits = [max_lengths[i] for i in part]
             begun = None if prefixes is None else [prefixes[i] for i in part]
             request = self._request([sources[i] for i in part], limits, options, begun)
+            if options.phrases is not None:
+                _put_phrases(request, options.phrases, part)
             left = watch.left
             request.seconds = 0.0 if left is None else max(left, _SOON)
             return self._run(request, limits, watch.check, options.token_scores)
@@ -255,6 +257,15 @@ def _both(manifest: PackManifest, info: Info) -> dict[str, tuple[Any, Any]]:
         found["alignment.head"] = alignment.head, token(info.alignment_head)
         found["alignment.later"] = alignment.later, info.alignment_later
     return found
+
+
+def _put_phrases(request: Request, phrases: Phrases, part: range) -> None:
+    """Those of some sentences."""
+    found = [phrases.of[i] for i in part]
+    request.phrases = _array([token for of in found for phrase in of for token in phrase])
+    request.phrase_lengths = _array([len(phrase) for of in found for phrase in of])
+    request.phrase_counts = _array([len(of) for of in found])
+    request.continuing = phrases.continuing or None
 
 
 def _array(values: Sequence[int]) -> Array[c_uint32]:

@@ -120,6 +120,10 @@ class Request(Structure):
         ("seconds", c_double),
         ("prefix_lengths", POINTER(c_uint32)),
         ("pause_seconds", c_double),
+        ("phrases", POINTER(c_uint32)),
+        ("phrase_lengths", POINTER(c_uint32)),
+        ("phrase_counts", POINTER(c_uint32)),
+        ("continuing", c_char_p),
     )
 
 

@@ -124,6 +124,12 @@ typedef struct mn_request {
     const uint32_t *prefix_lengths; /* [sentences] or NULL: `prefix` holds one for each, one after the other */
     double pause_seconds; /* return MN_PAUSED about so often, after a token at the earliest; 0: never. All that the request
                              points to must stay until the search is done or left */
+    /* Phrases that the outputs hold, each as often as it is given, all if there is a way in max_length: beam search with
+       dynamic beam allocation, beam_size 2 at least. Those of a sentence are no more than 64. */
+    const uint32_t *phrases;        /* tokens, no end token: one phrase after the other, one sentence after the other */
+    const uint32_t *phrase_lengths; /* of each, 1 at least */
+    const uint32_t *phrase_counts;  /* [sentences] or NULL for none */
+    const uint8_t *continuing;      /* [target_vocabulary] or NULL: 1 for tokens that may not follow a phrase: letters in a word */
 } mn_request;
 
 /* What came out: hypothesis h of sentence s is number s * n_best + h. Owned by the context until its next call. */

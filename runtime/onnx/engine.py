@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from mobilenmt.runtime.onnx.output import OutputLayer
     from mobilenmt.runtime.onnx.stepwise import Stepper
 
 
@@ -40,6 +42,8 @@ class Engine:
         self._tokens = pack.manifest.tokens
         self._defaults = pack.manifest.generation
         self._sessions = Sessions(pack, self._config)
+        self._folder, self._lock = pack.path, threading.Lock()
+        self._layer: OutputLayer | None = None
         self._threads = self._config.threads or os.cpu_count() or 1
 
     @property
@@ -70,7 +74,7 @@ class Engine:
         """
         check_request(self._model, sources, max_lengths, options, prefixes, self._tokens.eos)
         watch = Watch(options.seconds, options.stop)
-        if prefixes is not None or self._needs_steps(options):
+        if prefixes is not None or options.phrases is not None or self._needs_steps(options):
             return self._stepwise(sources, max_lengths, options, prefixes, watch)
         results: list[list[Hypothesis]] = [[] for _ in sources]
         # A beam is a batch already; and a pack of format 1 has no graph that gains by more sentences.
@@ -109,7 +113,7 @@ class Engine:
         The same ids as :meth:`generate` with one beam.
         """
         check_request(self._model, [source], [max_length], GREEDY)
-        from mobilenmt.runtime.onnx.stepwise import Rules  # with numpy: not before a graph is there to run
+        from mobilenmt.runtime.onnx.rows import Rules  # with numpy: not before a graph is there to run
 
         for token, _ in self._stepper().greedy(source, max_length, Rules.of(self._manifest, GREEDY)):
             if token == self._tokens.eos:
@@ -119,7 +123,15 @@ class Engine:
     def _stepper(self) -> Stepper:
         from mobilenmt.runtime.onnx.stepwise import Stepper
 
-        return Stepper(*self._sessions.stepper(), self._manifest)
+        return Stepper(*self._sessions.stepper(), self._manifest, self._output)
+
+    def _output(self) -> OutputLayer | None:
+        from mobilenmt.runtime.onnx.output import OutputLayer
+
+        with self._lock:
+            if self._layer is None:
+                self._layer = OutputLayer.read(self._folder)
+            return self._layer
 
     def _needs_steps(self, options: SearchOptions) -> bool:
         """Whether the graphs of whole searches lack a rule."""
@@ -135,13 +147,14 @@ class Engine:
         prefixes: Sequence[Sequence[int]] | None,
         watch: Watch,
     ) -> list[list[Hypothesis]]:
-        from mobilenmt.runtime.onnx.stepwise import Rules
+        from mobilenmt.runtime.onnx.rows import Rules
 
         stepper = self._stepper()
 
         def work(index: int) -> list[Hypothesis]:
             rules = Rules.of(self._manifest, options, () if prefixes is None else prefixes[index])
-            return stepper.search(sources[index], max_lengths[index], options, rules, watch.check)
+            phrases = () if options.phrases is None else options.phrases.of[index]
+            return stepper.search(sources[index], max_lengths[index], options, rules, watch.check, phrases)
 
         results = for_each(work, range(len(sources)), self._threads, watch.abandon)
         return self._detailed(sources, results, options, prefixes)
@@ -156,7 +169,7 @@ class Engine:
         """The same with token scores and alignment, where they are asked for: another look at what was found."""
         if not options.token_scores and not options.alignment:
             return results
-        from mobilenmt.runtime.onnx.stepwise import Rules
+        from mobilenmt.runtime.onnx.rows import Rules
 
         stepper = self._stepper()
 

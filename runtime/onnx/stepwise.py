@@ -7,60 +7,20 @@ each of its tokens was worth, and which source token it looks at.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.manifest import PackManifest
+from mobilenmt.runtime.onnx.rows import DEAD, Array, Rules, Sentence, log_softmax, top
 from mobilenmt.runtime.onnx.sessions import run_session
 
 if TYPE_CHECKING:
     import onnxruntime
 
-Array = npt.NDArray[Any]
-_DEAD = -1.0e9  # the score transformers gives to a hypothesis that may not be chosen
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What may come next; the meanings are those of ``generate``'s logits processors (transformers 4.57)."""
-
-    prefix: tuple[int, ...]
-    banned: tuple[int, ...]
-    not_first: tuple[int, ...]
-    ngram: int
-    min_length: int
-    eos: int
-
-    @classmethod
-    def of(cls, manifest: PackManifest, options: SearchOptions, prefix: Sequence[int] = ()) -> Rules:
-        """Those of a pack and of a call."""
-        own = manifest.generation
-        first = () if own.forced_bos_token_id is None else (own.forced_bos_token_id,)
-        return cls(
-            tuple(prefix) or first,
-            (*own.bad_token_ids, *options.forbidden),
-            own.begin_suppress_tokens,
-            own.no_repeat_ngram_size if options.no_repeat_ngram is None else options.no_repeat_ngram,
-            max(options.min_length, own.min_length),
-            manifest.tokens.eos,
-        )
-
-    def apply(self, scores: Array, path: tuple[int, ...]) -> None:
-        """Set the scores [V] of what may not follow ``path``, the start token first, to -inf."""
-        scores[list(self.banned)] = -np.inf
-        if len(path) == len(self.prefix) + 1:
-            scores[list(self.not_first)] = -np.inf
-        if len(path) < self.min_length:
-            scores[self.eos] = -np.inf
-        n = self.ngram
-        if n and len(path) >= n:
-            last = path[len(path) - n + 1 :]
-            scores[[path[i + n - 1] for i in range(len(path) - n + 1) if path[i : i + n - 1] == last]] = -np.inf
+    from mobilenmt.runtime.onnx.output import OutputLayer
 
 
 class Stepper:
@@ -69,12 +29,18 @@ class Stepper:
     Args:
         encoder, decoder: sessions of encoder.onnx and decoder.onnx.
         manifest: the pack's.
+        output: gives the output layer, for phrases that a shortlist leaves out.
     """
 
     def __init__(
-        self, encoder: onnxruntime.InferenceSession, decoder: onnxruntime.InferenceSession, manifest: PackManifest
+        self,
+        encoder: onnxruntime.InferenceSession,
+        decoder: onnxruntime.InferenceSession,
+        manifest: PackManifest,
+        output: Callable[[], OutputLayer | None] = lambda: None,
     ) -> None:
         self._encoder, self._decoder = encoder, decoder
+        self._output = output
         self._manifest, self._model = manifest, manifest.model
         self._names = [output.name for output in encoder.get_outputs() if output.name != "encoder_state"]
         layers = range(self._model.decoder_layers)
@@ -102,7 +68,7 @@ class Stepper:
             else:
                 rules.apply(logits, path)
                 token = int(logits.argmax())
-                score = float(_log_softmax(logits)[token])
+                score = float(log_softmax(logits)[token])
                 if score != score:  # nothing was allowed
                     token, score = rules.eos, -np.inf
             yield token, score
@@ -117,8 +83,12 @@ class Stepper:
         options: SearchOptions,
         rules: Rules,
         check: Callable[[], None] = lambda: None,
+        phrases: Sequence[tuple[int, ...]] = (),
     ) -> list[Hypothesis]:
-        """The ``options.n_best`` hypotheses, best first; ``check`` is called for each token, and may raise."""
+        """The ``options.n_best`` hypotheses, best first; ``check`` is called for each token, and may raise.
+
+        With ``phrases`` those that hold them, as ``options.phrases`` says.
+        """
         own = self._manifest.generation
         penalty = own.length_penalty if options.length_penalty is None else options.length_penalty
         found: list[tuple[float, tuple[int, ...]]] = []
@@ -129,7 +99,23 @@ class Stepper:
                 pairs.append(pair)
             found.append((sum(score for _, score in pairs) / len(pairs) ** penalty, tuple(token for token, _ in pairs)))
         else:
-            found = self._beam(source, max_length, options.beam_size, penalty, rules, check)
+            if phrases and options.phrases is not None:
+                from mobilenmt.runtime.onnx.constrained import Phrasing, search  # most calls need none
+
+                found = search(
+                    self._encode(source, options.beam_size, [token for phrase in phrases for token in phrase]),
+                    self._manifest.tokens.start,
+                    Phrasing(phrases, options.phrases.continuing),
+                    rules,
+                    own,
+                    beams=options.beam_size,
+                    wanted=options.n_best,
+                    limit=max_length - 1,
+                    penalty=penalty,
+                    check=check,
+                )
+            else:
+                found = self._beam(source, max_length, options.beam_size, penalty, rules, check)
             found.sort(key=lambda item: -item[0])
             found = found or [(-np.inf, (rules.eos,))]
             found = [found[min(rank, len(found) - 1)] for rank in range(options.n_best)]
@@ -157,16 +143,16 @@ class Stepper:
         forced = own.forced_eos_token_id
         sentence = self._encode(source, beams)
         paths: list[tuple[int, ...]] = [(self._manifest.tokens.start,)] * beams
-        running = np.full(beams, _DEAD)
+        running = np.full(beams, DEAD)
         running[0] = 0.0
-        ended = np.full(beams, _DEAD)
+        ended = np.full(beams, DEAD)
         found: list[tuple[float, tuple[int, ...]]] = []
 
         def improvable(made: int) -> bool:
             longest = limit if own.early_stopping == "never" and penalty > 0 else made
             if not running[0] / longest**penalty > ended[-1]:
                 return False
-            return own.early_stopping is not True or bool(ended[-1] < _DEAD / 2)
+            return own.early_stopping is not True or bool(ended[-1] < DEAD / 2)
 
         made = 0
         while made < (limit if forced is None else limit - 1):
@@ -178,13 +164,13 @@ class Stepper:
                 if made == limit:
                     found.append((0.0, paths[0][1:]))
                 continue
-            scores = np.stack([_log_softmax(row) for row in logits])
+            scores = np.stack([log_softmax(row) for row in logits])
             for row, path in zip(scores, paths, strict=True):
                 rules.apply(row, path)
             if own.renormalize_logits:
-                scores = np.stack([_log_softmax(row) for row in scores])
+                scores = np.stack([log_softmax(row) for row in scores])
             total = (scores + running[:, None]).ravel()
-            best = _top(total, 2 * beams)
+            best = top(total, 2 * beams)
             best = best[total[best] > -np.inf]
             going: list[tuple[float, int, int]] = []
             for rank, index in enumerate(best.tolist()):
@@ -197,7 +183,7 @@ class Stepper:
                         ended = -np.sort(-np.append(ended, score / made**penalty))[:beams]
                 if token != rules.eos and len(going) < beams:
                     going.append((score, parent, token))
-            going += [(_DEAD, 0, rules.eos)] * (beams - len(going))
+            going += [(DEAD, 0, rules.eos)] * (beams - len(going))
             running = np.array([score for score, _, _ in going])
             paths = [(*paths[parent], token) for _, parent, token in going]
             sentence.follow([parent for _, parent, _ in going])
@@ -223,10 +209,10 @@ class Stepper:
             if len(path) <= len(rules.prefix) or last:
                 found.append(0.0)
             else:
-                row = logits if greedy else _log_softmax(logits)
+                row = logits if greedy else log_softmax(logits)
                 rules.apply(row, path)
                 if greedy or own.renormalize_logits:
-                    row = _log_softmax(row)
+                    row = log_softmax(row)
                 found.append(float(row[token]))
             path = (*path, token)
         return tuple(found)
@@ -253,7 +239,7 @@ class Stepper:
             for index, query in enumerate(sentence.queries):
                 key = sentence.fixed[f"cross_key.{index}"][0]  # [heads, S, size]
                 row = query.reshape(heads, 1, -1) @ key.transpose(0, 2, 1) / np.sqrt(key.shape[-1])
-                rows.append(np.exp(_log_softmax(row[:, 0])))
+                rows.append(np.exp(log_softmax(row[:, 0])))
             steps.append(np.stack(rows))
         return np.stack(steps, axis=2)
 
@@ -269,69 +255,17 @@ class Stepper:
     def _tokens(self, output: Hypothesis, rules: Rules) -> tuple[int, ...]:
         return output.ids if output.generated == len(output.ids) else (*output.ids, rules.eos)
 
-    def _encode(self, source: Sequence[int], rows: int) -> _Sentence:
+    def _encode(self, source: Sequence[int], rows: int, more: Sequence[int] = ()) -> Sentence:
+        """A sentence in so many rows; ``more`` are candidates as well."""
         ids = np.array([[*source, self._manifest.tokens.eos]], np.int64)
         feed = {"input_ids": ids, "lengths": np.array([ids.shape[1]], np.int64)}
         fixed = dict(zip(self._names, run_session(self._encoder, self._names, feed), strict=True))
         candidates = fixed.pop("candidates", None)
+        if candidates is not None and more and (output := self._output()) is not None:
+            fixed, candidates = output.add(fixed, candidates, more)
         for name, value in fixed.items():
             if not name.startswith("candidate"):
                 fixed[name] = np.repeat(value, rows, axis=0)
         heads, size = self._model.decoder_attention_heads, self._model.d_model // self._model.decoder_attention_heads
         past = {name: np.zeros((rows, heads, 0, size), np.float32) for name in self._past}
-        return _Sentence(self._decoder, fixed, candidates, past, self._queries, self._model.target_vocab_size)
-
-
-@dataclass
-class _Sentence:
-    """A sentence at work: what its steps left behind."""
-
-    decoder: onnxruntime.InferenceSession
-    fixed: dict[str, Array]
-    candidates: Array | None
-    past: dict[str, Array]
-    names: list[str]
-    vocabulary: int
-    position: int = 0
-    queries: Sequence[Array] = ()
-
-    def step(self, tokens: Sequence[int]) -> Array:
-        """Logits [K, V] behind ``tokens`` [K]; -inf for those that are no candidates."""
-        outputs = ["logits", *(name.replace("past", "present") for name in self.past), *self.names]
-        feed = {
-            "input_ids": np.array(tokens, np.int64)[:, None],
-            "position": np.array([self.position], np.int64),
-            **self.fixed,
-            **self.past,
-        }
-        logits, *present = run_session(self.decoder, outputs, feed)
-        self.queries = present[len(self.past) :]
-        self.past = dict(zip(self.past, present, strict=False))
-        self.position += 1
-        if self.candidates is None:
-            found: Array = logits[:, 0]
-            return found
-        full = np.full((len(tokens), self.vocabulary), -np.inf, np.float32)
-        full[:, self.candidates] = logits[:, 0]
-        return full
-
-    def follow(self, parents: Sequence[int]) -> None:
-        """Each row continues another one."""
-        self.past = {name: value[list(parents)] for name, value in self.past.items()}
-
-
-def _log_softmax(scores: Array) -> Array:
-    """Over the last axis."""
-    with np.errstate(invalid="ignore"):
-        shifted = scores - scores.max(axis=-1, keepdims=True)
-        found: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return found
-
-
-def _top(values: Array, count: int) -> Array:
-    """Places of the greatest, best first; of equal ones the first."""
-    count = min(count, len(values))
-    bound = np.partition(values, -count)[-count]
-    places = np.flatnonzero(values >= bound)
-    found: Array = places[np.argsort(-values[places], kind="stable")][:count]
-    return found
+        return Sentence(self._decoder, fixed, candidates, past, self._queries, self._model.target_vocab_size)

@@ -18,6 +18,9 @@ from mobilenmt.runtime.text.kept import Kept, Rules
 RULE = "glossary"
 """What the spans name as their rule."""
 
+METHODS = ("search", "placeholders")
+"""How terms get into a translation; the first is the default."""
+
 _WORD = re.compile(r"[^\W_]+|[^\w\s]")
 _LONGEST = 200
 
@@ -156,7 +159,7 @@ def _as_written(there: str, variant: _Variant) -> str:
     return variant.target.upper() if shouted else variant.target
 
 
-def check_kept(rules: object, glossary: object) -> None:
+def check_kept(rules: object, glossary: object, method: object = None) -> None:
     """What a caller wants to have kept, each None for the default.
 
     Raises:
@@ -166,3 +169,5 @@ def check_kept(rules: object, glossary: object) -> None:
         raise InputError(f"keep must be Rules of mobilenmt, not {type(rules).__name__}")
     if glossary is not None and not isinstance(glossary, Glossary):
         raise InputError(f"glossary must be Glossary of mobilenmt, not {type(glossary).__name__}")
+    if method is not None and method not in METHODS:
+        raise InputError(f"glossary_method must be {' or '.join(METHODS)}, not {method!r}")

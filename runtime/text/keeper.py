@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from mobilenmt.runtime.text.edges import Chunk, cut, words
 from mobilenmt.runtime.text.forms import Form, Placeholders
-from mobilenmt.runtime.text.glossary import Glossary
+from mobilenmt.runtime.text.glossary import RULE, Glossary
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
 from mobilenmt.runtime.text.placeholders import Protected, Restored, protect, restore
 from mobilenmt.runtime.text.placing import Output, Result, place
+
+if TYPE_CHECKING:
+    from mobilenmt.runtime.text.terms.search import Search
 
 _BEAMS = 4
 _END = ".!?…"
@@ -59,6 +63,7 @@ class Keeper:
         placeholders: what the model does with placeholders; None for the default.
         glossary: terms that become what it says.
         extra: further spans of a text (characters that the model never saw, say). Those that overlap are left out.
+        search: what terms are tried with before placeholders; None for placeholders alone.
     """
 
     def __init__(
@@ -68,12 +73,14 @@ class Keeper:
         placeholders: Placeholders | None = None,
         glossary: Glossary | None = None,
         extra: Callable[[str], Sequence[Kept]] | None = None,
+        search: Search | None = None,
     ) -> None:
         self._translate = translate
         self._rules = default_rules() if rules is None else rules
         self._placeholders = placeholders
         self._glossary = glossary
         self._extra = extra
+        self._search = search
 
     @cached_property
     def _forms(self) -> tuple[Form, ...]:
@@ -104,7 +111,10 @@ class Keeper:
         spans = [self.find(text) for text in sentences] if kept is None else kept
         plans = [cut(text, found, self._rules) for text, found in zip(sentences, spans, strict=True)]
         jobs = [_jobs(text, plan) for text, plan in zip(sentences, plans, strict=True)]
-        self._work([job for plan in jobs for job in plan if isinstance(job, _Job)])
+        flat = [job for plan in jobs for job in plan if isinstance(job, _Job)]
+        if self._search is not None:
+            self._searched(flat, self._search)
+        self._work([job for job in flat if not job.done])
         return [_assemble(plan) for plan in jobs]
 
     def _work(self, jobs: Sequence[_Job]) -> None:
@@ -123,6 +133,24 @@ class Keeper:
             if not waiting:
                 return
         self._parts([job for job in waiting if not _placed(job)])
+
+    def _searched(self, jobs: Sequence[_Job], search: Search) -> None:
+        """Terms by a search, before there are placeholders for them."""
+        from mobilenmt.runtime.text.terms.search import Attempt, attempt
+
+        tried = [job for job in jobs if any(span.rule == RULE for span in job.chunk.kept)]
+
+        def protected(text: str, kept: Sequence[Kept], more: frozenset[str]) -> tuple[Protected | None, list[Kept]]:
+            spans = merged(text, kept, self._copied | more)
+            return protect(text, spans, self._forms[0], self._rules, self._copied | more), spans
+
+        def take(index: int, found: Attempt) -> bool:
+            _take(tried[index], found.protected, found.spans, found.outputs, found.checked)
+            tried[index].best = None  # other attempts have other placeholders
+            return tried[index].done
+
+        texts = [(job.chunk.text, job.chunk.kept) for job in tried]
+        attempt(texts, protected, self._translate, search, take)
 
     def _attempts(self) -> Iterator[tuple[Form, frozenset[str], int]]:
         yield self._forms[0], self._copied, 1
@@ -164,10 +192,18 @@ def _traced(job: _Job, output: Output, protected: Protected, spans: Sequence[Kep
     return output._replace(links=links, marks=marks)
 
 
-def _take(job: _Job, protected: Protected, spans: Sequence[Kept], outputs: Sequence[Output]) -> None:
-    """Take the first output in which every span is in place; remember the others, or the best where there is none."""
+def _take(
+    job: _Job,
+    protected: Protected,
+    spans: Sequence[Kept],
+    outputs: Sequence[Output],
+    checked: Protected | None = None,
+) -> None:
+    """Take the first output in which every span is in place, or those of `checked`; remember the others, or the best
+    where there is none."""
+    checked = protected if checked is None else checked
     for output in outputs:
-        restored = restore(output.text, protected) if protected.marks else Restored(output.text)
+        restored = restore(output.text, checked) if checked.marks else Restored(output.text)
         if restored.ok and job.done:
             job.others.append((job.chunk.fit(restored.text), _traced(job, output, protected, spans)))
         elif restored.ok:

@@ -185,3 +185,8 @@ def without_inventions(output: str, source: str) -> str:
         if character == "\ufffd" or (not character.isspace() and unicodedata.category(character)[0] == "C")
     }
     return "".join(character for character in output if character not in wrong) if wrong else output
+
+
+def has_letter(text: str) -> bool:
+    """Whether a text has a letter of any script."""
+    return text[:1].isalpha() or any(map(str.isalpha, text))

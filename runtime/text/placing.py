@@ -23,6 +23,8 @@ class Output(NamedTuple):
     """Whatever the host wants to find again in :class:`Result`."""
     marks: tuple[tuple[str, str], ...] = ()
     """Placeholders in :attr:`text` and what stands for them in the result."""
+    score: float = 0.0
+    """Log-probability, the mean of its tokens."""
 
 
 class Result(NamedTuple):

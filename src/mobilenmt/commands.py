@@ -36,6 +36,7 @@ def translate(
     encoding: str | None = None,
     format: str | None = None,
     glossary: Path | None = None,
+    glossary_method: Literal["search", "placeholders"] = "search",
     keep: list[str] | None = None,
     no_keep: list[str] | None = None,
     json: bool = False,
@@ -67,6 +68,7 @@ def translate(
         encoding: encoding of the input and the output, such as utf-16 or cp1252
         format: text, html, markdown, srt or vtt; by default what the ending of --input says, else text
         glossary: file of terms: source, tab, target on each line, and a tab and the target of the plural if it differs
+        glossary_method: how terms get in: a search for translations that hold them, or placeholders
         keep: keep what this regular expression finds, as a rule of this name; may be repeated
         no_keep: do not keep what the rule of this name finds; may be repeated
         json: write a JSON object a line: source, text, score, tokens, alternatives, flags, sentences
@@ -124,6 +126,7 @@ def translate(
                 target=target,
                 keep=rules,
                 glossary=terms,
+                glossary_method=glossary_method,
                 format=format,
             )
         if json:

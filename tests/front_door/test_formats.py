@@ -154,6 +154,7 @@ def test_terms_and_rules(tmp_path: Path) -> None:
     terms.write_bytes("\ufeff# pets\ndog\tKöter\r\n\n".encode())
     arguments = ("translate", "--pack", PACK, "The dog is in the house.")
     assert "Köter" in run(*arguments, "--glossary", terms).stdout.decode()
+    assert "Köter" in run(*arguments, "--glossary", terms, "--glossary-method", "placeholders").stdout.decode()
     kept = run(*arguments, "--keep", "words=(?<![a-z])house", "--keep", "more=dog").stdout.decode()
     assert "house" in kept and "dog" in kept
     assert "max@example.com" in run("translate", "--pack", PACK, "Write to max@example.com.").stdout.decode()

@@ -142,6 +142,7 @@ class Context:
         n_best: int = 1,
         prefix: Sequence[int] = (),
         prefixes: Sequence[Sequence[int]] | None = None,
+        phrases: Sequence[Sequence[Sequence[int]]] | None = None,
         forbidden: Sequence[int] = (),
         callback: Callable[[int, int], int] | None = None,
         **others: Any,
@@ -157,6 +158,10 @@ class Context:
         if prefixes is not None:
             prefix = [token for tokens in prefixes for token in tokens]
             others["prefix_lengths"] = _array([len(tokens) for tokens in prefixes])
+        if phrases is not None:
+            others["phrases"] = _array([token for of in phrases for phrase in of for token in phrase])
+            others["phrase_lengths"] = _array([len(phrase) for of in phrases for phrase in of])
+            others["phrase_counts"] = _array([len(of) for of in phrases])
 
         def call(_: Any, sentence: int, token: int) -> int:
             assert callback is not None

@@ -5,10 +5,8 @@
 
 #include "search/search.h"
 
-/* The `most` greatest of several rows of scores, each n long and `stride` apart, best first; the first of equal ones
-   first. Fewer if the rest is -inf. */
-static uint32_t choose(const mn_kernel_set *kernels, const float *scores, uint32_t rows, size_t n, size_t stride,
-                       uint32_t most, float *best, uint32_t *candidates, uint16_t *parents)
+uint32_t mn_best(const mn_kernel_set *kernels, const float *scores, uint32_t rows, size_t n, size_t stride, uint32_t most,
+                 float *best, uint32_t *candidates, uint16_t *parents)
 {
     uint32_t found = 0;
     for (uint32_t row = 0; row < rows; row++) {
@@ -40,20 +38,20 @@ static float bound_norm(const mn_search *search, const mn_slot *slot, uint32_t m
 
 static int improvable(const mn_search *search, const mn_slot *slot, uint32_t made)
 {
-    const float worst = slot->ended[slot->beams - 1];
+    const float worst = slot->ended[slot->wanted - 1];
     if (!(slot->running[0] / bound_norm(search, slot, made) > worst)) return 0;
     return search->model->config.early_stopping != MN_EARLY_TRUE || worst < MN_DEAD / 2;
 }
 
-static void insert_ended(mn_slot *slot, float score)
+void mn_insert_ended(mn_slot *slot, float score)
 {
-    if (!(score > slot->ended[slot->beams - 1])) return;
-    uint32_t place = slot->beams - 1;
+    if (!(score > slot->ended[slot->wanted - 1])) return;
+    uint32_t place = slot->wanted - 1;
     for (; place && slot->ended[place - 1] < score; place--) slot->ended[place] = slot->ended[place - 1];
     slot->ended[place] = score;
 }
 
-static void log_probabilities(mn_search *search, mn_slot *slot, float *logits, uint32_t k)
+void mn_log_probabilities(mn_search *search, mn_slot *slot, float *logits, uint32_t k)
 {
     const mn_kernel_set *kernels = search->model->kernels;
     const size_t n = MN_ROUND_UP(slot->candidates.count);
@@ -100,16 +98,18 @@ int mn_beam_step(mn_search *search, mn_slot *slot, float *logits)
         best[0] = 0.0f; /* the prefix may be all there is room for */
         best_tokens[0] = tokens[0];
         best_parents[0] = 0;
+    } else if (slot->phrases.count) {
+        mn_constrained_step(search, slot, logits, tokens, parents, &(mn_endings){best, best_tokens, best_parents});
     } else {
-        for (uint32_t k = 0; k < beams; k++) log_probabilities(search, slot, logits + k * search->stride, k);
-        const uint32_t found = choose(search->model->kernels, logits, beams, MN_ROUND_UP(slot->candidates.count),
-                                      search->stride, 2 * beams, best, best_tokens, best_parents);
+        for (uint32_t k = 0; k < beams; k++) mn_log_probabilities(search, slot, logits + k * search->stride, k);
+        const uint32_t found = mn_best(search->model->kernels, logits, beams, MN_ROUND_UP(slot->candidates.count),
+                                       search->stride, 2 * beams, best, best_tokens, best_parents);
         const float norm = mn_power(step + 1, search->request->length_penalty);
         uint32_t going = 0;
         for (uint32_t i = 0; i < found; i++) {
             best_tokens[i] = mn_token_of(&slot->candidates, best_tokens[i]);
             if (best_tokens[i] == eos) {
-                if (i < beams) insert_ended(slot, best[i] / norm);
+                if (i < beams) mn_insert_ended(slot, best[i] / norm);
             } else if (going < beams) {
                 slot->running[going] = best[i];
                 tokens[going] = best_tokens[i];
@@ -174,6 +174,30 @@ static void offer(ending *best, uint32_t *found, uint32_t wanted, ending one)
     best[place] = one;
 }
 
+static int is_whole(const mn_slot *slot, uint32_t k)
+{
+    return slot->running[k] > MN_DEAD / 2 && slot->allocation.progress[0][k].tokens == slot->phrases.total;
+}
+
+/* Where no hypothesis holds all phrases: those that hold the most tokens of them. */
+static uint32_t take_incomplete(const mn_slot *slot, uint32_t wanted, float norm, uint32_t forced, ending *best)
+{
+    const mn_history *history = &slot->history;
+    const mn_progress *progress = slot->allocation.progress[0];
+    const uint32_t last = slot->step - 1;
+    uint32_t found = 0, most = 0;
+    for (uint32_t k = 0; k < slot->beams; k++)
+        if (slot->running[k] > MN_DEAD / 2 && progress[k].tokens > most) most = progress[k].tokens;
+    for (uint32_t k = 0; k < slot->beams; k++) {
+        const size_t at = (size_t)last * slot->beams + k;
+        const float score = slot->running[k];
+        if (!(score > MN_DEAD / 2) || progress[k].tokens < most) continue;
+        offer(best, &found, wanted, forced == MN_NONE ? (ending){score / norm, score, last, history->tokens[at], history->parents[at]}
+                                                      : (ending){score / norm, score, slot->step, forced, k});
+    }
+    return found;
+}
+
 void mn_beam_finish(mn_search *search, mn_slot *slot)
 {
     const mn_config *c = &search->model->config;
@@ -185,7 +209,7 @@ void mn_beam_finish(mn_search *search, mn_slot *slot)
     for (uint32_t step = 0; step < made; step++) {
         const float norm = mn_power(step + 1, penalty);
         const int at_limit = c->forced_eos == MN_NONE && step + 1 == slot->limit;
-        for (uint32_t i = 0; i < beams; i++) {
+        for (uint32_t i = 0; i < (slot->phrases.count ? 2 * beams : beams); i++) {
             const size_t at = (size_t)step * 2 * beams + i;
             const float score = history->best_scores[at];
             if (score > -INFINITY && (at_limit || history->best_tokens[at] == c->eos))
@@ -195,7 +219,12 @@ void mn_beam_finish(mn_search *search, mn_slot *slot)
     if (c->forced_eos != MN_NONE && made + 1 == slot->limit && (!made || improvable(search, slot, made))) {
         const float norm = mn_power(slot->limit, penalty);
         for (uint32_t k = 0; k < beams; k++)
-            offer(best, &found, wanted, (ending){slot->running[k] / norm, slot->running[k], made, c->forced_eos, k});
+            if (!slot->phrases.count || is_whole(slot, k))
+                offer(best, &found, wanted, (ending){slot->running[k] / norm, slot->running[k], made, c->forced_eos, k});
+    }
+    if (!found && slot->phrases.count && made) {
+        const int at_limit = c->forced_eos != MN_NONE && made + 1 == slot->limit;
+        found = take_incomplete(slot, wanted, mn_power(made + at_limit, penalty), at_limit ? c->forced_eos : MN_NONE, best);
     }
     if (!found) best[found++] = (ending){-INFINITY, -INFINITY, 0, c->eos, 0}; /* nothing was allowed */
     for (uint32_t i = 0; i < wanted; i++)

@@ -1,19 +1,19 @@
 #include "search/candidates.h"
 
-uint64_t mn_most_candidates(const mn_model *m, uint64_t positions)
+uint64_t mn_most_candidates(const mn_model *m, uint64_t positions, uint64_t more)
 {
     const uint64_t all = m->config.target_vocabulary;
     if (!m->shortlist.common) return MN_ROUND_UP(all);
     /* the end token is one in any case */
-    const uint64_t found = mn_plus(mn_times(positions, m->shortlist.width), m->shortlist.always + 1ull);
+    const uint64_t found = mn_plus(mn_plus(mn_times(positions, m->shortlist.width), more), m->shortlist.always + 1ull);
     return MN_ROUND_UP(found < all ? found : all);
 }
 
-void mn_candidates_take(const mn_model *m, mn_arena *arena, uint64_t positions, mn_candidates *c)
+void mn_candidates_take(const mn_model *m, mn_arena *arena, uint64_t positions, uint64_t more, mn_candidates *c)
 {
     *c = (mn_candidates){m->output, NULL, NULL, NULL, NULL, NULL, NULL, m->config.target_vocabulary};
     if (!m->shortlist.common) return;
-    const uint64_t most = mn_most_candidates(m, positions);
+    const uint64_t most = mn_most_candidates(m, positions, more);
     c->scale = MN_TAKE(arena, float, most);
     c->bias = m->output_bias ? MN_TAKE(arena, float, most) : NULL;
     c->sums = MN_TAKE(arena, int32_t, most);
@@ -22,12 +22,14 @@ void mn_candidates_take(const mn_model *m, mn_arena *arena, uint64_t positions, 
     c->weights = MN_TAKE(arena, int8_t, mn_times(most, m->width));
 }
 
-static void collect(const mn_model *m, const uint32_t *ids, uint32_t count, mn_candidates *c)
+static void collect(const mn_model *m, const uint32_t *ids, uint32_t count, const uint32_t *extra, uint32_t extra_count,
+                    mn_candidates *c)
 {
     const mn_shortlist *s = &m->shortlist;
     memset(c->chosen, 0, MN_ROUND_UP(m->config.target_vocabulary));
     memcpy(c->chosen, s->common, m->config.target_vocabulary);
     c->chosen[m->config.eos] = 1;
+    for (uint32_t i = 0; i < extra_count; i++) c->chosen[extra[i]] = 1;
     for (uint32_t i = 0; i < count; i++) {
         const uint8_t *row = s->lexical + (size_t)ids[i] * s->width * s->bytes;
         for (uint32_t j = 0; j < s->width; j++, row += s->bytes)
@@ -96,10 +98,11 @@ static uint32_t copy_rows(const mn_model *m, const uint32_t *tokens, size_t coun
     return wide || whole < m->config.d_model;
 }
 
-void mn_candidates_choose(const mn_model *m, const uint32_t *ids, uint32_t count, mn_candidates *c)
+void mn_candidates_choose(const mn_model *m, const uint32_t *ids, uint32_t count, const uint32_t *extra,
+                          uint32_t extra_count, mn_candidates *c)
 {
     if (!m->shortlist.common) return;
-    collect(m, ids, count, c);
+    collect(m, ids, count, extra, extra_count, c);
     const uint32_t padded = (uint32_t)MN_ROUND_UP(c->count);
     const mn_table *table = &m->output_rows;
     uint32_t wide = 0;

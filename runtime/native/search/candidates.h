@@ -15,14 +15,15 @@ typedef struct mn_candidates {
     uint32_t count;
 } mn_candidates;
 
-/* Room for sentences of `positions` source tokens. */
-void mn_candidates_take(const mn_model *model, mn_arena *arena, uint64_t positions, mn_candidates *candidates);
+/* Room for sentences of `positions` source tokens, and so many tokens more. */
+void mn_candidates_take(const mn_model *model, mn_arena *arena, uint64_t positions, uint64_t more, mn_candidates *candidates);
 
 /* The most candidates that such a sentence may have, rounded up to 16. */
-uint64_t mn_most_candidates(const mn_model *model, uint64_t positions);
+uint64_t mn_most_candidates(const mn_model *model, uint64_t positions, uint64_t more);
 
-/* Collect those of a source of `count` ids. */
-void mn_candidates_choose(const mn_model *model, const uint32_t *ids, uint32_t count, mn_candidates *candidates);
+/* Collect those of a source of `count` ids, and `extra` tokens. */
+void mn_candidates_choose(const mn_model *model, const uint32_t *ids, uint32_t count, const uint32_t *extra,
+                          uint32_t extra_count, mn_candidates *candidates);
 
 /* Which candidate a token is; MN_NONE if none. */
 uint32_t mn_candidate_of(const mn_candidates *candidates, uint32_t token);

@@ -28,7 +28,7 @@ static void take_slot(const mn_search *search, mn_arena arenas[MN_BUFFERS], cons
     const int aligned = search->request->alignment != 0;
     mn_slot s = {.sentence = MN_NONE, .beams = search->beams};
     mn_cross_take(m, arena, extent->positions, &s.cross);
-    mn_candidates_take(m, arenas + MN_CANDIDATES, extent->positions, &s.candidates);
+    mn_candidates_take(m, arenas + MN_CANDIDATES, extent->positions, extent->phrase_tokens, &s.candidates);
     s.banned = MN_TAKE(arena, uint32_t, (uint64_t)m->bad_count + search->request->forbidden_count);
     s.cache = MN_TAKE(arenas + MN_CACHES, float, mn_times(mn_times(m->config.decoder_layers, entries), 2 * m->decoder_inner));
     s.attention = aligned ? MN_TAKE(arena, float, mn_times(beams, MN_ROUND_UP(extent->positions))) : NULL;
@@ -43,6 +43,12 @@ static void take_slot(const mn_search *search, mn_arena arenas[MN_BUFFERS], cons
         s.running = MN_TAKE(arena, float, beams);
         s.ended = MN_TAKE(arena, float, beams);
         s.ancestors = MN_TAKE(arena, uint16_t, mn_times(2, entries));
+    }
+    if (extent->phrases) {
+        for (int i = 0; i < 2; i++) s.allocation.progress[i] = MN_TAKE(arena, mn_progress, beams);
+        s.allocation.pool = MN_TAKE(arena, mn_continuation, mn_most_pooled(beams, extent->phrases));
+        s.allocation.there = MN_TAKE(arena, uint32_t, mn_plus(extent->phrase_tokens, 1));
+        s.allocation.share = MN_TAKE(arena, uint32_t, mn_plus(extent->phrase_tokens, 1));
     }
     if (arena->data) *slot = s;
 }
@@ -63,7 +69,7 @@ void mn_search_take(mn_arena arenas[MN_BUFFERS], const mn_extent *extent, mn_sea
     }
     search->slots = MN_TAKE(arena, mn_slot, search->slot_count);
     search->rows = MN_TAKE(arena, mn_row, rows);
-    search->stride = (size_t)mn_most_candidates(search->model, extent->positions);
+    search->stride = (size_t)mn_most_candidates(search->model, extent->positions, extent->phrase_tokens);
     search->logits = MN_TAKE(arena, float, mn_times(rows, search->stride));
     search->no_repeat_ngram = request->no_repeat_ngram ? request->no_repeat_ngram : search->model->config.no_repeat_ngram;
     search->path = search->no_repeat_ngram ? MN_TAKE(arena, uint32_t, extent->steps) : NULL;
@@ -95,6 +101,17 @@ static void ban_token(mn_slot *slot, uint32_t token)
     if (candidate != MN_NONE) slot->banned[slot->banned_count++] = candidate;
 }
 
+/* Its phrases, which are the next of the request's. */
+static void take_phrases(mn_search *search, mn_slot *slot, uint32_t sentence)
+{
+    const uint32_t count = search->request->phrase_counts ? search->request->phrase_counts[sentence] : 0;
+    slot->phrases = (mn_phrases){search->phrase_tokens, search->phrase_lengths, count, 0};
+    for (uint32_t i = 0; i < count; i++) slot->phrases.total += *search->phrase_lengths++;
+    search->phrase_tokens += slot->phrases.total;
+    if (count) memset(slot->allocation.progress[0], 0, slot->beams * sizeof(mn_progress));
+    slot->wanted = count ? search->request->n_best : slot->beams;
+}
+
 /* Where the prefixes of the sentences so far end, `prefixes` is moved to. */
 static void start(mn_search *search, mn_slot *slot, uint32_t sentence, const uint32_t *ids, const uint32_t **prefixes)
 {
@@ -113,7 +130,8 @@ static void start(mn_search *search, mn_slot *slot, uint32_t sentence, const uin
         slot->prefix_length = 1;
     }
     slot->ancestors_now = 0;
-    mn_candidates_choose(m, ids, slot->source_length, &slot->candidates);
+    take_phrases(search, slot, sentence);
+    mn_candidates_choose(m, ids, slot->source_length, slot->phrases.tokens, slot->phrases.total, &slot->candidates);
     slot->banned_count = 0;
     for (uint32_t i = 0; i < m->bad_count; i++) ban_token(slot, mn_u32(m->bad + 4ull * i));
     for (uint32_t i = 0; i < request->forbidden_count; i++) ban_token(slot, request->forbidden[i]);
@@ -230,6 +248,8 @@ void mn_search_begin(mn_search *search)
     search->next = 0;
     search->next_ids = request->ids;
     search->next_prefix = request->prefix;
+    search->phrase_tokens = request->phrases;
+    search->phrase_lengths = request->phrase_lengths;
 }
 
 /* MN_OK: go on. */

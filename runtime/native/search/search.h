@@ -5,6 +5,7 @@
 #define MN_SEARCH_H
 
 #include "search/candidates.h"
+#include "search/constraints.h"
 #include "layers.h"
 
 #define MN_MOST_BEAMS 64
@@ -16,7 +17,7 @@ typedef struct mn_history {
     uint16_t *parents;      /* [steps][beams] */
     float *running;         /* [steps][beams], their scores after the step */
     uint32_t *looked;       /* [steps][beams], the source position row k looked at in this step */
-    uint32_t *best_tokens;  /* [steps][2 * beams], the best continuations, ended ones too */
+    uint32_t *best_tokens;  /* [steps][2 * beams], the best continuations, ended ones too; with phrases those that hold all */
     uint16_t *best_parents; /* likewise */
     float *best_scores;     /* likewise */
 } mn_history;
@@ -38,6 +39,9 @@ typedef struct mn_slot {
     float *attention; /* [beams][positions rounded up to 16], or NULL */
     mn_history history;
     float *running, *ended;   /* [beams] */
+    uint32_t wanted;          /* ended hypotheses that the search looks for: the first so many of `ended` */
+    mn_phrases phrases;       /* that its outputs have to hold */
+    mn_allocation allocation;
     uint16_t *ancestors;      /* [2][beams][steps] */
     uint32_t ancestors_now;   /* which of the two */
 } mn_slot;
@@ -55,6 +59,7 @@ typedef struct mn_search {
     mn_slot *slots;
     uint32_t slot_count, beams;
     mn_row *rows;
+    const uint32_t *phrase_tokens, *phrase_lengths; /* of the sentences that have not begun */
     float *logits;      /* [rows][stride] */
     size_t stride;
     double called; /* when the callback was called last */
@@ -75,6 +80,7 @@ typedef struct mn_extent {
     uint64_t positions; /* of the longest source */
     uint64_t steps;     /* of the longest output */
     uint64_t tokens;    /* outputs altogether */
+    uint64_t phrases, phrase_tokens; /* of one sentence */
 } mn_extent;
 
 void mn_search_take(mn_arena arenas[MN_BUFFERS], const mn_extent *extent, mn_search *search);
@@ -91,7 +97,27 @@ void mn_greedy_finish(mn_search *search, mn_slot *slot);
 int mn_beam_step(mn_search *search, mn_slot *slot, float *logits);
 void mn_beam_finish(mn_search *search, mn_slot *slot);
 
-/* Shared by both: mark what may not come next for hypothesis k, whose scores these are. */
+/* The same for a slot with phrases: which tokens go on in each row, and what ends or might, were this the last step. */
+typedef struct mn_endings {
+    float *scores; /* [2 * beams] each; -inf for none */
+    uint32_t *tokens;
+    uint16_t *parents;
+} mn_endings;
+void mn_constrained_step(mn_search *search, mn_slot *slot, float *logits, uint32_t *tokens, uint16_t *parents,
+                         const mn_endings *endings);
+
+/* Of both beams: logits of hypothesis k to scores of its continuations. */
+void mn_log_probabilities(mn_search *search, mn_slot *slot, float *logits, uint32_t k);
+
+/* The `most` greatest of several rows of scores, each n long and `stride` apart, best first; the first of equal ones
+   first. Fewer if the rest is -inf. */
+uint32_t mn_best(const mn_kernel_set *kernels, const float *scores, uint32_t rows, size_t n, size_t stride, uint32_t most,
+                 float *best, uint32_t *candidates, uint16_t *parents);
+
+/* A hypothesis that ended, among the best so far. */
+void mn_insert_ended(mn_slot *slot, float score);
+
+/* Shared by all: mark what may not come next for hypothesis k, whose scores these are. */
 void mn_ban(const mn_search *search, const mn_slot *slot, uint32_t k, float *scores);
 
 /* The tokens of hypothesis k after `count` steps, latest first, into `out`. */

@@ -1,0 +1,1 @@
+"""Terms of a glossary by a search for translations that hold them."""
