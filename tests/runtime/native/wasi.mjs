@@ -4,10 +4,9 @@ import { argv } from "node:process";
 import { WASI } from "node:wasi";
 
 const wasi = new WASI({ version: "preview1", args: argv.slice(2), preopens: { "/": "/" } });
-// Node 20 lets WebAssembly call its own functions directly, by V8's fast calls. Where the collector of garbage then runs in
-// the midst of WebAssembly, which it does after some eight seconds, it moves objects that the caller still points to, and
-// Node dies when the program returns (SIGSEGV; not with --no-turbo-fast-api-calls or --no-incremental-marking). Functions of
-// JavaScript around them are called in the ordinary way.
+// WebAssembly calls Node's own functions directly, by V8's fast calls, in which no garbage may be collected. They allocate
+// memory, so that it is, once incremental marking has begun (after some eight seconds): objects move, and Node dies when the
+// program returns (SIGSEGV; nodejs/node#46777, Node 20 and 22). Functions of JavaScript are called in the ordinary way.
 const calls = Object.entries(wasi.getImportObject().wasi_snapshot_preview1);
 const wrapped = Object.fromEntries(calls.map(([name, call]) => [name, (...given) => call(...given)]));
 const module = await WebAssembly.compile(await readFile(argv[2]));
