@@ -146,10 +146,11 @@ def search(
         made += 1
         if made <= len(rules.prefix):
             paths = [(*path, rules.prefix[made - 1]) for path in paths]
+            progress = [phrasing.advance(state, rules.prefix[made - 1]) for state in progress]
             continue
         scores = np.stack([log_softmax(row) for row in logits])
-        for row, path in zip(scores, paths, strict=True):
-            rules.apply(row, path)
+        for row, path, state in zip(scores, paths, progress, strict=True):
+            rules.apply(row, path, phrasing.following(state))
         if own.renormalize_logits:
             scores = np.stack([log_softmax(row) for row in scores])
         for row, state in zip(scores, progress, strict=True):

@@ -176,11 +176,15 @@ class Engine:
         def work(index: int) -> list[Hypothesis]:
             source = sources[index]
             rules = Rules.of(self._manifest, options, () if prefixes is None else prefixes[index])
-            greedy = options.beam_size == 1
+            phrases = () if options.phrases is None else options.phrases.of[index]
+
+            def scores(found: Hypothesis) -> tuple[float, ...]:
+                return stepper.scores(source, found, rules, greedy=options.beam_size == 1, phrases=phrases)
+
             return [
                 replace(
                     found,
-                    token_scores=stepper.scores(source, found, rules, greedy=greedy) if options.token_scores else None,
+                    token_scores=scores(found) if options.token_scores else None,
                     alignment=stepper.alignment(source, found) if options.alignment else None,
                 )
                 for found in results[index]

@@ -46,8 +46,11 @@ class Rules:
             manifest.tokens.eos,
         )
 
-    def apply(self, scores: Array, path: tuple[int, ...]) -> None:
-        """Set the scores [V] of what may not follow ``path``, the start token first, to -inf."""
+    def apply(self, scores: Array, path: tuple[int, ...], leading: Sequence[int] = ()) -> None:
+        """Set the scores [V] of what may not follow ``path``, the start token first, to -inf.
+
+        ``leading`` may follow though it makes an n-gram twice.
+        """
         scores[list(self.banned)] = -np.inf
         if len(path) == len(self.prefix) + 1:
             scores[list(self.not_first)] = -np.inf
@@ -56,7 +59,8 @@ class Rules:
         n = self.ngram
         if n and len(path) >= n:
             last = path[len(path) - n + 1 :]
-            scores[[path[i + n - 1] for i in range(len(path) - n + 1) if path[i : i + n - 1] == last]] = -np.inf
+            again = {path[i + n - 1] for i in range(len(path) - n + 1) if path[i : i + n - 1] == last}
+            scores[list(again.difference(leading))] = -np.inf
 
 
 @dataclass

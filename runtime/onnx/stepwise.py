@@ -196,10 +196,24 @@ class Stepper:
             ]
         return found
 
-    def scores(self, source: Sequence[int], output: Hypothesis, rules: Rules, *, greedy: bool) -> tuple[float, ...]:
-        """Log-probability of each token of an output: see :attr:`Hypothesis.token_scores`."""
+    def scores(
+        self,
+        source: Sequence[int],
+        output: Hypothesis,
+        rules: Rules,
+        *,
+        greedy: bool,
+        phrases: Sequence[tuple[int, ...]] = (),
+    ) -> tuple[float, ...]:
+        """Log-probability of each token of an output: see :attr:`Hypothesis.token_scores`.
+
+        ``phrases`` as for :meth:`search`.
+        """
+        from mobilenmt.runtime.onnx.constrained import Phrasing, Progress
+
         tokens = self._tokens(output, rules)
-        sentence = self._encode(source, 1)
+        sentence = self._encode(source, 1, [token for phrase in phrases for token in phrase])
+        phrasing, progress = Phrasing(phrases, b""), Progress()
         path: tuple[int, ...] = (self._manifest.tokens.start,)
         found = []
         own = self._manifest.generation
@@ -210,11 +224,12 @@ class Stepper:
                 found.append(0.0)
             else:
                 row = logits if greedy else log_softmax(logits)
-                rules.apply(row, path)
+                rules.apply(row, path, phrasing.following(progress))
                 if greedy or own.renormalize_logits:
                     row = log_softmax(row)
                 found.append(float(row[token]))
             path = (*path, token)
+            progress = phrasing.advance(progress, token)
         return tuple(found)
 
     def attention(self, source: Sequence[int], target: Sequence[int]) -> Array:

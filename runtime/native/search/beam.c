@@ -94,6 +94,10 @@ int mn_beam_step(mn_search *search, mn_slot *slot, float *logits)
         for (uint32_t k = 0; k < beams; k++) {
             tokens[k] = slot->prefix[step];
             parents[k] = (uint16_t)k;
+            if (slot->phrases.count) { /* what the prefix holds is held */
+                mn_progress *at = slot->allocation.progress[0] + k;
+                *at = mn_advance(&slot->phrases, *at, tokens[k]);
+            }
         }
         best[0] = 0.0f; /* the prefix may be all there is room for */
         best_tokens[0] = tokens[0];

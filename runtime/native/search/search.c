@@ -299,8 +299,15 @@ void mn_finish_looks(const mn_model *m, uint32_t *looked, uint32_t made, uint32_
     for (uint32_t i = 0; i < length && i + 1 < made; i++) looked[i] = looked[i + 1];
 }
 
+static int is_among(const uint32_t *tokens, uint32_t count, uint32_t token)
+{
+    while (count--)
+        if (tokens[count] == token) return 1;
+    return 0;
+}
+
 /* No n-gram twice: what followed an earlier occurrence of the last n - 1 tokens may not come next. The start token
-   counts as one, as for transformers. */
+   counts as one, as for transformers. What leads on in a phrase may: it was asked for, perhaps twice. */
 static void ban_repeats(const mn_search *search, const mn_slot *slot, uint32_t k, float *scores)
 {
     const uint32_t n = search->no_repeat_ngram, made = slot->step; /* this step was counted already */
@@ -308,8 +315,11 @@ static void ban_repeats(const mn_search *search, const mn_slot *slot, uint32_t k
     if (!n || made < n) return;
     mn_path(slot, k, made - 1, path); /* the latest first */
     path[made - 1] = search->model->config.start;
+    uint32_t leading[MN_MOST_PHRASES], count = 0;
+    if (slot->phrases.count) count = mn_next_of_phrases(&slot->phrases, slot->allocation.progress[0][k], leading);
     for (uint32_t i = 0; i + n - 1 < made; i++) {
         uint32_t same = 0;
+        if (is_among(leading, count, path[i])) continue;
         while (same < n - 1 && path[i + 1 + same] == path[same]) same++;
         const uint32_t candidate = same == n - 1 ? mn_candidate_of(&slot->candidates, path[i]) : MN_NONE;
         if (candidate != MN_NONE) scores[candidate] = -INFINITY;

@@ -72,7 +72,7 @@ def places(counts: list[int], beams: int) -> list[int]:
 
 def search(
     scores: Scores, phrases: Sequence[Path], *, start: int, eos: int, limit: int, beams: int, wanted: int,
-    penalty: float, continuing: Sequence[int] = (), forced: bool = False,
+    penalty: float, continuing: Sequence[int] = (), forced: bool = False, prefix: Path = (), ngram: int = 0,
 ) -> list[tuple[Path, float]]:  # fmt: skip
     """The best that hold all phrases, end token included where there is one; or those that hold the most of them.
 
@@ -86,6 +86,8 @@ def search(
         penalty: exponent of the length.
         continuing: ids that may not follow a phrase.
         forced: whether the last token at the limit is the end token.
+        prefix: what outputs begin with; costs nothing.
+        ngram: no so many tokens twice, but for tokens that lead on in a phrase.
     """
     total = sum(map(len, phrases))
 
@@ -93,9 +95,9 @@ def search(
         open_, begun, _ = held(path, phrases)
         return total - sum(len(phrases[i]) for i in open_) + len(begun)
 
-    beam: list[tuple[Path, float]] = [((), 0.0)]
+    beam: list[tuple[Path, float]] = [(prefix, 0.0)]
     done: list[tuple[Path, float]] = []
-    for made in range(1, limit + (0 if forced else 1)):
+    for made in range(1 + len(prefix), limit + (0 if forced else 1)):
         pool: dict[Path, float] = {}
         everything: list[tuple[float, Path]] = []
         for path, score in beam:
@@ -105,9 +107,14 @@ def search(
                 row[eos] = -np.inf
             if whole:
                 row[list(continuing)] = -np.inf
+            leading = {phrases[i][len(begun)] for i in open_ if phrases[i][: len(begun)] == begun}
+            whole_path = (start, *path)
+            there = {whole_path[i : i + ngram] for i in range(len(whole_path) - ngram + 1)} if ngram else set()
+            for token in range(len(row)):
+                if (*whole_path[len(whole_path) - ngram + 1 :], token) in there and token not in leading:
+                    row[token] = -np.inf
             row = (row + np.float32(score)).astype(np.float32)
             everything += [(float(value), (*path, token)) for token, value in enumerate(row) if value > -np.inf]
-            leading = {phrases[i][len(begun)] for i in open_ if phrases[i][: len(begun)] == begun}
             for token in {int(row.argmax()), *leading}:
                 if row[token] > -np.inf:
                     pool[(*path, token)] = float(row[token])
@@ -163,7 +170,7 @@ class Case:
     """A tiny model, a source, and phrases of one to three tokens that share beginnings, overlap and repeat."""
 
     def __init__(self, core: Core, seed: int) -> None:
-        random = Random(seed)
+        random, self.seed = Random(seed), seed
         self.forced, self.limit = (NONE, 0)[seed % 2], (12, 9, 16)[seed % 3]
         self.penalty, self.bad = (1.0, 0.6, 0.0)[seed // 2 % 3], (1,)
         files = Made(
@@ -178,6 +185,8 @@ class Case:
             self.phrases.pop()
         self.continuing = sorted(random.sample(range(2, 16), 4)) if seed // 2 % 2 else []
         self.mask = bytes(token in self.continuing for token in range(16))
+        self.prefix: Path = ()
+        self.ngram = 0
         self.reference.encode(self.source)
         extra = [token for phrase in self.phrases for token in phrase]
         self.reference.candidates = np.union1d(self.reference.candidates, extra)
@@ -192,7 +201,19 @@ class Case:
         return search(
             self.scores, self.phrases, start=self.reference.start, eos=0, limit=self.limit - 1, beams=beams,
             wanted=wanted, penalty=self.penalty, continuing=self.continuing, forced=self.forced != NONE,
+            prefix=self.prefix, ngram=self.ngram,
         )  # fmt: skip
+
+    def rules(self) -> Case:
+        """The same with rules beside the phrases: a prefix that holds one or begins one, no n-gram twice.
+
+        The first phrase has to come twice, which the rule against n-grams would not allow.
+        """
+        self.ngram = 1 + self.seed % 3
+        if sum(map(len, self.phrases)) + len(self.phrases[0]) <= self.limit - 2:
+            self.phrases.append(self.phrases[0])
+        self.prefix = ((), (13, *self.phrases[0]), self.phrases[-1][:1], (2, 2))[self.seed // 3 % 4]
+        return self
 
 
 BEAMS = ((2, 1), (4, 2), (7, 3))
@@ -200,11 +221,19 @@ BEAMS = ((2, 1), (4, 2), (7, 3))
 
 @pytest.mark.parametrize("seed", range(16))
 def test_the_core_finds_what_the_reference_finds(core: Core, seed: int) -> None:
-    case = Case(core, seed)
+    compare_core(Case(core, seed))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_the_core_goes_by_other_rules_too(core: Core, seed: int) -> None:
+    compare_core(Case(core, seed).rules())
+
+
+def compare_core(case: Case) -> None:
     for beams, n_best in BEAMS:
         found = case.model.translate(
             [case.source], max_length=case.limit, beam_size=beams, n_best=n_best, length_penalty=case.penalty,
-            phrases=[case.phrases], continuing=case.mask, alignment=1,
+            phrases=[case.phrases], continuing=case.mask, alignment=1, prefix=case.prefix, no_repeat_ngram=case.ngram,
         )  # fmt: skip
         wanted = case.wanted(beams, n_best)
         assert wanted
@@ -232,8 +261,16 @@ class Steps:
 
 @pytest.mark.parametrize("seed", range(16))
 def test_the_host_of_onnx_finds_what_the_reference_finds(core: Core, seed: int) -> None:
-    case = Case(core, seed)
-    rules = Rules((), case.bad, (), 0, 0, 0)
+    compare_host(Case(core, seed))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_the_host_of_onnx_goes_by_other_rules_too(core: Core, seed: int) -> None:
+    compare_host(Case(core, seed).rules())
+
+
+def compare_host(case: Case) -> None:
+    rules = Rules(case.prefix, case.bad, (), case.ngram, 0, 0)
     own = GenerationDefaults(forced_eos_token_id=None if case.forced == NONE else 0)
     for beams, n_best in BEAMS:
         found = search_in_host(
@@ -244,6 +281,19 @@ def test_the_host_of_onnx_finds_what_the_reference_finds(core: Core, seed: int) 
         for (path, score), (own_score, own_path) in zip(case.wanted(beams, n_best), found, strict=False):
             assert own_path == path
             assert own_score == pytest.approx(score, rel=1e-5)
+
+
+def test_a_phrase_wins_over_the_rule_against_repeats_and_a_prefix_counts(tiny: Model) -> None:
+    """Asked for twice, a phrase comes twice; what is in the prefix need not come again."""
+    request: dict[str, Any] = {"max_length": 20, "beam_size": 5, "no_repeat_ngram": 1}
+    (twice,) = tiny.translate([[3, 4, 5, 0]], phrases=[[(7, 8), (7, 8)]], **request)
+    places = [i for i in range(len(twice.ids)) if twice.ids[i : i + 2] == (7, 8)]
+    assert len(places) == 2
+    others = [token for token in twice.ids if token not in (7, 8)]
+    assert len(set(others)) == len(others)  # all the rest goes by the rule
+    (begun,) = tiny.translate([[3, 4, 5, 0]], phrases=[[(7, 8)]], prefix=(9, 7, 8), **request)
+    assert begun.ids[:3] == (9, 7, 8)
+    assert begun.ids.count(7) == begun.ids.count(8) == 1
 
 
 def contains(ids: Sequence[int], phrase: Sequence[int]) -> bool:
@@ -341,6 +391,20 @@ def test_engines_hold_phrases_that_the_shortlist_lacks(shipped: Translator) -> N
         assert "Arbeitszimmer" in text
     plain = shipped._engine.generate([ids], [40], SearchOptions(6, 2))[0]
     assert free[0].ids == plain[0].ids  # of ONNX Runtime's two graphs; scores differ in the third place
+
+
+def test_engines_score_the_tokens_of_phrases(shipped: Translator) -> None:
+    """Those that the shortlist lacks, and those that the rule against repeats would not allow, too."""
+    ids = shipped._tokenizer.encode("The dog closed the door of the house.")
+    word = tuple(shipped._tokenizer.encode("Arbeitszimmer"))
+    prefix = shipped._tokenizer.encode("Der Hund")
+    options = SearchOptions(6, 1, token_scores=True, no_repeat_ngram=2, phrases=Phrases(((word, word),)))
+    ((found,),) = shipped._engine.generate([ids], [60], options, prefixes=[prefix])
+    assert list(found.ids[: len(prefix)]) == prefix
+    assert shipped._tokenizer.decode(found.ids).count("Arbeitszimmer") == 2
+    assert found.token_scores is not None
+    penalty = shipped.pack.manifest.generation.length_penalty
+    assert sum(found.token_scores) / found.generated**penalty == pytest.approx(found.score, rel=0.02)
 
 
 def test_both_engines_find_nearly_the_same(core: Core) -> None:
