@@ -170,6 +170,7 @@ HOSTILE = [
         "abcdef0",
         "a.b@c.",
         "~/",
+        f"+{'9' * 45}a ",  # groups of figures that could be parted in a million ways
     ),
 ]
 
