@@ -127,7 +127,7 @@ class Rules:
         Raises:
             InputError: the expression is none, or a name or an option is not allowed.
         """
-        rule = Rule(name, _finder(name, find) if isinstance(find, str) else find, **options)
+        rule = Rule(name, _finder(name, find) if isinstance(find, str) else _checked(name, find), **options)
         rules = (rule, *(other for other in self.rules if other.name != name))
         return Rules(rules, None, self.breaks)
 
@@ -234,6 +234,25 @@ def _run(text: str, at: int, step: int, limit: int) -> int:
 def find(text: str, rules: Rules | None = None) -> list[Kept]:
     """The spans of `text` to keep by `rules` (None for :func:`default_rules`), in order, none overlapping another."""
     return (default_rules() if rules is None else rules).find(text)
+
+
+def _checked(name: str, find: Finder) -> Finder:
+    """A caller's function, that gives what it should."""
+    if not callable(find):
+        raise InputError(f"rule {name}: neither a regular expression nor a function: {find!r:.80}")
+
+    def spans(text: str) -> list[tuple[int, int]]:
+        found: Iterable[object] = find(text)
+        pairs = (
+            [tuple(pair) if isinstance(pair, Iterable) else () for pair in found]
+            if isinstance(found, Iterable)
+            else [()]
+        )
+        if any(len(pair) != 2 or not all(isinstance(place, int) for place in pair) for pair in pairs):
+            raise InputError(f"rule {name}: its function must give the start and end of each span, not {found!r:.80}")
+        return [(start, end) for start, end in pairs]
+
+    return spans
 
 
 def _finder(name: str, pattern: str, hint: str | None = None) -> Finder:

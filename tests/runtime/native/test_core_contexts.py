@@ -203,7 +203,7 @@ def test_a_text_does_not_take_the_memory_of_a_search_that_pauses(core: Core, tin
     model = core.open(tiny_pack)
     source, text, one = [[*[4] * 20, 0]] * 200, b"the house " * 1000, ctypes.c_uint32
     request = Request(
-        size=ctypes.sizeof(Request), sentences=len(source), ids=(one * 4200)(*sum(source, [])),
+        size=ctypes.sizeof(Request), sentences=len(source), ids=(one * 4200)(*source[0] * 200),
         lengths=(one * 200)(*[21] * 200), max_lengths=(one * 200)(*[20] * 200), beam_size=4, n_best=1,
         pause_seconds=1e-9,
     )  # fmt: skip

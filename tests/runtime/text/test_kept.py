@@ -9,6 +9,7 @@ import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,17 @@ def test_what_cannot_be_meant_is_told(make: object, message: str) -> None:
 def test_a_function_that_gives_nonsense_is_not_believed() -> None:
     rules = Rules(()).adding("x", lambda text: [(-1, 3), (2, 2), (3, 99), (1, 2)])
     assert rules.find("abcd") == [Kept(1, 2, "x")]
+
+
+@pytest.mark.parametrize("found", [None, 1, [1], [(1,)], [(0, 1, 2)], [("a", "b")], [(0, 1.5)], "ab"], ids=repr)
+def test_a_function_that_gives_no_spans_is_named(found: Any) -> None:
+    with pytest.raises(InputError, match="rule x: its function must give the start and end of each span, not "):
+        Rules(()).adding("x", lambda text: found).find("abcd")
+
+
+def test_what_is_neither_expression_nor_function_is_refused() -> None:
+    with pytest.raises(InputError, match="rule x: neither a regular expression nor a function: 5"):
+        Rules(()).adding("x", 5)  # type: ignore[arg-type]
 
 
 # -- dialects ---------------------------------------------------------------------------------------------------------
