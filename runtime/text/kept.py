@@ -8,7 +8,7 @@ takes linear time: it begins where nothing of its own kind stands before it, and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
@@ -184,14 +184,32 @@ def gather(
     with_terms: Callable[[str, list[Kept]], list[Kept]] | None = None,
     extra: Callable[[str], Sequence[Kept]] | None = None,
 ) -> list[Kept]:
-    """The spans of a text by rules, with the terms of a glossary, and by a function, where those overlap no other."""
+    """The spans of a text by rules, with the terms of a glossary, and what is left of those by a function."""
     kept = _with_signs(text, rules.find(text), rules)
     if with_terms is not None:
         kept = with_terms(text, kept)
     if extra is None or not (more := extra(text)):
         return kept
-    free = [span for span in more if all(span.end <= k.start or k.end <= span.start for k in kept)]
-    return sorted([*kept, *free])
+    return sorted([*kept, *_beside(text, more, sorted(kept))])
+
+
+def _beside(text: str, spans: Sequence[Kept], kept: Sequence[Kept]) -> Iterator[Kept]:
+    """What of some spans lies outside of others, without the spaces at its ends: 猫 of "😀 猫" beside the emoji."""
+    index = done = 0
+    for span in sorted(spans):
+        while index < len(kept) and kept[index].end <= span.start:
+            index += 1
+        start, at = max(span.start, done), index
+        while start < span.end:
+            there = at < len(kept) and kept[at].start < span.end
+            end = kept[at].start if there else span.end
+            stretch = text[start:end].strip() if there or start > span.start else text[start:end]
+            if stretch:
+                begin = text.index(stretch, start)
+                yield span._replace(start=begin, end=begin + len(stretch))
+            start = max(start, kept[at].end) if there else span.end
+            at += 1
+        done = max(done, span.end)
 
 
 def _with_signs(text: str, kept: list[Kept], rules: Rules) -> list[Kept]:
