@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from mobilenmt.runtime.errors import DeadlineError, StoppedError
+from mobilenmt.runtime.errors import DeadlineError, EngineError, StoppedError
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -22,6 +22,9 @@ class Ended:
 
     The locks of threading are written in Python: what a handler of signals raises can fall into them, and comes out as
     another exception or leaves them locked. A bare lock is waited for in C, which what is raised simply ends.
+
+    Raises:
+        EngineError: the system starts no more threads.
     """
 
     def __init__(self, work: Callable[[], None]) -> None:
@@ -36,7 +39,10 @@ class Ended:
                 self._over = True
                 self._running.release()
 
-        _thread.start_new_thread(run, ())
+        try:
+            _thread.start_new_thread(run, ())
+        except RuntimeError as error:  # no memory, or as many as the system allows
+            raise EngineError(f"a thread was needed: {error}") from None
 
     def wait(self) -> None:
         """Return when it is over."""

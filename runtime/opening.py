@@ -113,10 +113,13 @@ def open_engine(pack: Pack, engine: str, config: SessionConfig) -> tuple[str, Se
 
     try:
         native = NativeEngine(pack, config.threads)
-    except EngineError:  # the pack is sound: what is missing here, ONNX Runtime may not need
+    except EngineError as error:  # the pack is sound: what is missing here, ONNX Runtime may not need
         if engine == "native":
             raise
-        return ("onnx", *_open_onnx(pack, config))
+        try:
+            return ("onnx", *_open_onnx(pack, config))
+        except (ImportError, MemoryError):  # of memory it needs more
+            raise error from None
     if not native.model.info.tokenizer:
         return "native", native, open_tokenizer(pack)
     return "native", native, NativeTokenizer(native.model)

@@ -242,6 +242,10 @@ def check_texts(texts: Sequence[str]) -> None:
     """
     if isinstance(texts, str | bytes):
         raise InputError("texts must be a sequence of strings; for one string use translate()")
+    if not isinstance(texts, list | tuple) and (
+        isinstance(texts, Mapping) or not (hasattr(texts, "__len__") and hasattr(texts, "__getitem__"))
+    ):
+        raise InputError(f"texts must be a sequence of strings, a list say, not of type {type(texts).__name__}")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"text {index} is of type {type(text).__name__}, not str")

@@ -218,7 +218,8 @@ mn_status mn_encode(mn_context *context, const char *text, size_t bytes, uint32_
     const mn_tokenizer *tokenizer = context->model->tokenizers;
     context->text.limit = (size_t)(most < left ? most : left);
     mn_status status = mn_tokenizer_encode(tokenizer, text, bytes, ids, room, count, &context->text, error);
-    if (status == MN_ERROR_MEMORY && left < most && left < context->limit) {
+    /* A search that pauses still needs what it has. */
+    if (status == MN_ERROR_MEMORY && left < most && left < context->limit && !context->paused) {
         give_back(context);
         context->text.limit = (size_t)(most < context->limit ? most : context->limit);
         status = mn_tokenizer_encode(tokenizer, text, bytes, ids, room, count, &context->text, error);

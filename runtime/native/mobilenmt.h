@@ -147,7 +147,8 @@ typedef struct mn_result {
 
 MN_API mn_status mn_translate(mn_context *context, const mn_request *request, mn_result *result, mn_error *error);
 
-/* Go on with what paused. A search that is not gone on with costs nothing: the context's next mn_translate drops it. */
+/* Go on with what paused. A search that is not gone on with costs nothing: the context's next mn_translate drops it. Until
+   then it keeps its memory, and a text that mn_encode has no room for beside it gets MN_ERROR_MEMORY. */
 MN_API mn_status mn_resume(mn_context *context, mn_result *result, mn_error *error);
 
 /* Ids of a text, without end token. The text is one line: what is no character, control characters and line ends count

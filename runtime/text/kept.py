@@ -8,7 +8,7 @@ takes linear time: it begins where nothing of its own kind stands before it, and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
@@ -127,7 +127,7 @@ class Rules:
         Raises:
             InputError: the expression is none, or a name or an option is not allowed.
         """
-        rule = Rule(name, _finder(name, find) if isinstance(find, str) else find, **options)
+        rule = Rule(name, _finder(name, find) if isinstance(find, str) else _checked(name, find), **options)
         rules = (rule, *(other for other in self.rules if other.name != name))
         return Rules(rules, None, self.breaks)
 
@@ -184,14 +184,32 @@ def gather(
     with_terms: Callable[[str, list[Kept]], list[Kept]] | None = None,
     extra: Callable[[str], Sequence[Kept]] | None = None,
 ) -> list[Kept]:
-    """The spans of a text by rules, with the terms of a glossary, and by a function, where those overlap no other."""
+    """The spans of a text by rules, with the terms of a glossary, and what is left of those by a function."""
     kept = _with_signs(text, rules.find(text), rules)
     if with_terms is not None:
         kept = with_terms(text, kept)
     if extra is None or not (more := extra(text)):
         return kept
-    free = [span for span in more if all(span.end <= k.start or k.end <= span.start for k in kept)]
-    return sorted([*kept, *free])
+    return sorted([*kept, *_beside(text, more, sorted(kept))])
+
+
+def _beside(text: str, spans: Sequence[Kept], kept: Sequence[Kept]) -> Iterator[Kept]:
+    """What of some spans lies outside of others, without the spaces at its ends: 猫 of "😀 猫" beside the emoji."""
+    index = done = 0
+    for span in sorted(spans):
+        while index < len(kept) and kept[index].end <= span.start:
+            index += 1
+        start, at = max(span.start, done), index
+        while start < span.end:
+            there = at < len(kept) and kept[at].start < span.end
+            end = kept[at].start if there else span.end
+            stretch = text[start:end].strip() if there or start > span.start else text[start:end]
+            if stretch:
+                begin = text.index(stretch, start)
+                yield span._replace(start=begin, end=begin + len(stretch))
+            start = max(start, kept[at].end) if there else span.end
+            at += 1
+        done = max(done, span.end)
 
 
 def _with_signs(text: str, kept: list[Kept], rules: Rules) -> list[Kept]:
@@ -234,6 +252,25 @@ def _run(text: str, at: int, step: int, limit: int) -> int:
 def find(text: str, rules: Rules | None = None) -> list[Kept]:
     """The spans of `text` to keep by `rules` (None for :func:`default_rules`), in order, none overlapping another."""
     return (default_rules() if rules is None else rules).find(text)
+
+
+def _checked(name: str, find: Finder) -> Finder:
+    """A caller's function, that gives what it should."""
+    if not callable(find):
+        raise InputError(f"rule {name}: neither a regular expression nor a function: {find!r:.80}")
+
+    def spans(text: str) -> list[tuple[int, int]]:
+        found: Iterable[object] = find(text)
+        pairs = (
+            [tuple(pair) if isinstance(pair, Iterable) else () for pair in found]
+            if isinstance(found, Iterable)
+            else [()]
+        )
+        if any(len(pair) != 2 or not all(isinstance(place, int) for place in pair) for pair in pairs):
+            raise InputError(f"rule {name}: its function must give the start and end of each span, not {found!r:.80}")
+        return [(start, end) for start, end in pairs]
+
+    return spans
 
 
 def _finder(name: str, pattern: str, hint: str | None = None) -> Finder:

@@ -71,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{where}{error.strerror or error}")
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except MemoryError:
+        return _fail("the system gives no more memory")
     except Exception as error:
         if os.environ.get("MOBILENMT_DEBUG") == "1":
             raise

@@ -21,6 +21,7 @@ from command_line import environment, fails, run
 from mobilenmt import Translator, cli
 from mobilenmt.commands import COMMANDS
 from mobilenmt.lines import open_output
+from mobilenmt.runtime.pack import Pack
 from tiny_models import default_signals
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -164,6 +165,17 @@ def test_standard_output_full_or_closed(command: str, tiny_pack: Path) -> None:
         assert done.returncode == code, done
         assert done.stderr.count(b"\n") == (1 if code else 0), done
         assert b"unexpected" not in done.stderr
+
+
+def test_short_memory_is_no_mistake_of_the_program(
+    tiny_pack: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none(*arguments: Any, **options: Any) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr(Pack, "open", none)
+    assert cli.main(["info", str(tiny_pack)]) == 2
+    assert capsys.readouterr().err == "mobilenmt: error: the system gives no more memory\n"
 
 
 def test_lines_end_at_line_feeds_only_and_keep_their_number(tiny_pack: Path) -> None:

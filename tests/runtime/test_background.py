@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
+from mobilenmt import EngineError
 from mobilenmt.runtime.background import Background, for_each
 
 
@@ -49,3 +52,27 @@ def test_a_background_gives_its_result_as_often_as_it_is_asked() -> None:
     for _ in range(2):
         with pytest.raises(KeyError, match="no"):
             failed.result()
+
+
+def test_a_system_that_starts_no_more_threads_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were started end, and are waited for."""
+    start, left, ended = _thread.start_new_thread, iter(range(1)), threading.Event()
+    begun, abandoned = threading.Event(), threading.Event()
+
+    def refuse(work: Callable[[], None], arguments: tuple[()]) -> int:
+        if next(left, None) is None:
+            begun.wait(30)
+            raise RuntimeError("can't start new thread")
+        return start(work, arguments)
+
+    def work(part: int) -> None:
+        begun.set()
+        abandoned.wait(30)
+        ended.set()
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    with pytest.raises(EngineError, match="a thread was needed: can't start new thread"):
+        for_each(work, range(9), 3, abandoned.set)
+    assert ended.is_set()
+    with pytest.raises(EngineError, match="a thread was needed"):
+        Background(lambda: 1)

@@ -45,6 +45,24 @@ def test_auto_takes_the_core_where_it_can(tiny_pack: Path) -> None:
     assert Translator(TESTS / "golden" / "tiny-2.0").engine == "onnx"
 
 
+@needs_core
+@pytest.mark.parametrize("error", [ImportError("cannot be mapped"), MemoryError()])
+def test_where_onnx_runtime_cannot_help_what_the_core_said_counts(
+    tiny_pack: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails_with(error: Exception) -> Callable[..., Any]:
+        def fail(*arguments: Any) -> Any:
+            raise error
+
+        return fail
+
+    monkeypatch.setattr("mobilenmt.runtime.native.engine.NativeEngine", fails_with(EngineError("no memory for blocks")))
+    assert Translator(tiny_pack).engine == "onnx"
+    monkeypatch.setattr("mobilenmt.runtime.opening._open_onnx", fails_with(error))
+    with pytest.raises(EngineError, match="no memory for blocks"):
+        Translator(tiny_pack)
+
+
 @pytest.mark.parametrize("engine", ["", "Native", "cuda"])
 def test_an_unknown_engine_is_refused(tiny_pack: Path, engine: str) -> None:
     with pytest.raises(InputError, match=r"engine must be one of auto, native, onnx"):

@@ -8,9 +8,12 @@ import os
 import pickle
 import subprocess
 import sys
+from collections import UserList, deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from mobilenmt import InputError, Translator
@@ -48,6 +51,20 @@ def test_a_spawned_process_in_another_folder_opens_it_anew(
         env={**os.environ, "PYTHONPATH": str(SRC), "PYTHONIOENCODING": "utf-8"},
     )
     assert done.stdout.decode().splitlines() == translator.translate("the dog sees").splitlines()
+
+
+@pytest.mark.parametrize(
+    "texts", [{"a"}, {"a": 1}, {0: "a"}, (text for text in ["a"]), iter(["a"]), map(str, [1]), None, 5, b"a"], ids=repr
+)
+def test_texts_that_are_no_sequence_are_refused(tiny_pack: Path, texts: Any) -> None:
+    with pytest.raises(InputError, match="texts must be a sequence of strings"):
+        Translator(tiny_pack).translate_batch(texts)
+
+
+def test_texts_may_be_any_sequence(tiny_pack: Path) -> None:
+    translator, wanted = Translator(tiny_pack), ["the dog", "a cat"]
+    for texts in (tuple(wanted), UserList(wanted), deque(wanted), np.array(wanted)):
+        assert translator.translate_batch(texts) == translator.translate_batch(wanted)
 
 
 @pytest.fixture(scope="module")

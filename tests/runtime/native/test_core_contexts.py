@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import subprocess
@@ -195,6 +196,41 @@ def test_only_what_paused_is_gone_on_with(core: Core) -> None:
         wanted = context.translate([[7, 0]])
         assert library.mn_resume(context._handle, *pointers) == ARGUMENT
         assert wanted == model.translate([[7, 0]])
+
+
+def test_a_text_does_not_take_the_memory_of_a_search_that_pauses(core: Core, tiny_pack: Path) -> None:
+    """It fails, where both do not fit the limit, and the search goes on; without one it fits."""
+    model = core.open(tiny_pack)
+    source, text, one = [[*[4] * 20, 0]] * 200, b"the house " * 1000, ctypes.c_uint32
+    request = Request(
+        size=ctypes.sizeof(Request), sentences=len(source), ids=(one * 4200)(*source[0] * 200),
+        lengths=(one * 200)(*[21] * 200), max_lengths=(one * 200)(*[20] * 200), beam_size=4, n_best=1,
+        pause_seconds=1e-9,
+    )  # fmt: skip
+    wanted = model.translate(source[:1], max_length=20, beam_size=4) * 200
+    result, error, states = Result(ctypes.sizeof(Result)), Error(), set()
+    pointers = ctypes.byref(result), ctypes.byref(error)
+    for limit in range(100_000, 2_000_000, 50_000):
+        with model.context(limit) as context:
+            status = core.library.mn_translate(context._handle, ctypes.byref(request), *pointers)
+            if status == MEMORY:
+                continue
+            try:
+                context.encode(text, 100)
+                states.add("beside")
+            except NativeError as refused:
+                assert refused.status == MEMORY
+                states.add("refused")
+            while status == PAUSED:
+                status = core.library.mn_resume(context._handle, *pointers)
+            assert status == 0
+            for i, output in enumerate(wanted):
+                assert tuple(result.ids[i][: result.lengths[i]]) == output.ids
+            with contextlib.suppress(NativeError):  # what is done gives way
+                context.encode(text, 100)
+                states.add("afterwards")
+    assert states == {"beside", "refused", "afterwards"}
+    model.close()
 
 
 @pytest.mark.parametrize("size", [4, 7, 8, 12, 40, ctypes.sizeof(Result), ctypes.sizeof(Result) + 40])

@@ -9,13 +9,15 @@ import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mobilenmt.runtime.text.kept as kept_module
 from marked import unmarked
 from mobilenmt.runtime.errors import InputError
-from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, find
+from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, find, gather
+from mobilenmt.runtime.text.letters import Alphabet, unknown
 
 DATA = Path(__file__).parent / "data"
 RULES_FILE = Path(kept_module.__file__).parent / "rules" / "kept.json"
@@ -106,6 +108,50 @@ def test_a_function_that_gives_nonsense_is_not_believed() -> None:
     assert rules.find("abcd") == [Kept(1, 2, "x")]
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("dog ⟪😀⟫⟪猫⟫", ["猫"]),
+        ("⟪猫⟫⟪😀⟫ dog", ["猫"]),
+        ("a ⟪你⟫ ⟪😀⟫ ⟪好⟫ ⟪😀⟫⟪猫⟫.", ["你", "好", "猫"]),
+        ("⟪😀⟫ ⟪{猫}⟫⟪猫⟫", ["猫"]),
+        ("⟪https://猫.org/猫⟫ ⟪猫⟫", None),
+        ("a ⟪猫 犬⟫ b", ["猫 犬"]),
+    ],
+)
+def test_what_the_vocabulary_lacks_beside_what_a_rule_finds(text: str, wanted: list[str] | None) -> None:
+    """An emoji is unknown too, and makes one stretch with its neighbours: only its own part of that is the rule's."""
+    plain, spans = unmarked(text)
+    alphabet = Alphabet(lambda character: character < "\u2000")
+    rules = default_rules().adding("mine", r"\{[^{}]*\}")
+    found = gather(plain, rules, None, lambda text: unknown(text, alphabet))
+    assert all(a.end <= b.start for a, b in pairwise(found))
+    if wanted is not None:
+        assert [(span.start, span.end) for span in found] == spans
+        assert [plain[span.start : span.end] for span in found if span.rule == "unknown"] == wanted
+    for place, character in enumerate(plain):
+        if character > "\u2000":
+            assert any(span.start <= place < span.end for span in found), character
+
+
+def test_spans_of_a_function_that_overlap_one_another_are_taken_once() -> None:
+    def extra(text: str) -> list[Kept]:
+        return [Kept(3, 9, "long"), Kept(0, 5, "unknown"), Kept(4, 6, "unknown")]
+
+    assert gather("abcdefghij", Rules(()), None, extra) == [Kept(0, 5, "unknown"), Kept(5, 9, "long")]
+
+
+@pytest.mark.parametrize("found", [None, 1, [1], [(1,)], [(0, 1, 2)], [("a", "b")], [(0, 1.5)], "ab"], ids=repr)
+def test_a_function_that_gives_no_spans_is_named(found: Any) -> None:
+    with pytest.raises(InputError, match="rule x: its function must give the start and end of each span, not "):
+        Rules(()).adding("x", lambda text: found).find("abcd")
+
+
+def test_what_is_neither_expression_nor_function_is_refused() -> None:
+    with pytest.raises(InputError, match="rule x: neither a regular expression nor a function: 5"):
+        Rules(()).adding("x", 5)  # type: ignore[arg-type]
+
+
 # -- dialects ---------------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +216,7 @@ HOSTILE = [
         "abcdef0",
         "a.b@c.",
         "~/",
+        f"+{'9' * 45}a ",  # groups of figures that could be parted in a million ways
     ),
 ]
 
