@@ -115,6 +115,14 @@ ACTIVATIONS: list[Any] = [
 POSITIVE = {0, 7, 11, 12}
 
 
+def to_bytes(x: Floats, levels: int = 127) -> tuple[npt.NDArray[np.int64], np.float32]:
+    """Integers of a row and their scale."""
+    greatest = np.abs(x).max()
+    if not F(1e-20) < greatest < F(1e30):
+        return np.zeros(len(x), np.int64), F(0)
+    return np.rint(x * (F(levels) / greatest)).astype(np.int64), greatest / F(levels)
+
+
 @dataclass
 class Matrix:
     """int8 weights [outputs, inputs], fp32 scales and bias [outputs]."""
@@ -124,11 +132,10 @@ class Matrix:
     bias: Floats | None
 
     def __call__(self, x: Floats, *, positive: bool = False) -> Floats:
-        greatest, levels = np.abs(x).max(), F(255 if positive else 127)
-        if not F(1e-20) < greatest < F(1e30):
+        values, scale = to_bytes(x, 255 if positive else 127)
+        if not scale:
             return self.bias if self.bias is not None else np.zeros(len(self.scale), F)
-        values = np.rint(x * (levels / greatest)).astype(np.int64)
-        y = (self.weights.astype(np.int64) @ values).astype(F) * (self.scale * (greatest / levels))
+        y = (self.weights.astype(np.int64) @ values).astype(F) * (self.scale * scale)
         return y if self.bias is None else y + self.bias
 
     def row(self, index: int, factor: np.float32) -> Floats:
@@ -136,9 +143,17 @@ class Matrix:
         return self.weights[index].astype(F) * (self.scale[index] * factor)
 
 
-def softmax(scores: Floats) -> Floats:
-    e = exp(scores - scores.max())
-    return e * (F(1) / total(e))
+def look(q: Floats, keys: Floats, values: Floats, factor: np.float32) -> tuple[Floats, Floats]:
+    """What one head takes from rows of keys and values, which are bytes, and its probabilities."""
+    query, query_scale = to_bytes(q)
+    key_bytes, key_scales = zip(*map(to_bytes, keys), strict=True)
+    value_bytes, value_scales = zip(*map(to_bytes, values), strict=True)
+    scores = (np.stack(key_bytes) @ query).astype(F) * (np.array(key_scales, F) * (query_scale * factor))
+    powers = exp(scores - scores.max())
+    one = F(1) / total(powers)
+    weights, weight_scale = to_bytes(powers * np.array(value_scales, F), 128 * 128 - 1)
+    upper, lower = ((part @ np.stack(value_bytes)).astype(F) for part in (weights // 128, weights % 128))
+    return (upper * F(128) + lower) * (weight_scale * one), powers * one
 
 
 @dataclass
@@ -233,23 +248,13 @@ class Reference:
         hidden = ACTIVATIONS[self.activation](fc1(self._before(x, norm)))
         return self._after(x, fc2(hidden, positive=self.activation in POSITIVE), norm)
 
-    def _attend(
-        self, q: Floats, keys: Floats, values: Floats, side: int, *, by_lanes: bool
-    ) -> tuple[Floats, list[Floats]]:
-        """Attention of one query; products are summed by lanes over rows of keys, else one after the other."""
+    def _attend(self, q: Floats, keys: Floats, values: Floats, side: int) -> tuple[Floats, list[Floats]]:
+        """Attention of one query, and the probabilities of its heads."""
         heads = self.heads[side]
         size = self.width // heads
-        factor = F(1) / np.sqrt(F(size))
-        out, looked = [], []
-        for part in (slice(head * size, (head + 1) * size) for head in range(heads)):
-            if by_lanes:
-                scores = np.array([total(q[part] * key[part]) for key in keys], F)
-            else:
-                scores = chain((q[part] * keys[:, part]).T)
-            weights = softmax(scores * factor)
-            out.append(chain(weights[:, None] * values[:, part]))
-            looked.append(weights)
-        return np.concatenate(out), looked
+        parts = [slice(head * size, (head + 1) * size) for head in range(heads)]
+        looks = [look(q[part], keys[:, part], values[:, part], F(1) / np.sqrt(F(size))) for part in parts]
+        return np.concatenate([out for out, _ in looks]), [weights for _, weights in looks]
 
     def encode(self, ids: list[int]) -> None:
         """Take a source sentence."""
@@ -260,7 +265,7 @@ class Reference:
             projected = np.stack([qkv(self._before(x, norm)) for x in xs])
             q, k, v = np.split(projected, 3, axis=1)
             for t, x in enumerate(xs):
-                attended, _ = self._attend(q[t], k, v, 0, by_lanes=False)
+                attended, _ = self._attend(q[t], k, v, 0)
                 xs[t] = self._feed_forward(self._after(x, out(attended), norm), fc1, fc2, last)
         if self.pre_norm:
             xs = [self.normalize(x, self._norm(10)) for x in xs]
@@ -293,11 +298,9 @@ class Reference:
             q, k, v = np.split(qkv(self._before(x, norm)), 3)
             keys.append(np.concatenate([before.keys[index], k[None]]) if before else k[None])
             values.append(np.concatenate([before.values[index], v[None]]) if before else v[None])
-            attended, _ = self._attend(q, keys[-1], values[-1], 1, by_lanes=True)
+            attended, _ = self._attend(q, keys[-1], values[-1], 1)
             x = self._after(x, out(attended), norm)
-            attended, looked = self._attend(
-                cross_q(self._before(x, cross_norm)), *self._cross[index], 1, by_lanes=False
-            )
+            attended, looked = self._attend(cross_q(self._before(x, cross_norm)), *self._cross[index], 1)
             weights.append(np.stack(looked))
             x = self._after(x, cross_out(attended), cross_norm)
             x = self._feed_forward(x, fc1, fc2, last)

@@ -17,7 +17,6 @@
 #define SET avx2
 #define NAME "avx2"
 #define WIDTH 8
-#define MOST_SUMS 8
 #define SIGNED 0
 #define ROWS 3
 #define BLOCKS 2

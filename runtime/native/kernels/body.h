@@ -1,5 +1,5 @@
 /* One set of kernels. The file that includes this has defined: WIDTH, the floats in a vector; SIGNED, 1 if its products
-   take signed activations; MOST_SUMS, how many vectors of sums the registers hold; ROWS and BLOCKS, how many rows and blocks of 16 outputs are summed at once; SET, the name;
+   take signed activations; ROWS and BLOCKS, how many rows and blocks of 16 outputs are summed at once; SET, the name;
    sums, sixteen 32-bit sums, with sums_zero, sums_get; and
 
        sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
@@ -11,15 +11,21 @@
 #define CAT_(a, b) a##b
 #define CAT(a, b) CAT_(a, b)
 
-static void quantize(const float *x, size_t n, int positive, uint8_t *bytes, float *scale)
+/* What a row is multiplied with before it is rounded to `levels` on each side; 0 if nothing of it can be told. */
+INLINE float byte_factor(const float *x, size_t n, float levels, float *scale)
 {
     f16 most = all(0);
     for (size_t i = 0; i < n; i += MN_LANES) most = larger(magnitude(load(x + i)), most);
-    const float greatest = greatest_of(most), levels = positive ? 255.0f : 127.0f;
+    const float greatest = greatest_of(most);
     const int usable = greatest > 1e-20f && greatest < 1e30f;
-    const f16 factor = all(usable ? levels / greatest : 0.0f);
-    const int32_t shift = (positive ? 0 : 128) - (SIGNED ? 128 : 0);
     *scale = usable ? greatest / levels : 0.0f;
+    return usable ? levels / greatest : 0.0f;
+}
+
+static void quantize(const float *x, size_t n, int positive, uint8_t *bytes, float *scale)
+{
+    const f16 factor = all(byte_factor(x, n, positive ? 255.0f : 127.0f, scale));
+    const int32_t shift = (positive ? 0 : 128) - (SIGNED ? 128 : 0);
     for (size_t i = 0; i < n; i += MN_LANES) {
         i16 q = nearest(mul(load(x + i), factor));
         EACH q.part[p] += shift;
@@ -246,8 +252,8 @@ const mn_kernel_set CAT(mn_kernels_, SET) = {
     .norm = norm,
     .add = sum_of,
     .activate = activate,
+    .keep = keep,
     .attend = attend,
-    .attend_rows = attend_rows,
     .log_sum = log_sum,
     .shift = shift_all,
     .next_above = next_above,

@@ -11,7 +11,6 @@
 #define SET wasm
 #define NAME "wasm"
 #define WIDTH 4
-#define MOST_SUMS 8
 #define SIGNED 1
 #define ROWS 2
 #define BLOCKS 1

@@ -12,7 +12,6 @@
 #define NAME "wasm-relaxed"
 #define WIDTH 4
 #define SIGNED 1
-#define MOST_SUMS 8
 #define ROWS 2
 #define BLOCKS 1
 #define FEW 1
