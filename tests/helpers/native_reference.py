@@ -49,6 +49,14 @@ def exp(x: Floats) -> Floats:
     return np.where(tiny, F(0), np.ldexp(y, n.astype(np.int32))).astype(F)
 
 
+def power_below_one(x: Floats) -> Floats:
+    """e^x for x <= 0 from a polynomial for 2^x."""
+    x = np.maximum(x * F(1.44269504), F(-125))
+    n = np.rint(x)
+    y = polynomial(x - n, 1.326472615e-3, 9.671512991e-3, 5.550733581e-2, 2.402224243e-1, 6.931470037e-1, 1.0)
+    return np.ldexp(y, n.astype(np.int32)).astype(F)
+
+
 def log(x: Floats) -> Floats:
     """Cephes' logf."""
     mantissa, exponent = np.frexp(x)
@@ -149,11 +157,15 @@ def look(q: Floats, keys: Floats, values: Floats, factor: np.float32) -> tuple[F
     key_bytes, key_scales = zip(*map(to_bytes, keys), strict=True)
     value_bytes, value_scales = zip(*map(to_bytes, values), strict=True)
     scores = (np.stack(key_bytes) @ query).astype(F) * (np.array(key_scales, F) * (query_scale * factor))
-    powers = exp(scores - scores.max())
+    powers = power_below_one(scores - scores.max())
     one = F(1) / total(powers)
-    weights, weight_scale = to_bytes(powers * np.array(value_scales, F), 128 * 128 - 1)
-    upper, lower = ((part @ np.stack(value_bytes)).astype(F) for part in (weights // 128, weights % 128))
-    return (upper * F(128) + lower) * (weight_scale * one), powers * one
+    widest, levels = np.array(value_scales, F).max(), F(128 * 128 - 1)
+    usable = F(1e-20) < widest < F(1e30)
+    weights = powers * (np.array(value_scales, F) * (levels / widest if usable else F(0)))
+    upper, lower = (
+        (part @ np.stack(value_bytes)).astype(F) for part in np.divmod(np.rint(weights).astype(np.int64), 128)
+    )
+    return (upper * F(128) + lower) * (widest / levels * one if usable else F(0)), powers * one
 
 
 @dataclass
@@ -316,7 +328,7 @@ class Reference:
         row = logits[self.candidates]
         greatest = row.max()
         result = np.full(self.vocabulary, -np.inf, F)
-        result[self.candidates] = (row - greatest) - log(np.array([total(exp(row - greatest))]))[0]
+        result[self.candidates] = (row - greatest) - log(np.array([total(power_below_one(row - greatest))]))[0]
         return result
 
     def greedy(self, ids: list[int], limit: int, *, forced: int | None = 0) -> tuple[list[int], list[float], list[int]]:

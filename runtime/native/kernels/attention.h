@@ -7,7 +7,6 @@
 /* A head's part of a page, as kernels.h has it. */
 INLINE const float *key_scales(const uint8_t *head, size_t width) { return (const float *)(head + 32 * width); }
 INLINE const int32_t *key_sums(const uint8_t *head, size_t width) { return (const int32_t *)(head + 32 * width + 64); }
-INLINE const float *value_scales(const uint8_t *head, size_t width) { return (const float *)(head + 32 * width + 128); }
 
 static void keep(const float *keys, const float *values, size_t stride, size_t count, size_t heads, size_t width,
                  size_t lane, uint8_t *page)
@@ -84,39 +83,40 @@ INLINE void score_pages(const int looks, const int pages, const int apart, const
     }
 }
 
-/* Scores of a look to e^(score - greatest); the bytes of their products with the values' scales; what the sums of those
-   have to be multiplied with. `sum` becomes one over the sum of the powers: with it they are probabilities. */
-INLINE float weights_of(const looking *l, size_t look, size_t step, float *sum)
+/* Scores of a look to the bytes of its weights: e^(score - greatest) times the scale of the position's values, of which
+   the greatest there is counts as 16383. Gives what the weights' sums have to be multiplied with. For `looked` the powers
+   are kept in the place of the scores, and `sum` becomes one over their sum: multiplied, they are probabilities. */
+INLINE float weights_of(const looking *l, size_t look, size_t step, const float *looked, float *sum)
 {
-    const size_t count = l->memory->count, last = l->blocks - 1, width = l->width, head = l->head + look * step;
+    const size_t last = l->blocks - 1, head = l->head + look * step + 32 * l->width + 128;
+    const uint8_t *const *pages = l->memory->pages;
     float *scores = l->scores + look * l->blocks * MN_LANES;
     uint8_t *upper = l->weights + look * 2 * l->blocks * MN_LANES, *lower = upper + l->blocks * MN_LANES;
-    const i16 mask = below(count - last * MN_LANES);
+    const i16 mask = below(l->memory->count - last * MN_LANES);
     store(scores + last * MN_LANES, pick(mask, load(scores + last * MN_LANES), all(-3e38f)));
-    f16 most = load(scores);
-    for (size_t b = 1; b <= last; b++) most = larger(load(scores + b * MN_LANES), most);
+    f16 most = load(scores), widest = load((const float *)(pages[0] + head));
+    for (size_t b = 1; b <= last; b++) {
+        most = larger(load(scores + b * MN_LANES), most);
+        widest = larger(load((const float *)(pages[b] + head)), widest);
+    }
     const f16 greatest = all(greatest_of(most));
-    f16 powers = all(0), weight = all(0);
+    const float scale = greatest_of(widest);
+    const int usable = scale > 1e-20f && scale < 1e30f;
+    const f16 factor = all(usable ? (float)WEIGHT_LEVELS / scale : 0.0f);
+    f16 powers = all(0);
     for (size_t b = 0; b <= last; b++) {
-        f16 e = exponential(sub(load(scores + b * MN_LANES), greatest));
+        f16 e = power_below_one(sub(load(scores + b * MN_LANES), greatest));
         if (b == last) e = pick(mask, e, all(0));
         powers = add(powers, e);
-        store(scores + b * MN_LANES, e);
-        weight = larger(mul(e, load(value_scales(l->memory->pages[b] + head, width))), weight);
-    }
-    *sum = 1.0f / total(powers);
-    const float heaviest = greatest_of(weight);
-    const int usable = heaviest > 1e-20f && heaviest < 1e30f;
-    const f16 factor = all(usable ? (float)WEIGHT_LEVELS / heaviest : 0.0f);
-    for (size_t b = 0; b <= last; b++) {
-        const f16 scales = load(value_scales(l->memory->pages[b] + head, width));
-        i16 q = nearest(mul(mul(load(scores + b * MN_LANES), scales), factor)), part;
+        if (looked) store(scores + b * MN_LANES, e);
+        i16 q = nearest(mul(e, mul(load((const float *)(pages[b] + head)), factor))), part;
         EACH part.part[p] = q.part[p] >> 7 & 127;
         put_bytes(upper + b * MN_LANES, part);
         EACH part.part[p] = q.part[p] & 127;
         put_bytes(lower + b * MN_LANES, part);
     }
-    return usable ? heaviest / (float)WEIGHT_LEVELS * *sum : 0.0f;
+    *sum = 1.0f / total(powers);
+    return usable ? scale / (float)WEIGHT_LEVELS * *sum : 0.0f;
 }
 
 /* out = the values' rows, each times its weight. */
@@ -155,7 +155,7 @@ INLINE void look(const int looks, const int apart, const looking *l, const float
     size_t b = 0;
     for (; b + 2 <= l->blocks; b += 2) score_pages(looks, 2, apart, l, b, factors);
     if (b < l->blocks) score_pages(looks, 1, apart, l, b, factors);
-    for (int k = 0; k < looks; k++) factors[k] = weights_of(l, (size_t)k, step, &sum);
+    UNROLL for (int k = 0; k < looks; k++) factors[k] = weights_of(l, (size_t)k, step, looked, &sum);
     weigh(looks, apart, l, factors, out, out_stride);
     if (!looked) return;
     for (size_t i = 0; i < l->blocks * MN_LANES; i += MN_LANES)

@@ -33,28 +33,13 @@ static void quantize(const float *x, size_t n, int positive, uint8_t *bytes, flo
     }
 }
 
-INLINE void tile(const int rows, const int blocks, const int wide, const mn_matrix *matrix, size_t block,
-                 const uint8_t *bytes, const float *scales, int32_t shift, float *y, size_t stride)
+#define NONZERO (WIDTH / 2) /* blocks at a time where inputs are left out */
+
+/* Sums of `rows` rows and `blocks` blocks, `chains` of each, to floats. */
+INLINE void put_sums(const int rows, const int blocks, const int chains, const sums *s, const mn_matrix *matrix,
+                     size_t block, const float *scales, int32_t shift, float *y, size_t stride)
 {
-    const size_t inputs = matrix->inputs;
-    const int8_t *weights = matrix->weights + block * inputs * MN_LANES;
-    /* With one row there are few chains of additions that each wait for the last one: take the inputs in turn. */
-    const int chains = rows == 1 ? SPLIT : 1;
-    const int count = chains * rows * blocks; /* one flat loop: GCC keeps what nested ones hold in memory */
-    sums s[(ROWS > SPLIT ? ROWS : SPLIT) * BLOCKS];
-    UNROLL for (int j = 0; j < count; j++) s[j] = sums_zero();
-#ifdef OWN_SUMS
-    if (rows > 1) sum_rows(rows, weights, (const int8_t *)bytes, inputs, s);
-    for (size_t i = rows > 1 ? inputs : 0; i < inputs; i += 4 * (size_t)chains) {
-#else
-    for (size_t i = 0; i < inputs; i += 4 * (size_t)chains) {
-#endif
-        UNROLL for (int j = 0; j < count; j++) {
-            const size_t r = (size_t)(j % rows), b = (size_t)(j / rows % blocks), c = (size_t)(j / rows / blocks);
-            s[j] = dot(s[j], weights + (b * inputs + i + 4 * c) * MN_LANES, bytes + r * inputs + i + 4 * c, wide);
-        }
-    }
-    enum { MOST = BLOCKS > FEW ? BLOCKS : FEW };
+    enum { MOST = BLOCKS > FEW ? BLOCKS > NONZERO ? BLOCKS : NONZERO : FEW > NONZERO ? FEW : NONZERO };
     f16 scale[MOST], bias[MOST]; /* before anything is stored, which might change them for all the compiler knows */
     i16 shifted[MOST];
     UNROLL for (int b = 0; b < blocks; b++) {
@@ -78,6 +63,68 @@ INLINE void tile(const int rows, const int blocks, const int wide, const mn_matr
         store(y + r * stride + output, add(value, bias[j / rows]));
     }
 }
+
+INLINE void tile(const int rows, const int blocks, const int wide, const mn_matrix *matrix, size_t block,
+                 const uint8_t *bytes, const float *scales, int32_t shift, float *y, size_t stride)
+{
+    const size_t inputs = matrix->inputs;
+    const int8_t *weights = matrix->weights + block * inputs * MN_LANES;
+    /* With one row there are few chains of additions that each wait for the last one: take the inputs in turn. */
+    const int chains = rows == 1 ? SPLIT : 1;
+    const int count = chains * rows * blocks; /* one flat loop: GCC keeps what nested ones hold in memory */
+    sums s[(ROWS > SPLIT ? ROWS : SPLIT) * BLOCKS];
+    UNROLL for (int j = 0; j < count; j++) s[j] = sums_zero();
+#ifdef OWN_SUMS
+    if (rows > 1) sum_rows(rows, weights, (const int8_t *)bytes, inputs, s);
+    for (size_t i = rows > 1 ? inputs : 0; i < inputs; i += 4 * (size_t)chains) {
+#else
+    for (size_t i = 0; i < inputs; i += 4 * (size_t)chains) {
+#endif
+        UNROLL for (int j = 0; j < count; j++) {
+            const size_t r = (size_t)(j % rows), b = (size_t)(j / rows % blocks), c = (size_t)(j / rows / blocks);
+            s[j] = dot(s[j], weights + (b * inputs + i + 4 * c) * MN_LANES, bytes + r * inputs + i + 4 * c, wide);
+        }
+    }
+    put_sums(rows, blocks, chains, s, matrix, block, scales, shift, y, stride);
+}
+
+#if !SIGNED
+/* One row that a ReLU has left: fours of inputs that are all zero are not read. (Where bytes have a sign, zero is -128.)
+   0 if that is not worth it. */
+INLINE void tile_nonzero(const int blocks, const int wide, const mn_matrix *matrix, size_t block, const uint8_t *bytes,
+                         const uint16_t *fours, size_t count, const float *scales, float *y)
+{
+    const size_t inputs = matrix->inputs;
+    const int8_t *weights = matrix->weights + block * inputs * MN_LANES;
+    sums s[NONZERO];
+    UNROLL for (int b = 0; b < blocks; b++) s[b] = sums_zero();
+    for (size_t i = 0; i < count; i++) {
+        const size_t at = 4 * (size_t)fours[i];
+        UNROLL for (int b = 0; b < blocks; b++) s[b] = dot(s[b], weights + ((size_t)b * inputs + at) * MN_LANES, bytes + at, wide);
+    }
+    put_sums(1, blocks, 1, s, matrix, block, scales, 0, y, 0);
+}
+
+INLINE int multiply_nonzero(const int wide, const mn_matrix *matrix, const uint8_t *bytes, const float *scales, float *y)
+{
+    uint16_t fours[1024];
+    const size_t most = matrix->inputs / 4, blocks = matrix->outputs / MN_LANES;
+    size_t count = 0, b = 0;
+    if (most > 1024) return 0;
+    for (size_t i = 0; i < most; i++) {
+        uint32_t four;
+        memcpy(&four, bytes + 4 * i, 4);
+        fours[count] = (uint16_t)i;
+        count += four != 0;
+    }
+    if (count > most / 4 * 3) return 0;
+    for (; b + NONZERO <= blocks; b += NONZERO) tile_nonzero(NONZERO, wide, matrix, b, bytes, fours, count, scales, y);
+    for (; b + NONZERO / 2 <= blocks; b += NONZERO / 2)
+        tile_nonzero(NONZERO / 2, wide, matrix, b, bytes, fours, count, scales, y);
+    for (; b < blocks; b++) tile_nonzero(1, wide, matrix, b, bytes, fours, count, scales, y);
+    return 1;
+}
+#endif
 
 INLINE void strip(const int blocks, const int wide, const mn_matrix *matrix, size_t block, const uint8_t *bytes,
                   const float *scales, int32_t shift, size_t rows, float *y, size_t stride)
@@ -110,6 +157,9 @@ INLINE void multiply_all(const int wide, const mn_matrix *matrix, const uint8_t 
     const int32_t shift = (SIGNED ? 128 : 0) - (positive ? 0 : 128);
     const size_t blocks = matrix->outputs / MN_LANES;
     size_t b = 0;
+#if !SIGNED
+    if (rows == 1 && positive && multiply_nonzero(wide, matrix, bytes, scales, y)) return;
+#endif
     if (rows == 1)
         for (; b + FEW <= blocks; b += FEW) tile(1, FEW, wide, matrix, b, bytes, scales, shift, y, stride);
     for (; b + BLOCKS <= blocks; b += BLOCKS) strip(BLOCKS, wide, matrix, b, bytes, scales, shift, rows, y, stride);
@@ -209,12 +259,17 @@ static void activate(mn_activation kind, float *x, size_t n)
 
 static float log_sum(const float *logits, size_t n, float *greatest)
 {
-    f16 most = load(logits);
-    for (size_t i = MN_LANES; i < n; i += MN_LANES) most = larger(load(logits + i), most);
-    *greatest = greatest_of(most);
+    f16 most = load(logits), other = most; /* two chains: one waits for the last comparison */
+    size_t at = MN_LANES;
+    for (; at + 2 * MN_LANES <= n; at += 2 * MN_LANES) {
+        most = larger(load(logits + at), most);
+        other = larger(load(logits + at + MN_LANES), other);
+    }
+    if (at < n) most = larger(load(logits + at), most);
+    *greatest = greatest_of(larger(most, other));
     const f16 shift = all(*greatest);
     f16 sum = all(0);
-    for (size_t i = 0; i < n; i += MN_LANES) sum = add(sum, exponential(sub(load(logits + i), shift)));
+    for (size_t i = 0; i < n; i += MN_LANES) sum = add(sum, power_below_one(sub(load(logits + i), shift)));
     return logarithm(total(sum));
 }
 

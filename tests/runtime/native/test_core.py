@@ -17,7 +17,7 @@ from native import NativeError
 from native_core import ARGUMENT, Core, Model, Output
 from native_files import INT8_ROWS, INT32, NONE, UINT16, Made
 from native_oracle import Oracle
-from native_reference import ACTIVATIONS, Reference, exp, log
+from native_reference import ACTIVATIONS, Reference, exp, log, power_below_one
 from tiny_models import make_checkpoint
 
 SOURCES = [[3, 4, 5, 6, 7, 0], [5, 0], [9, *[4] * 15, 3, 0], list(range(2, 10)) * 4 + [0]]
@@ -80,6 +80,9 @@ def test_the_references_functions_are_what_they_are_called() -> None:
         wanted = ACT2FN[name](torch.from_numpy(x).double()).numpy()
         assert np.allclose(function(x), wanted, rtol=1e-6, atol=1e-6), name
     assert np.allclose(exp(x), np.exp(x.astype(float)), rtol=3e-7, atol=0)
+    below = x[(x <= 0) & (x > -80)]
+    assert np.allclose(power_below_one(below), np.exp(below.astype(float)), rtol=4e-6, atol=2e-7)
+    assert power_below_one(np.zeros(1, np.float32))[0] == 1
     above = np.exp(x)
     assert np.allclose(log(above), np.log(above.astype(float)), rtol=3e-7, atol=1e-7)
 
