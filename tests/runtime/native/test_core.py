@@ -150,6 +150,25 @@ def test_searches_are_those_of_generate(core: Core, seed: int) -> None:
                 check_path(reference, output, forced if forced != NONE else None, limit)
 
 
+@pytest.mark.parametrize("beams", [1, 2, 5])
+def test_outputs_longer_than_two_pages(core: Core, beams: int) -> None:
+    """Keys and values lie in pages of 16 positions, which hypotheses share and copy."""
+    files = Made(seed=3, spread=0.05, output_bias=True, source=12, target=16, positions=50, layers=(1, 2)).files()
+    model, reference = core.open_memory(*files), Reference(*files)
+    oracle = Oracle(reference).eval()
+    for ids in ([3, 4, 5, 6, 7, 0], [5, 6, 9, 0]):
+        settings = {"num_beams": beams, "length_penalty": 0.0} if beams > 1 else {}
+        wanted = oracle.search(ids, max_length=40, min_length=38, no_repeat_ngram_size=3, **settings)
+        found = model.translate(
+            [ids], max_length=40, min_length=38, no_repeat_ngram=3, beam_size=beams, n_best=beams, length_penalty=0.0,
+            alignment=1,
+        )  # fmt: skip
+        assert [list(output.ids) for output in found] == [row for row, _ in wanted]
+        assert len(found[0].ids) > 35 and len(set(found[0].ids)) > 3
+        for output in found if beams > 1 else ():  # a greedy search's probabilities are those of what is allowed
+            check_path(reference, output, None, 40)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 @pytest.mark.parametrize("beams", [1, 3])
 def test_ngrams_begin_with_the_start_token(core: Core, beams: int, n: int) -> None:
