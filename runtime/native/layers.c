@@ -14,21 +14,18 @@ void mn_work_take(const mn_model *m, mn_arena *arena, uint64_t rows, uint64_t po
     work->branch = MN_TAKE(arena, float, mn_times(rows, m->width));
     work->wide = MN_TAKE(arena, float, mn_times(rows, wide));
     work->inner = MN_TAKE(arena, float, mn_times(rows, inner));
-    work->keys = MN_TAKE(arena, float, mn_times(padded, m->encoder_head));
-    work->scores = MN_TAKE(arena, float, mn_times(most(4, m->config.decoder_heads), padded));
+    work->scores = MN_TAKE(arena, float, mn_times(4, padded));
+    work->looks = MN_TAKE(arena, uint8_t, mn_plus(mn_times(8, padded), 4 * most(m->encoder_head, m->decoder_head)));
     work->bytes = MN_TAKE(arena, uint8_t, mn_times(rows, most(wide, most(inner, m->width))));
     work->scales = MN_TAKE(arena, float, rows);
-    work->key_rows = MN_TAKE(arena, const float *, positions);
-    work->value_rows = MN_TAKE(arena, const float *, positions);
+    work->kept = MN_TAKE(arena, uint8_t, mn_times(padded / MN_LANES, m->config.encoder_heads * MN_PAGE_HEAD(m->encoder_head)));
+    work->pages = MN_TAKE(arena, const uint8_t *, padded / MN_LANES);
 }
 
 void mn_cross_take(const mn_model *m, mn_arena *arena, uint64_t positions, mn_cross *cross)
 {
-    const uint64_t layers = m->config.decoder_layers, size = mn_times(positions, m->decoder_inner);
-    const uint64_t keys = mn_times(MN_ROUND_UP(positions), m->decoder_inner);
-    cross->key_size = (size_t)keys;
-    cross->keys = MN_TAKE(arena, float, mn_times(layers, keys));
-    cross->values = MN_TAKE(arena, float, mn_times(layers, size));
+    const uint64_t pages = mn_times(m->config.decoder_layers, MN_ROUND_UP(positions) / MN_LANES);
+    cross->pages = MN_TAKE(arena, uint8_t, mn_times(pages, mn_page_bytes(m)));
 }
 
 /* The embedding of a token times its factor, plus the vector of its position. */
@@ -117,14 +114,13 @@ static void feed_forward(const mn_model *m, mn_work *work, const mn_matrix *fc1,
     close_block(m, work, norm, rows);
 }
 
-/* Keys of one head, [count] rows `stride` apart, to blocks of 16 positions. */
-static void pack_keys(const float *rows, size_t stride, uint32_t count, size_t width, float *keys)
+/* Pages of `count` positions, whose keys and values are rows `stride` floats apart. */
+static void keep_all(const mn_model *m, const float *keys, const float *values, size_t stride, uint32_t count,
+                     uint32_t heads, size_t width, uint8_t *pages)
 {
-    const size_t padded = MN_ROUND_UP(count);
-    for (size_t first = 0; first < padded; first += MN_LANES)
-        for (size_t d = 0; d < width; d++)
-            for (size_t i = 0; i < MN_LANES; i++)
-                keys[(first * width) + d * MN_LANES + i] = first + i < count ? rows[(first + i) * stride + d] : 0.0f;
+    for (uint32_t first = 0; first < count; first += MN_LANES, pages += heads * MN_PAGE_HEAD(width))
+        m->kernels->keep(keys + first * stride, values + first * stride, stride, count - first < MN_LANES ? count - first : MN_LANES,
+                         heads, width, 0, pages);
 }
 
 static float head_factor(uint32_t d_model, uint32_t heads) { return 1.0f / sqrtf((float)(d_model / heads)); }
@@ -134,11 +130,13 @@ static void encoder_attention(const mn_model *m, mn_work *work, const mn_encoder
     const size_t inner = m->encoder_inner, width = m->encoder_head, stride = layer->qkv.outputs;
     const float factor = head_factor(m->config.d_model, m->config.encoder_heads);
     linear(m, work, &layer->qkv, block_input(m, work, &layer->attention_norm, count), m->width, count, 0, work->wide);
+    keep_all(m, work->wide + inner, work->wide + 2 * inner, stride, count, m->config.encoder_heads, width, work->kept);
+    for (uint32_t i = 0; i * MN_LANES < count; i++)
+        work->pages[i] = work->kept + i * m->config.encoder_heads * MN_PAGE_HEAD(width);
     for (uint32_t head = 0; head < m->config.encoder_heads; head++) {
-        const float *q = work->wide + head * width;
-        pack_keys(q + inner, stride, count, width, work->keys);
-        const mn_memory memory = {work->keys, q + 2 * inner, stride, count, 0, 0};
-        m->kernels->attend(q, stride, count, &memory, width, factor, work->scores, work->inner + head * width, inner);
+        const mn_memory memory = {work->pages, count, head, 0};
+        m->kernels->attend(work->wide + head * width, stride, count, &memory, width, factor, NULL, work->scores, work->looks,
+                           work->inner + head * width, inner);
     }
     linear(m, work, &layer->out, work->inner, inner, count, 0, work->branch);
     close_block(m, work, &layer->attention_norm, count);
@@ -158,34 +156,30 @@ void mn_encode_source(const mn_model *m, mn_work *work, const uint32_t *ids, uin
     quantize(m, work, encoded, m->width, m->width, count, 0);
     for (uint32_t i = 0; i < m->config.decoder_layers; i++) {
         const mn_matrix *kv = &m->decoder[i].cross_kv;
-        const size_t inner = m->decoder_inner, width = m->decoder_head, padded = MN_ROUND_UP(count);
-        float *keys = cross->keys + i * cross->key_size, *values = cross->values + i * count * inner;
         m->kernels->multiply(kv, work->bytes, work->scales, 0, count, work->wide, kv->outputs);
-        for (uint32_t head = 0; head < m->config.decoder_heads; head++)
-            pack_keys(work->wide + head * width, kv->outputs, count, width, keys + head * width * padded);
-        for (uint32_t t = 0; t < count; t++)
-            memcpy(values + t * inner, work->wide + t * kv->outputs + inner, inner * sizeof(float));
+        keep_all(m, work->wide, work->wide + m->decoder_inner, kv->outputs, count, m->config.decoder_heads, m->decoder_head,
+                 cross->pages + i * (MN_ROUND_UP(count) / MN_LANES) * mn_page_bytes(m));
     }
 }
 
 static void self_attention(const mn_model *m, mn_work *work, uint32_t index, const mn_row *rows, uint32_t count)
 {
     const mn_decoder_layer *layer = m->decoder + index;
-    const size_t inner = m->decoder_inner, pair = 2 * inner;
+    const size_t inner = m->decoder_inner, width = m->decoder_head, page = mn_page_bytes(m);
     const float factor = head_factor(m->config.d_model, m->config.decoder_heads);
     linear(m, work, &layer->qkv, block_input(m, work, &layer->attention_norm, count), m->width, count, 0, work->wide);
     for (uint32_t r = 0; r < count; r++) {
         const mn_row *row = rows + r;
+        const uint32_t heads = m->config.decoder_heads, last = row->position / MN_LANES;
         const float *q = work->wide + r * layer->qkv.outputs;
-        float *cache = row->cache + (size_t)index * row->steps * row->beams * pair;
-        memcpy(cache + ((size_t)row->position * row->beams + row->beam) * pair, q + inner, pair * sizeof(float));
-        for (uint32_t t = 0; t <= row->position; t++) {
-            const uint32_t beam = t == row->position ? row->beam : row->ancestors ? row->ancestors[t] : 0;
-            work->key_rows[t] = cache + ((size_t)t * row->beams + beam) * pair;
-            work->value_rows[t] = work->key_rows[t] + inner;
+        uint8_t *to = NULL;
+        for (uint32_t i = 0; i <= last; i++) {
+            const size_t leaf = (size_t)i * row->beams + (row->table ? row->table[i] : 0);
+            work->pages[i] = to = row->cache + (leaf * m->config.decoder_layers + index) * page;
         }
-        m->kernels->attend_rows(q, work->key_rows, work->value_rows, row->position + 1, m->config.decoder_heads,
-                                m->decoder_head, factor, work->scores, work->inner + r * inner);
+        m->kernels->keep(q + inner, q + 2 * inner, 0, 1, heads, width, row->position % MN_LANES, to);
+        const mn_memory memory = {work->pages, row->position + 1, 0, 1};
+        m->kernels->attend(q, width, heads, &memory, width, factor, NULL, work->scores, work->looks, work->inner + r * inner, width);
     }
     linear(m, work, &layer->out, work->inner, inner, count, 0, work->branch);
     close_block(m, work, &layer->attention_norm, count);
@@ -200,26 +194,23 @@ static void cross_attention(const mn_model *m, mn_work *work, uint32_t index, co
     linear(m, work, &layer->cross_q, block_input(m, work, &layer->cross_norm, count), m->width, count, 0, work->wide);
     for (uint32_t r = 0, some; r < count; r += some) {
         const mn_cross *cross = rows[r].cross;
-        const size_t padded = MN_ROUND_UP(cross->count), stride = layer->cross_q.outputs;
+        const size_t padded = MN_ROUND_UP(cross->count), stride = layer->cross_q.outputs, blocks = padded / MN_LANES;
         float *looked = index == m->config.look_layer ? rows[r].attention : NULL;
         for (some = 1; !looked && r + some < count && rows[r + some].cross == cross;) some++; /* a beam looks together */
         if (looked) memset(looked, 0, padded * sizeof(float));
-        const float *keys = cross->keys + index * cross->key_size;
-        const float *values = cross->values + (size_t)index * cross->count * inner;
+        for (size_t i = 0; i < blocks; i++) work->pages[i] = cross->pages + (index * blocks + i) * mn_page_bytes(m);
+        mn_memory memory = {work->pages, cross->count, 0, 1};
         if (!looked && some < 4) { /* too few rows: take the heads together */
-            const mn_memory memory = {keys, values, inner, cross->count, width * padded, width};
             for (uint32_t i = r; i < r + some; i++)
-                m->kernels->attend(work->wide + i * stride, width, m->config.decoder_heads, &memory, width, factor,
-                                   work->scores, work->inner + i * inner, width);
+                m->kernels->attend(work->wide + i * stride, width, m->config.decoder_heads, &memory, width, factor, NULL,
+                                   work->scores, work->looks, work->inner + i * inner, width);
             continue;
         }
-        for (uint32_t head = 0; head < m->config.decoder_heads; head++) {
-            const mn_memory memory = {keys + head * width * padded, values + head * width, inner, cross->count, 0, 0};
-            m->kernels->attend(work->wide + r * stride + head * width, stride, some, &memory, width, factor,
-                               work->scores, work->inner + r * inner + head * width, inner);
-            if (looked && (look_head == MN_NONE || look_head == head))
-                m->kernels->add(looked, work->scores, padded, looked);
-        }
+        memory.apart = 0;
+        for (; memory.head < m->config.decoder_heads; memory.head++)
+            m->kernels->attend(work->wide + r * stride + memory.head * width, stride, some, &memory, width, factor,
+                               look_head == MN_NONE || look_head == memory.head ? looked : NULL, work->scores, work->looks,
+                               work->inner + r * inner + memory.head * width, inner);
     }
     linear(m, work, &layer->cross_out, work->inner, inner, count, 0, work->branch);
     close_block(m, work, &layer->cross_norm, count);

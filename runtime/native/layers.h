@@ -12,20 +12,22 @@ typedef struct mn_work {
     float *branch; /* [rows][width]: what is added */
     float *wide;   /* [rows][most of 3 * inner, hidden] */
     float *inner;  /* [rows][inner] */
-    float *keys;   /* the encoder's keys of one head */
-    float *scores; /* [most of 4, decoder heads][positions rounded up to 16] */
+    float *scores; /* [4][positions rounded up to 16] */
+    uint8_t *looks; /* bytes of queries and weights: kernels.h, `attend` */
     uint8_t *bytes;
     float *scales; /* [rows] */
-    const float **key_rows, **value_rows;
+    uint8_t *kept; /* the encoder's keys and values of one layer: pages */
+    const uint8_t **pages;
 } mn_work;
 
 void mn_work_take(const mn_model *model, mn_arena *arena, uint64_t rows, uint64_t positions, mn_work *work);
 
-/* Keys and values of one source sentence for every decoder layer: for each layer `key_size` floats, heads one after the
-   other as mn_memory has them, and [count][inner] values. */
+/* Bytes of a page of a decoder layer. */
+static inline size_t mn_page_bytes(const mn_model *m) { return m->config.decoder_heads * MN_PAGE_HEAD(m->decoder_head); }
+
+/* Keys and values of one source sentence for every decoder layer: pages, [layers][count / 16 rounded up]. */
 typedef struct mn_cross {
-    float *keys, *values;
-    size_t key_size;
+    uint8_t *pages;
     uint32_t count;
 } mn_cross;
 
@@ -39,9 +41,9 @@ typedef struct mn_row {
     uint32_t token;
     uint32_t position; /* steps before this one */
     const mn_cross *cross;
-    float *cache;                /* [layers][steps][beams][2][inner] */
-    uint32_t steps, beams, beam; /* of the cache; where this step's keys and values go */
-    const uint16_t *ancestors;   /* [position]: which beam it continues at each step before; NULL if there is one */
+    uint8_t *cache;        /* pages, [steps / 16 rounded up][beams][layers] */
+    uint32_t beams;
+    const uint16_t *table; /* [steps / 16 rounded up]: which beam's pages it has; NULL if there is one */
     float *attention;            /* [count rounded up to 16]: where it looked, by the heads of the alignment, or NULL */
 } mn_row;
 

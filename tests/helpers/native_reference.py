@@ -49,6 +49,14 @@ def exp(x: Floats) -> Floats:
     return np.where(tiny, F(0), np.ldexp(y, n.astype(np.int32))).astype(F)
 
 
+def power_below_one(x: Floats) -> Floats:
+    """e^x for x <= 0 from a polynomial for 2^x."""
+    x = np.maximum(x * F(1.44269504), F(-125))
+    n = np.rint(x)
+    y = polynomial(x - n, 1.326472615e-3, 9.671512991e-3, 5.550733581e-2, 2.402224243e-1, 6.931470037e-1, 1.0)
+    return np.ldexp(y, n.astype(np.int32)).astype(F)
+
+
 def log(x: Floats) -> Floats:
     """Cephes' logf."""
     mantissa, exponent = np.frexp(x)
@@ -113,6 +121,18 @@ ACTIVATIONS: list[Any] = [
     lambda x: (erf((x - F(0.707107)) / F(0.39894258)) + F(1)) * F(0.5),
 ]
 POSITIVE = {0, 7, 11, 12}
+MOST = F(1e15)
+"""Elements of a row are below."""
+
+
+def to_bytes(x: Floats, levels: int = 127) -> tuple[npt.NDArray[np.int64], np.float32]:
+    """Integers of a row and their scale: NaN for a row of numbers that overflow."""
+    greatest = np.abs(x).max()
+    if not greatest < MOST:
+        return np.zeros(len(x), np.int64), F(np.nan)
+    if not F(1e-20) < greatest:
+        return np.zeros(len(x), np.int64), F(0)
+    return np.rint(x * (F(levels) / greatest)).astype(np.int64), greatest / F(levels)
 
 
 @dataclass
@@ -124,13 +144,12 @@ class Matrix:
     bias: Floats | None
 
     def __call__(self, x: Floats, *, positive: bool = False) -> Floats:
-        greatest, levels = np.abs(x).max(), F(255 if positive else 127)
-        if not greatest < F(1e30):
-            return np.full(len(self.scale), F(np.nan))
-        if not F(1e-20) < greatest:
+        values, scale = to_bytes(x, 255 if positive else 127)
+        if np.isnan(scale):
+            return np.full(len(self.scale), scale)
+        if not scale:
             return self.bias if self.bias is not None else np.zeros(len(self.scale), F)
-        values = np.rint(x * (levels / greatest)).astype(np.int64)
-        y = (self.weights.astype(np.int64) @ values).astype(F) * (self.scale * (greatest / levels))
+        y = (self.weights.astype(np.int64) @ values).astype(F) * (self.scale * scale)
         return y if self.bias is None else y + self.bias
 
     def row(self, index: int, factor: np.float32) -> Floats:
@@ -138,9 +157,23 @@ class Matrix:
         return self.weights[index].astype(F) * (self.scale[index] * factor)
 
 
-def softmax(scores: Floats) -> Floats:
-    e = exp(scores - scores.max())
-    return e * (F(1) / total(e))
+def look(q: Floats, keys: Floats, values: Floats, factor: np.float32) -> tuple[Floats, Floats]:
+    """What one head takes from rows of keys and values, which are bytes, and its probabilities."""
+    query, query_scale = to_bytes(q)
+    key_bytes, key_scales = zip(*map(to_bytes, keys), strict=True)
+    value_bytes, value_scales = zip(*map(to_bytes, values), strict=True)
+    scores = (np.stack(key_bytes) @ query).astype(F) * (np.array(key_scales, F) * (query_scale * factor))
+    powers = power_below_one(scores - scores.max())
+    one = F(1) / total(powers)
+    widest, levels = np.array(value_scales, F).max(), F(128 * 128 - 1)
+    if np.isnan(query_scale) or np.isnan(key_scales).any() or np.isnan(widest):
+        return np.full(values.shape[1], F(np.nan)), powers
+    usable = F(1e-20) < widest
+    weights = powers * (np.array(value_scales, F) * (levels / widest if usable else F(0)))
+    upper, lower = (
+        (part @ np.stack(value_bytes)).astype(F) for part in np.divmod(np.rint(weights).astype(np.int64), 128)
+    )
+    return (upper * F(128) + lower) * (widest / levels * one if usable else F(0)), powers * one
 
 
 @dataclass
@@ -235,23 +268,13 @@ class Reference:
         hidden = ACTIVATIONS[self.activation](fc1(self._before(x, norm)))
         return self._after(x, fc2(hidden, positive=self.activation in POSITIVE), norm)
 
-    def _attend(
-        self, q: Floats, keys: Floats, values: Floats, side: int, *, by_lanes: bool
-    ) -> tuple[Floats, list[Floats]]:
-        """Attention of one query; products are summed by lanes over rows of keys, else one after the other."""
+    def _attend(self, q: Floats, keys: Floats, values: Floats, side: int) -> tuple[Floats, list[Floats]]:
+        """Attention of one query, and the probabilities of its heads."""
         heads = self.heads[side]
         size = self.width // heads
-        factor = F(1) / np.sqrt(F(size))
-        out, looked = [], []
-        for part in (slice(head * size, (head + 1) * size) for head in range(heads)):
-            if by_lanes:
-                scores = np.array([total(q[part] * key[part]) for key in keys], F)
-            else:
-                scores = chain((q[part] * keys[:, part]).T)
-            weights = softmax(scores * factor)
-            out.append(chain(weights[:, None] * values[:, part]))
-            looked.append(weights)
-        return np.concatenate(out), looked
+        parts = [slice(head * size, (head + 1) * size) for head in range(heads)]
+        looks = [look(q[part], keys[:, part], values[:, part], F(1) / np.sqrt(F(size))) for part in parts]
+        return np.concatenate([out for out, _ in looks]), [weights for _, weights in looks]
 
     def encode(self, ids: list[int]) -> None:
         """Take a source sentence."""
@@ -262,7 +285,7 @@ class Reference:
             projected = np.stack([qkv(self._before(x, norm)) for x in xs])
             q, k, v = np.split(projected, 3, axis=1)
             for t, x in enumerate(xs):
-                attended, _ = self._attend(q[t], k, v, 0, by_lanes=False)
+                attended, _ = self._attend(q[t], k, v, 0)
                 xs[t] = self._feed_forward(self._after(x, out(attended), norm), fc1, fc2, last)
         if self.pre_norm:
             xs = [self.normalize(x, self._norm(10)) for x in xs]
@@ -295,11 +318,9 @@ class Reference:
             q, k, v = np.split(qkv(self._before(x, norm)), 3)
             keys.append(np.concatenate([before.keys[index], k[None]]) if before else k[None])
             values.append(np.concatenate([before.values[index], v[None]]) if before else v[None])
-            attended, _ = self._attend(q, keys[-1], values[-1], 1, by_lanes=True)
+            attended, _ = self._attend(q, keys[-1], values[-1], 1)
             x = self._after(x, out(attended), norm)
-            attended, looked = self._attend(
-                cross_q(self._before(x, cross_norm)), *self._cross[index], 1, by_lanes=False
-            )
+            attended, looked = self._attend(cross_q(self._before(x, cross_norm)), *self._cross[index], 1)
             weights.append(np.stack(looked))
             x = self._after(x, cross_out(attended), cross_norm)
             x = self._feed_forward(x, fc1, fc2, last)
@@ -315,7 +336,7 @@ class Reference:
         row = logits[self.candidates]
         greatest = row.max()
         result = np.full(self.vocabulary, -np.inf, F)
-        result[self.candidates] = (row - greatest) - log(np.array([total(exp(row - greatest))]))[0]
+        result[self.candidates] = (row - greatest) - log(np.array([total(power_below_one(row - greatest))]))[0]
         return result
 
     def greedy(self, ids: list[int], limit: int, *, forced: int | None = 0) -> tuple[list[int], list[float], list[int]]:

@@ -17,7 +17,6 @@
 #define SET avx512vnni
 #define NAME "avx512vnni"
 #define WIDTH 16
-#define MOST_SUMS 16
 #define SIGNED 0
 #define ROWS 4
 #define BLOCKS 4

@@ -1,5 +1,5 @@
 /* One set of kernels. The file that includes this has defined: WIDTH, the floats in a vector; SIGNED, 1 if its products
-   take signed activations; MOST_SUMS, how many vectors of sums the registers hold; ROWS and BLOCKS, how many rows and blocks of 16 outputs are summed at once; SET, the name;
+   take signed activations; ROWS and BLOCKS, how many rows and blocks of 16 outputs are summed at once; SET, the name;
    sums, sixteen 32-bit sums, with sums_zero, sums_get; and
 
        sums dot(sums s, const int8_t *weights, const uint8_t *four, int wide)
@@ -11,26 +11,67 @@
 #define CAT_(a, b) a##b
 #define CAT(a, b) CAT_(a, b)
 
-static void quantize(const float *x, size_t n, int positive, uint8_t *bytes, float *scale)
+#define MN_MOST 1e15f /* so that no product of two rows' scales comes near infinity */
+
+/* What a row is multiplied with before it is rounded to `levels` on each side; 0 if nothing of it can be told: all zeros,
+   or numbers that overflow, whose scale is NaN. */
+INLINE float byte_factor(const float *x, size_t n, float levels, float *scale)
 {
     i16 most = {{{0}}}; /* bits of magnitudes are ordered like these, infinity and NaN above all others */
     for (size_t i = 0; i < n; i += MN_LANES) {
         const f16 size = magnitude(load(x + i));
         EACH most.part[p] = LARGER_INTEGER((vi)size.part[p], most.part[p]);
     }
-    const float greatest = greatest_of_bits(most), levels = positive ? 255.0f : 127.0f;
+    const float greatest = greatest_of_bits(most);
+    const int usable = greatest > 1e-20f && greatest < MN_MOST;
+    *scale = usable ? greatest / levels : greatest <= 1e-20f ? 0.0f : NAN;
+    return usable ? levels / greatest : 0.0f;
+}
+
+static void quantize(const float *x, size_t n, int positive, uint8_t *bytes, float *scale)
+{
+    const float known = byte_factor(x, n, positive ? 255.0f : 127.0f, scale);
     const int32_t shift = (positive ? 0 : 128) - (SIGNED ? 128 : 0);
-    if (!(greatest > 1e-20f && greatest < 1e30f)) {
+    if (known == 0.0f) {
         memset(bytes, shift, n);
-        *scale = greatest <= 1e-20f ? 0.0f : NAN;
         return;
     }
-    const f16 factor = all(levels / greatest);
-    *scale = greatest / levels;
+    const f16 factor = all(known);
     for (size_t i = 0; i < n; i += MN_LANES) {
         i16 q = nearest(mul(load(x + i), factor));
         EACH q.part[p] += shift;
         put_bytes(bytes + i, q);
+    }
+}
+
+#define NONZERO (WIDTH / 2) /* blocks at a time where inputs are left out */
+
+/* Sums of `rows` rows and `blocks` blocks, `chains` of each, to floats. */
+INLINE void put_sums(const int rows, const int blocks, const int chains, const sums *s, const mn_matrix *matrix,
+                     size_t block, const float *scales, int32_t shift, float *y, size_t stride)
+{
+    enum { MOST = BLOCKS > FEW ? BLOCKS > NONZERO ? BLOCKS : NONZERO : FEW > NONZERO ? FEW : NONZERO };
+    f16 scale[MOST], bias[MOST]; /* before anything is stored, which might change them for all the compiler knows */
+    i16 shifted[MOST];
+    UNROLL for (int b = 0; b < blocks; b++) {
+        const size_t output = (block + (size_t)b) * MN_LANES;
+        scale[b] = load(matrix->scale + output);
+        bias[b] = matrix->bias ? load(matrix->bias + output) : all(-0.0f); /* x - 0 is x, of either sign */
+        shifted[b] = load_i(matrix->sums + output);
+        EACH shifted[b].part[p] *= shift;
+    }
+    UNROLL for (int j = 0; j < rows * blocks; j++) {
+        const size_t r = (size_t)(j % rows), output = (block + (size_t)(j / rows)) * MN_LANES;
+        i16 total = sums_get(s[j]);
+        UNROLL for (int c = 1; c < chains; c++) {
+            const i16 other = sums_get(s[c * blocks + j]);
+            EACH total.part[p] += other.part[p];
+        }
+        f16 value;
+        EACH total.part[p] += shifted[j / rows].part[p];
+        EACH value.part[p] = __builtin_convertvector(total.part[p], vf);
+        value = mul(value, mul(scale[j / rows], all(scales[r])));
+        store(y + r * stride + output, add(value, bias[j / rows]));
     }
 }
 
@@ -55,30 +96,46 @@ INLINE void tile(const int rows, const int blocks, const int wide, const mn_matr
             s[j] = dot(s[j], weights + (b * inputs + i + 4 * c) * MN_LANES, bytes + r * inputs + i + 4 * c, wide);
         }
     }
-    enum { MOST = BLOCKS > FEW ? BLOCKS : FEW };
-    f16 scale[MOST], bias[MOST]; /* before anything is stored, which might change them for all the compiler knows */
-    i16 shifted[MOST];
-    UNROLL for (int b = 0; b < blocks; b++) {
-        const size_t output = (block + (size_t)b) * MN_LANES;
-        scale[b] = load(matrix->scale + output);
-        bias[b] = matrix->bias ? load(matrix->bias + output) : all(-0.0f); /* x - 0 is x, of either sign */
-        shifted[b] = load_i(matrix->sums + output);
-        EACH shifted[b].part[p] *= shift;
-    }
-    UNROLL for (int j = 0; j < rows * blocks; j++) {
-        const size_t r = (size_t)(j % rows), output = (block + (size_t)(j / rows)) * MN_LANES;
-        i16 total = sums_get(s[j]);
-        UNROLL for (int c = 1; c < chains; c++) {
-            const i16 other = sums_get(s[c * blocks + j]);
-            EACH total.part[p] += other.part[p];
-        }
-        f16 value;
-        EACH total.part[p] += shifted[j / rows].part[p];
-        EACH value.part[p] = __builtin_convertvector(total.part[p], vf);
-        value = mul(value, mul(scale[j / rows], all(scales[r])));
-        store(y + r * stride + output, add(value, bias[j / rows]));
-    }
+    put_sums(rows, blocks, chains, s, matrix, block, scales, shift, y, stride);
 }
+
+#if !SIGNED
+/* One row that a ReLU has left: fours of inputs that are all zero are not read. (Where bytes have a sign, zero is -128.)
+   0 if that is not worth it. */
+INLINE void tile_nonzero(const int blocks, const int wide, const mn_matrix *matrix, size_t block, const uint8_t *bytes,
+                         const uint16_t *fours, size_t count, const float *scales, float *y)
+{
+    const size_t inputs = matrix->inputs;
+    const int8_t *weights = matrix->weights + block * inputs * MN_LANES;
+    sums s[NONZERO];
+    UNROLL for (int b = 0; b < blocks; b++) s[b] = sums_zero();
+    for (size_t i = 0; i < count; i++) {
+        const size_t at = 4 * (size_t)fours[i];
+        UNROLL for (int b = 0; b < blocks; b++) s[b] = dot(s[b], weights + ((size_t)b * inputs + at) * MN_LANES, bytes + at, wide);
+    }
+    put_sums(1, blocks, 1, s, matrix, block, scales, 0, y, 0);
+}
+
+INLINE int multiply_nonzero(const int wide, const mn_matrix *matrix, const uint8_t *bytes, const float *scales, float *y)
+{
+    uint16_t fours[1024];
+    const size_t most = matrix->inputs / 4, blocks = matrix->outputs / MN_LANES;
+    size_t count = 0, b = 0;
+    if (most > 1024) return 0;
+    for (size_t i = 0; i < most; i++) {
+        uint32_t four;
+        memcpy(&four, bytes + 4 * i, 4);
+        fours[count] = (uint16_t)i;
+        count += four != 0;
+    }
+    if (count > most / 4 * 3) return 0;
+    for (; b + NONZERO <= blocks; b += NONZERO) tile_nonzero(NONZERO, wide, matrix, b, bytes, fours, count, scales, y);
+    for (; b + NONZERO / 2 <= blocks; b += NONZERO / 2)
+        tile_nonzero(NONZERO / 2, wide, matrix, b, bytes, fours, count, scales, y);
+    for (; b < blocks; b++) tile_nonzero(1, wide, matrix, b, bytes, fours, count, scales, y);
+    return 1;
+}
+#endif
 
 INLINE void strip(const int blocks, const int wide, const mn_matrix *matrix, size_t block, const uint8_t *bytes,
                   const float *scales, int32_t shift, size_t rows, float *y, size_t stride)
@@ -111,6 +168,9 @@ INLINE void multiply_all(const int wide, const mn_matrix *matrix, const uint8_t 
     const int32_t shift = (SIGNED ? 128 : 0) - (positive ? 0 : 128);
     const size_t blocks = matrix->outputs / MN_LANES;
     size_t b = 0;
+#if !SIGNED
+    if (rows == 1 && positive && multiply_nonzero(wide, matrix, bytes, scales, y)) return;
+#endif
     if (rows == 1)
         for (; b + FEW <= blocks; b += FEW) tile(1, FEW, wide, matrix, b, bytes, scales, shift, y, stride);
     for (; b + BLOCKS <= blocks; b += BLOCKS) strip(BLOCKS, wide, matrix, b, bytes, scales, shift, rows, y, stride);
@@ -210,12 +270,17 @@ static void activate(mn_activation kind, float *x, size_t n)
 
 static float log_sum(const float *logits, size_t n, float *greatest)
 {
-    f16 most = load(logits);
-    for (size_t i = MN_LANES; i < n; i += MN_LANES) most = larger(load(logits + i), most);
-    *greatest = greatest_of(most);
+    f16 most = load(logits), other = most; /* two chains: one waits for the last comparison */
+    size_t at = MN_LANES;
+    for (; at + 2 * MN_LANES <= n; at += 2 * MN_LANES) {
+        most = larger(load(logits + at), most);
+        other = larger(load(logits + at + MN_LANES), other);
+    }
+    if (at < n) most = larger(load(logits + at), most);
+    *greatest = greatest_of(larger(most, other));
     const f16 shift = all(*greatest);
     f16 sum = all(0);
-    for (size_t i = 0; i < n; i += MN_LANES) sum = add(sum, exponential(sub(load(logits + i), shift)));
+    for (size_t i = 0; i < n; i += MN_LANES) sum = add(sum, power_below_one(sub(load(logits + i), shift)));
     return logarithm(total(sum));
 }
 
@@ -253,8 +318,8 @@ const mn_kernel_set CAT(mn_kernels_, SET) = {
     .norm = norm,
     .add = sum_of,
     .activate = activate,
+    .keep = keep,
     .attend = attend,
-    .attend_rows = attend_rows,
     .log_sum = log_sum,
     .shift = shift_all,
     .next_above = next_above,

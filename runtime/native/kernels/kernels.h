@@ -39,20 +39,27 @@ typedef enum mn_activation {
     MN_LEAKY_RELU, MN_MISH, MN_RELU2, MN_RELU6, MN_LAPLACE, MN_ACTIVATIONS
 } mn_activation;
 
-/* Keys of a sentence for one head: blocks of 16 positions, [blocks][width][16]; values: rows `stride` floats apart. */
+/* Keys and values are kept in bytes (-127 to 127) with a scale for every position and head, 16 positions a page. For each
+   head, one after the other, a page has
+
+       int8 keys[width / 4][16 positions][4], a block of mn_matrix's layout whose outputs are positions
+       int8 values[width / 16][16 positions / 4][16][4], blocks whose inputs are positions
+       fp32 key_scales[16], int32 key_sums[16], fp32 value_scales[16] */
+#define MN_PAGE_HEAD(width) (32 * (size_t)(width) + 192)
+
+/* What queries look at. */
 typedef struct mn_memory {
-    const float *keys;
-    const float *values;
-    size_t stride;
+    const uint8_t *const *pages;
     uint32_t count; /* positions */
-    size_t key_step, value_step; /* from the keys and values of one query to those of the next: 0 where all look at the same */
+    uint32_t head;  /* of the first query */
+    int apart;      /* 1: each query has the next head; 0: all have the same */
 } mn_memory;
 
 typedef struct mn_kernel_set {
     const char *name;
 
     /* Bytes of a row: x = (byte - zero) * scale, zero 128, or 0 for rows that have no negative value. The bytes are for
-       `multiply` of the same set only. A row with a number above 1e30, or none, has NaN for its scale: what it is
+       `multiply` of the same set only. A row with a number above 1e15, or none, has NaN for its scale: what it is
        multiplied with is NaN, and the search ends with an error. */
     void (*quantize)(const float *x, size_t n, int positive, uint8_t *bytes, float *scale);
 
@@ -70,16 +77,16 @@ typedef struct mn_kernel_set {
 
     void (*activate)(mn_activation kind, float *x, size_t n);
 
-    /* Queries `q_stride` floats apart attend to one head's memory, or each to its own head's; `width` is the head's, a
-       multiple of 16. `scores` has room for 4 rows of count rounded up to 16. It then holds the probabilities of the
-       last queries. */
-    void (*attend)(const float *q, size_t q_stride, size_t queries, const mn_memory *memory, size_t width, float factor,
-                   float *scores, float *out, size_t out_stride);
+    /* Put keys and values of `count` positions, rows `stride` floats apart, into a page: 16 at most from lane 0 on, which
+       clears it first, or one behind those that are there. */
+    void (*keep)(const float *keys, const float *values, size_t stride, size_t count, size_t heads, size_t width,
+                 size_t lane, uint8_t *page);
 
-    /* All heads of one query attend to rows of keys and values, each somewhere else. `scores` has room for as many rows
-       of count rounded up to 16. */
-    void (*attend_rows)(const float *q, const float *const *keys, const float *const *values, size_t count,
-                        size_t heads, size_t width, float factor, float *scores, float *out);
+    /* Queries `q_stride` floats apart attend; `width` is the head's. `scores` has room for 4 rows of count rounded up to
+       16, `bytes` for 8 of these and 4 times the width. `looked`, if it is not NULL, gets the probabilities added, of
+       all queries. */
+    void (*attend)(const float *q, size_t q_stride, size_t queries, const mn_memory *memory, size_t width, float factor,
+                   float *looked, float *scores, uint8_t *bytes, float *out, size_t out_stride);
 
     /* The greatest of n logits, and log(sum(exp(logits - greatest))); what pads the row must be -inf. */
     float (*log_sum)(const float *logits, size_t n, float *greatest);

@@ -11,7 +11,6 @@
 #define SET neon
 #define NAME "neon"
 #define WIDTH 4
-#define MOST_SUMS 16
 #define SIGNED 1
 #define BLOCKS 1
 #if defined(__aarch64__) /* 32 registers, 16 on 32-bit processors */

@@ -17,7 +17,6 @@
 #define SET neondot
 #define NAME "neondot"
 #define WIDTH 4
-#define MOST_SUMS 16
 #define SIGNED 1
 #define ROWS 2
 #define BLOCKS 2

@@ -18,7 +18,6 @@
 #define NAME "neoni8mm"
 #define WIDTH 4
 #define SIGNED 1
-#define MOST_SUMS 16
 #define ROWS 4
 #define BLOCKS 1
 #define FEW 2

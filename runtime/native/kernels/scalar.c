@@ -8,7 +8,6 @@
 #define SET scalar
 #define NAME "scalar"
 #define WIDTH 4
-#define MOST_SUMS 8
 #define SIGNED 0
 #define ROWS 1
 #define BLOCKS 1

@@ -2,7 +2,6 @@
    their products, and sixteen integers to bytes. */
 
 #define WIDTH 8
-#define MOST_SUMS 8
 #define SIGNED 0
 #define ROWS 3
 #define BLOCKS 2

@@ -1,7 +1,6 @@
 /* What WebAssembly's two sets of kernels share: how many rows and blocks at once, and sixteen integers to bytes. */
 
 #define WIDTH 4
-#define MOST_SUMS 8
 #define SIGNED 1
 #define ROWS 2
 #define BLOCKS 1

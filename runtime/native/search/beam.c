@@ -68,15 +68,32 @@ void mn_log_probabilities(mn_search *search, mn_slot *slot, float *logits, uint3
     if (greatest > -INFINITY) kernels->shift(logits, n, greatest, sum, slot->running[k]);
 }
 
-/* Every hypothesis takes over what its parent continued at each step before, and the parent's place at this one. */
-static void follow(mn_slot *slot, const uint16_t *parents, uint32_t step, size_t steps)
+/* Every hypothesis takes over its parent's pages. Full ones are shared. The one that is being filled goes to the parent's
+   first child; the others get copies, in the places of those that nobody continues. */
+static void follow(const mn_model *m, mn_slot *slot, const uint16_t *parents)
 {
-    const uint16_t *before = slot->ancestors + slot->ancestors_now * slot->beams * steps;
-    slot->ancestors_now ^= 1;
-    uint16_t *now = slot->ancestors + slot->ancestors_now * slot->beams * steps;
-    for (uint32_t k = 0; k < slot->beams; k++) {
-        memcpy(now + k * steps, before + parents[k] * steps, step * sizeof(uint16_t));
-        now[k * steps + step] = parents[k];
+    const size_t blocks = MN_ROUND_UP(slot->limit) / MN_LANES, now = slot->step / MN_LANES, beams = slot->beams;
+    const size_t bytes = m->config.decoder_layers * mn_page_bytes(m);
+    const uint16_t *before = slot->tables + slot->tables_now * beams * blocks;
+    slot->tables_now ^= 1;
+    uint16_t *table = slot->tables + slot->tables_now * beams * blocks;
+    for (size_t k = 0; k < beams; k++) memcpy(table + k * blocks, before + parents[k] * blocks, (now + 1) * sizeof *table);
+    if (slot->step % MN_LANES == 0) {
+        for (size_t k = 0; k < beams; k++) table[k * blocks + now] = (uint16_t)k;
+        return;
+    }
+    uint8_t *leaves = slot->cache + now * beams * bytes, used[MN_MOST_BEAMS] = {0}, taken[MN_MOST_BEAMS] = {0};
+    uint16_t free_leaf = 0;
+    for (size_t k = 0; k < beams; k++) used[table[k * blocks + now]] = 1;
+    for (size_t k = 0; k < beams; k++) {
+        uint16_t *leaf = table + k * blocks + now;
+        if (!taken[*leaf]) {
+            taken[*leaf] = 1;
+            continue;
+        }
+        while (used[free_leaf]) free_leaf++;
+        memcpy(leaves + free_leaf * bytes, leaves + *leaf * bytes, bytes);
+        *leaf = free_leaf++;
     }
 }
 
@@ -127,9 +144,10 @@ int mn_beam_step(mn_search *search, mn_slot *slot, float *logits)
         }
     }
     memcpy(history->running + (size_t)step * beams, slot->running, beams * sizeof(float));
-    follow(slot, parents, step, slot->limit);
     if (slot->step == slot->to_make) return 1;
-    return step >= slot->prefix_length && !improvable(search, slot, slot->step);
+    if (step >= slot->prefix_length && !improvable(search, slot, slot->step)) return 1;
+    follow(search->model, slot, parents);
+    return 0;
 }
 
 /* A hypothesis that ended: with `token` at `step`, after hypothesis `parent` of the step before. */

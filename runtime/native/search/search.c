@@ -30,7 +30,8 @@ static void take_slot(const mn_search *search, mn_arena arenas[MN_BUFFERS], cons
     mn_cross_take(m, arena, extent->positions, &s.cross);
     mn_candidates_take(m, arenas + MN_CANDIDATES, extent->positions, extent->phrase_tokens, &s.candidates);
     s.banned = MN_TAKE(arena, uint32_t, (uint64_t)m->bad_count + search->request->forbidden_count);
-    s.cache = MN_TAKE(arenas + MN_CACHES, float, mn_times(mn_times(m->config.decoder_layers, entries), 2 * m->decoder_inner));
+    const uint64_t pages = mn_times(beams, MN_ROUND_UP(steps) / MN_LANES);
+    s.cache = MN_TAKE(arenas + MN_CACHES, uint8_t, mn_times(mn_times(m->config.decoder_layers, pages), mn_page_bytes(m)));
     s.attention = aligned ? MN_TAKE(arena, float, mn_times(beams, MN_ROUND_UP(extent->positions))) : NULL;
     s.history.tokens = MN_TAKE(arena, uint32_t, entries);
     s.history.running = MN_TAKE(arena, float, entries);
@@ -42,7 +43,7 @@ static void take_slot(const mn_search *search, mn_arena arenas[MN_BUFFERS], cons
         s.history.best_scores = MN_TAKE(arena, float, mn_times(2, entries));
         s.running = MN_TAKE(arena, float, beams);
         s.ended = MN_TAKE(arena, float, beams);
-        s.ancestors = MN_TAKE(arena, uint16_t, mn_times(2, entries));
+        s.tables = MN_TAKE(arena, uint16_t, mn_times(2, pages));
     }
     if (extent->phrases) {
         for (int i = 0; i < 2; i++) s.allocation.progress[i] = MN_TAKE(arena, mn_progress, beams);
@@ -129,7 +130,7 @@ static void start(mn_search *search, mn_slot *slot, uint32_t sentence, const uin
         slot->prefix = &m->config.forced_bos;
         slot->prefix_length = 1;
     }
-    slot->ancestors_now = 0;
+    slot->tables_now = 0;
     take_phrases(search, slot, sentence);
     mn_candidates_choose(m, ids, slot->source_length, slot->phrases.tokens, slot->phrases.total, &slot->candidates);
     slot->banned_count = 0;
@@ -140,6 +141,7 @@ static void start(mn_search *search, mn_slot *slot, uint32_t sentence, const uin
         for (uint32_t k = 0; k < slot->beams; k++) {
             slot->running[k] = k ? MN_DEAD : 0.0f;
             slot->ended[k] = MN_DEAD;
+            slot->tables[k * (MN_ROUND_UP(slot->limit) / MN_LANES)] = (uint16_t)k;
         }
 }
 
@@ -162,10 +164,8 @@ static uint32_t add_rows(mn_search *search, mn_slot *slot, uint32_t first)
             .position = slot->step,
             .cross = &slot->cross,
             .cache = slot->cache,
-            .steps = slot->limit,
             .beams = slot->beams,
-            .beam = k,
-            .ancestors = slot->ancestors ? slot->ancestors + (slot->ancestors_now * slot->beams + k) * (size_t)slot->limit : NULL,
+            .table = slot->tables ? slot->tables + (slot->tables_now * slot->beams + k) * (MN_ROUND_UP(slot->limit) / MN_LANES) : NULL,
             .attention = slot->attention ? slot->attention + k * MN_ROUND_UP(slot->source_length) : NULL,
         };
     }

@@ -35,15 +35,15 @@ typedef struct mn_slot {
     uint32_t prefix_length;
     uint32_t *banned; /* candidates that are never chosen */
     uint32_t banned_count;
-    float *cache;
+    uint8_t *cache;
     float *attention; /* [beams][positions rounded up to 16], or NULL */
     mn_history history;
     float *running, *ended;   /* [beams] */
     uint32_t wanted;          /* ended hypotheses that the search looks for: the first so many of `ended` */
     mn_phrases phrases;       /* that its outputs have to hold */
     mn_allocation allocation;
-    uint16_t *ancestors;      /* [2][beams][steps] */
-    uint32_t ancestors_now;   /* which of the two */
+    uint16_t *tables;         /* [2][beams][steps / 16 rounded up]: which beam's pages each has */
+    uint32_t tables_now;      /* which of the two */
 } mn_slot;
 
 /* Memory of a call: what is used from end to end; and two that are as large as it might come to, of which only the first

@@ -17,7 +17,7 @@ from native import NativeError
 from native_core import ARGUMENT, Core, Model, Output
 from native_files import INT8_ROWS, INT32, NONE, UINT16, Made
 from native_oracle import Oracle
-from native_reference import ACTIVATIONS, Reference, exp, log
+from native_reference import ACTIVATIONS, Reference, exp, log, power_below_one
 from tiny_models import make_checkpoint
 
 SOURCES = [[3, 4, 5, 6, 7, 0], [5, 0], [9, *[4] * 15, 3, 0], list(range(2, 10)) * 4 + [0]]
@@ -80,6 +80,9 @@ def test_the_references_functions_are_what_they_are_called() -> None:
         wanted = ACT2FN[name](torch.from_numpy(x).double()).numpy()
         assert np.allclose(function(x), wanted, rtol=1e-6, atol=1e-6), name
     assert np.allclose(exp(x), np.exp(x.astype(float)), rtol=3e-7, atol=0)
+    below = x[(x <= 0) & (x > -80)]
+    assert np.allclose(power_below_one(below), np.exp(below.astype(float)), rtol=4e-6, atol=2e-7)
+    assert power_below_one(np.zeros(1, np.float32))[0] == 1
     above = np.exp(x)
     assert np.allclose(log(above), np.log(above.astype(float)), rtol=3e-7, atol=1e-7)
 
@@ -145,6 +148,25 @@ def test_searches_are_those_of_generate(core: Core, seed: int) -> None:
                 assert output.score == pytest.approx(score, rel=1e-5)
                 assert output.score == pytest.approx(output.token_scores.sum() / output.generated**penalty, rel=1e-5)
                 check_path(reference, output, forced if forced != NONE else None, limit)
+
+
+@pytest.mark.parametrize("beams", [1, 2, 5])
+def test_outputs_longer_than_two_pages(core: Core, beams: int) -> None:
+    """Keys and values lie in pages of 16 positions, which hypotheses share and copy."""
+    files = Made(seed=3, spread=0.05, output_bias=True, source=12, target=16, positions=50, layers=(1, 2)).files()
+    model, reference = core.open_memory(*files), Reference(*files)
+    oracle = Oracle(reference).eval()
+    for ids in ([3, 4, 5, 6, 7, 0], [5, 6, 9, 0]):
+        settings = {"num_beams": beams, "length_penalty": 0.0} if beams > 1 else {}
+        wanted = oracle.search(ids, max_length=40, min_length=38, no_repeat_ngram_size=3, **settings)
+        found = model.translate(
+            [ids], max_length=40, min_length=38, no_repeat_ngram=3, beam_size=beams, n_best=beams, length_penalty=0.0,
+            alignment=1,
+        )  # fmt: skip
+        assert [list(output.ids) for output in found] == [row for row, _ in wanted]
+        assert len(found[0].ids) > 35 and len(set(found[0].ids)) > 3
+        for output in found if beams > 1 else ():  # a greedy search's probabilities are those of what is allowed
+            check_path(reference, output, None, 40)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
