@@ -125,7 +125,8 @@ typedef struct mn_request {
     double pause_seconds; /* return MN_PAUSED about so often, after a token at the earliest; 0: never. All that the request
                              points to must stay until the search is done or left */
     /* Phrases that the outputs hold, each as often as it is given, all if there is a way in max_length: beam search with
-       dynamic beam allocation, beam_size 2 at least. Those of a sentence are no more than 64. */
+       dynamic beam allocation, beam_size 2 at least. Those of a sentence are no more than 64. What the prefix holds counts;
+       no_repeat_ngram bans no token that leads on in a phrase. */
     const uint32_t *phrases;        /* tokens, no end token: one phrase after the other, one sentence after the other */
     const uint32_t *phrase_lengths; /* of each, 1 at least */
     const uint32_t *phrase_counts;  /* [sentences] or NULL for none */

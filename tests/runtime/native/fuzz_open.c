@@ -7,7 +7,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void translate(const mn_model *model, mn_context *context, uint32_t beams)
+static void translate(const mn_model *model, mn_context *context, uint32_t beams, int phrased)
 {
     mn_info about = {.size = sizeof about};
     if (mn_model_info(model, &about) != MN_OK) abort();
@@ -17,6 +17,17 @@ static void translate(const mn_model *model, mn_context *context, uint32_t beams
     mn_request request = {.size = sizeof request, .sentences = 2, .ids = ids, .lengths = lengths, .max_lengths = limits,
                           .min_length = 2, .beam_size = beams, .n_best = beams, .length_penalty = 1.0f, .no_repeat_ngram = 2,
                           .alignment = 1, .seconds = 2.0};
+    /* for the first sentence three that begin alike, one of them twice; tokens that may end the output are refused */
+    const uint32_t top = about.target_vocabulary - 1, phrases[] = {top, top, top / 2, top, top}, phrase_lengths[] = {1, 2, 1, 1};
+    const uint32_t phrase_counts[] = {4, 0};
+    uint8_t *continuing = phrased ? calloc(about.target_vocabulary, 1) : NULL;
+    if (continuing) {
+        continuing[top / 2] = 1;
+        request.phrases = phrases;
+        request.phrase_lengths = phrase_lengths;
+        request.phrase_counts = phrase_counts;
+        request.continuing = continuing;
+    }
     mn_result result = {.size = sizeof result};
     mn_error error;
     const mn_status status = mn_translate(context, &request, &result, &error);
@@ -35,6 +46,7 @@ static void translate(const mn_model *model, mn_context *context, uint32_t beams
                status != MN_ERROR_PACK) { /* the last: weights so large that numbers overflow */
         abort();
     }
+    free(continuing);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -54,8 +66,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (mn_open_memory(native, native_bytes, weights, weights_bytes, &options, &model, &error) == MN_OK) {
         mn_context *context;
         if (mn_context_new(model, 1 << 22, &context, &error) == MN_OK) {
-            translate(model, context, 1);
-            translate(model, context, 2);
+            translate(model, context, 1, 0);
+            translate(model, context, 2, 0);
+            translate(model, context, 3, 1);
             uint32_t found[16];
             char text[32];
             const char *piece;
