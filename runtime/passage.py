@@ -15,6 +15,7 @@ from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, most_beams
 from mobilenmt.runtime.reader import Find, Reader, Rendering
 from mobilenmt.runtime.retry import search_distinct
 from mobilenmt.runtime.text.case import Case, lower, restore
+from mobilenmt.runtime.text.edges import begins_with_shell
 from mobilenmt.runtime.text.fold import unfolded
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
 from mobilenmt.runtime.text.letters import long_words, unknown
@@ -36,6 +37,11 @@ class Prepared(NamedTuple):
     kept: Sequence[Kept]
     origin: Sequence[int] | None
     """As in :class:`Folded`."""
+
+    @property
+    def simple(self) -> bool:
+        """Whether it goes through the model as a whole, and comes out so."""
+        return not self.kept and not begins_with_shell(self.text)
 
 
 class Passage:
@@ -89,7 +95,7 @@ class Passage:
         from mobilenmt.runtime.text.keeper import Keeper  # not before: most calls need none
 
         placeholders = self._reader.manifest.placeholders
-        return Keeper(self._translate, self._rules, placeholders, self._glossary, self._strange)
+        return Keeper(self._translate, self._rules, placeholders, self._glossary, self._strange, self._languages[0])
 
     def encode(self, sentence: str) -> Sequence[int]:
         """The ids that a sentence goes through the model as, at the first try."""
@@ -99,12 +105,12 @@ class Passage:
     def is_plain(self, sentence: str) -> bool:
         """Whether the output for :meth:`encode` is the translation, with nothing to undo."""
         found = self.prepare(sentence)
-        return not found.kept and found.case is Case.PLAIN
+        return found.simple and found.case is Case.PLAIN
 
     def run(self, sentences: Sequence[str]) -> list[list[Rendering]]:
         """Translate; each gets up to ``n_best`` renderings with texts of their own, best first."""
         prepared = [self.prepare(sentence) for sentence in sentences]
-        plain = [not item.kept and _has_letter(item.text) for item in prepared]
+        plain = [item.simple and _has_letter(item.text) for item in prepared]
         direct = iter(self._direct([item.text for item, alone in zip(prepared, plain, strict=True) if alone]))
         others = [item for item, alone in zip(prepared, plain, strict=True) if not alone]
         self._again = False
