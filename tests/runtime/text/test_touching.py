@@ -309,3 +309,76 @@ def test_columns_are_translated_by_themselves(shipped: Translator) -> None:
     dog, years = shipped.translate("The dog"), shipped.translate("5 years")
     assert shipped.translate("| The dog | 5 years |\n|---|---|") == f"| {dog} | {years} |\n|---|---|"
     assert shipped.translate('7,"The dog","5 years"') == f'7,"{dog}","{years}"'
+
+
+def in_small_letters(text: str) -> str:
+    """What a model does to a sentence that begins with a bracket: it spoils it."""
+    return "spoilt" if not text[0].isalnum() and text[0] != "<" else text.replace("Dog", "Hund")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(Dog)",
+        "[Dog here]",
+        "((Dog.))",
+        "(Dog).",
+        '"Dog."',
+        "'Dog's house'",
+        "*Dog sleeps*",
+        "~Dog~",
+        "(Dog, 5 km!) 😀",
+        "(See {x}, Dog)",
+        "[Dog] I know.",
+        "(Dog.) [Dog] I know {x}.",
+    ],
+)
+def test_what_stands_in_brackets_is_a_sentence_by_itself(text: str) -> None:
+    assert run(in_small_letters, text) == run(in_small_letters, text)._replace(
+        text=text.replace("Dog", "Hund"), flags=()
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["(a dog) sleeps", '"I am," he said.', "'Tis cold.", "* Dog *", "(Dog", "[NAME] is", "{x}", '"Yes." "No."', "(😀)"],
+)
+def test_brackets_of_a_part_are_the_sentences(text: str) -> None:
+    """Those of a span are the span's."""
+    seen: list[str] = []
+
+    def translate(texts: list[str], wanted: int) -> list[list[Output]]:
+        seen.extend(texts)
+        return [[Output(text)] * wanted for text in texts]
+
+    assert Keeper(translate).run([text])[0].text == text
+    assert all(item[0] in (text[0], "<", "7") for item in seen)
+
+
+@pytest.mark.parametrize("text", ["£3.50 each", "<Tom> hello", "{x} off!", "at 10:30 sharp", "two {x}"])
+def test_words_are_not_lost_beside_a_span(text: str) -> None:
+    def drop(text: str) -> str:
+        return re.sub(r"(?<![\w\"/<])[a-z]+(?![\w=\">/.])!?", "", text).strip() if re.search("[<0-9]", text) else text
+
+    found = run(drop, text)
+    assert (found.text, found.flags) == (text, ("parts",))
+
+
+def test_half_of_a_pair_is_none_of_a_part() -> None:
+    def lose(text: str) -> str:
+        return text.replace("(", "")
+
+    found = run(lose, "It was cold (about {x} degrees) there.")
+    assert (found.text, found.flags) == ("It was cold (about {x} degrees) there.", ("parts",))
+
+
+def test_an_abbreviation_before_a_span_ends_no_sentence() -> None:
+    seen: list[str] = []
+
+    def translate(texts: list[str], wanted: int) -> list[list[Output]]:
+        seen.extend(texts)
+        return [[Output(text)] * wanted for text in texts]
+
+    text = "It costs $5 (incl. 19% VAT)."
+    assert Keeper(translate, language="en").run([text])[0].text == text
+    assert len(seen) == 1 and seen[0].endswith("VAT).")
