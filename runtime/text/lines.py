@@ -48,7 +48,8 @@ def cells(line: str, language: str = "") -> Iterator[tuple[int, str]]:
 
     Columns stand between tabs, between the bars of a table ("| a | b |", "a | b"), between commas or semicolons where
     some stand in quotes ('1,"red apple","3.50 EUR"'), or where one of the ``rows`` of ``rules/lines.json`` says so
-    ("Name    Age", "1;Apple;3.50", "File > Save", "Yes/No"). The quotes are none of theirs.
+    ("Name    Age", "1;Apple;3.50", "File > Save", "Yes/No"). The quotes are none of theirs. Of a key with its text in
+    quotes, as files of messages have them ('"title": "The dog",'), the text is the only column.
     """
     begin = marker_end(line, language)
     if "\t" in line:
@@ -57,6 +58,8 @@ def cells(line: str, language: str = "") -> Iterator[tuple[int, str]]:
         yield from _parted(line, begin, "|")
     elif '"' in line and ('",' in line or ',"' in line or '";' in line or ';"' in line) and _is_record(line):
         yield from _columns(line)
+    elif '"' in line and line[-1] in '",;' and (pair := line_rules().pair.fullmatch(line)) is not None:
+        yield pair.start(1), pair[1]
     else:
         yield from _row(line, begin)
 
@@ -118,6 +121,7 @@ class LineRules(NamedTuple):
     months: frozenset[str]
     suspended: frozenset[str]
     record: re.Pattern[str]
+    pair: re.Pattern[str]
     fence: re.Pattern[str]
     rows: tuple[Row, ...]
 
@@ -129,8 +133,8 @@ def line_rules() -> LineRules:
     parts = [f"(?P<{name}>{found[name]})?" for name in ("quote", "bullet", "box", "number")]
     months = frozenset(word for names in found["months"].values() for word in names.split())
     rows = [Row(*(re.compile(row[name]) for name in Row._fields)) for row in found["rows"]]
-    marker, record, fence = map(re.compile, ("".join(parts), found["record"], found["fence"]))
-    return LineRules(marker, months, frozenset(found["suspended"].split()), record, fence, tuple(rows))
+    marker, record, pair, fence = map(re.compile, ("".join(parts), found["record"], found["pair"], found["fence"]))
+    return LineRules(marker, months, frozenset(found["suspended"].split()), record, pair, fence, tuple(rows))
 
 
 def is_plain(line: str) -> bool:
