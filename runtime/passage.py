@@ -15,7 +15,7 @@ from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, most_beams
 from mobilenmt.runtime.reader import Find, Reader, Rendering
 from mobilenmt.runtime.retry import search_distinct
 from mobilenmt.runtime.text.case import Case, lower, restore
-from mobilenmt.runtime.text.edges import begins_with_shell
+from mobilenmt.runtime.text.edges import has_shell
 from mobilenmt.runtime.text.fold import unfolded
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
 from mobilenmt.runtime.text.letters import long_words, unknown
@@ -37,11 +37,8 @@ class Prepared(NamedTuple):
     kept: Sequence[Kept]
     origin: Sequence[int] | None
     """As in :class:`Folded`."""
-
-    @property
-    def simple(self) -> bool:
-        """Whether it goes through the model as a whole, and comes out so."""
-        return not self.kept and not begins_with_shell(self.text)
+    simple: bool
+    """Whether it goes through the model as a whole, and comes out so."""
 
 
 class Passage:
@@ -134,7 +131,7 @@ class Passage:
     def prepare(self, sentence: str) -> Prepared:
         found = self._prepared.get(sentence)
         if found is None and self._given is None and self._glossary is None and self._reader.is_plain(sentence):
-            found = self._prepared[sentence] = Prepared(sentence, sentence, Case.PLAIN, (), None)
+            found = self._prepared[sentence] = Prepared(sentence, sentence, Case.PLAIN, (), None, True)
         elif found is None:
             folded = self._reader.folder.fold(sentence)
             kept = gather(folded.text, self._rules, self._glossary.added if self._glossary else None, self._strange)
@@ -147,7 +144,8 @@ class Passage:
             spans = [(0, code)] if code else []
             spans += [(start, end) for start, end, *_ in kept]
             text, case = lower(text, self._languages[0], keep=spans, cost=self._cost)
-            found = self._prepared[sentence] = Prepared(sentence, text, case, kept, folded.origin)
+            simple = not kept and not has_shell(text, self._languages[0])
+            found = self._prepared[sentence] = Prepared(sentence, text, case, kept, folded.origin, simple)
         return found
 
     def _cost(self, word: str) -> int:

@@ -56,7 +56,7 @@ def cut(text: str, kept: Sequence[Kept], rules: Rules, language: str = "") -> li
         rules: that found them.
         language: code of its language, for the abbreviations that end no sentence.
     """
-    if not kept and not begins_with_shell(text):
+    if not kept and not has_shell(text, language):
         return [Chunk(text, whole=True)] if any(map(str.isalpha, text)) else [text] if text else []
     plan: list[Chunk | str] = []
     start = 0
@@ -71,10 +71,25 @@ def cut(text: str, kept: Sequence[Kept], rules: Rules, language: str = "") -> li
     return [*plan, *_stretch(text, start, len(text), inside, rules, language)]
 
 
-def begins_with_shell(text: str) -> bool:
-    """Whether a sentence stands in brackets, quotes or the like, which are none of its words, or begins with one that
-    does: "(It is good.)", "[sighs] I know."."""
-    return text[:1] in _SHELLS and _shell(text, 0, len(text), ()) is not None
+def has_shell(text: str, language: str) -> bool:
+    """Whether a text stands in brackets, quotes or the like, which are none of its words, or a sentence of it does:
+    "(It is good.)", "[sighs] I know.", "Come in! (laughs)"."""
+    if text[:1] in _SHELLS and _shell(text, 0, len(text), ()) is not None:
+        return True
+    return ("(" in text or "[" in text) and _next_shell(text, 0, len(text), (), language) is not None
+
+
+def _next_shell(text: str, start: int, end: int, kept: Sequence[Kept], language: str) -> int | None:
+    """Where behind the end of a sentence a bracket stands by itself, which the splitter leaves before small letters."""
+    for at in range(start + 2, end):
+        if (
+            text[at] in "(["
+            and text[at - 1] == " "
+            and text[at - 2] in _END
+            and _shell(text, at, end, kept) is not None
+        ):
+            return at if _is_end(text[start : at - 1], language) else None
+    return None
 
 
 def _stretch(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules, language: str) -> list[Chunk | str]:
@@ -82,7 +97,12 @@ def _stretch(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules
     first = end - len(text[start:end].lstrip())
     at = _shell(text, first, end, kept)
     if at is None:
-        return _ends(text, start, end, kept, rules, language)
+        other = _next_shell(text, start, end, kept, language)
+        if other is None:
+            return _ends(text, start, end, kept, rules, language)
+        before = [span for span in kept if span.end < other]
+        plan = _ends(text, start, other - 1, before, rules, language)
+        return [*plan, text[other - 1], *_stretch(text, other, end, kept[len(before) :], rules, language)]
     inside = [span for span in kept if span.end <= at]
     rest = at + 1
     plan = [text[start : first + 1], *_stretch(text, first + 1, at, inside, rules, language)]
@@ -175,11 +195,6 @@ def has_half_a_pair(output: str, source: str) -> bool:
         if output.count(opening) != output.count(closing) and source.count(opening) == source.count(closing):
             return True
     return sum(map(output.count, _QUOTES)) % 2 == 1 and sum(map(source.count, _QUOTES)) % 2 == 0
-
-
-def is_wordless(rest: str, source: str) -> bool:
-    """Whether nothing became of the words of the source: "£3.50 each" is more than "£3.50"."""
-    return not any(map(str.isalpha, rest)) and sum(map(str.isalpha, source)) > 2
 
 
 def _is_foreign(text: str, start: int, end: int, first: bool = False) -> bool:

@@ -342,6 +342,9 @@ def in_small_letters(text: str) -> str:
         "(See {x}, Dog)",
         "[Dog] I know.",
         "(Dog.) [Dog] I know {x}.",
+        "He sees Dog. [Dog here]",
+        "He sees {x}! (Dog) 😀",
+        "Dog sleeps? (Dog.) [Dog] I know {x}.",
     ],
 )
 def test_what_stands_in_brackets_is_a_sentence_by_itself(text: str) -> None:
@@ -352,7 +355,19 @@ def test_what_stands_in_brackets_is_a_sentence_by_itself(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["(a dog) sleeps", '"I am," he said.', "'Tis cold.", "* Dog *", "(Dog", "[NAME] is", "{x}", '"Yes." "No."', "(😀)"],
+    [
+        "(a dog) sleeps",
+        '"I am," he said.',
+        "'Tis cold.",
+        "* Dog *",
+        "(Dog",
+        "[NAME] is",
+        "{x}",
+        "He has e.g. (big) dogs",
+        "He came. (a dog) slept",
+        '"Yes." "No."',
+        "(😀)",
+    ],
 )
 def test_brackets_of_a_part_are_the_sentences(text: str) -> None:
     """Those of a span are the span's."""
