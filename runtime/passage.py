@@ -15,6 +15,7 @@ from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, most_beams
 from mobilenmt.runtime.reader import Find, Reader, Rendering
 from mobilenmt.runtime.retry import find_holding, search_distinct
 from mobilenmt.runtime.text.case import Case, lower, restore
+from mobilenmt.runtime.text.edges import has_shell
 from mobilenmt.runtime.text.fold import unfolded
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
 from mobilenmt.runtime.text.letters import has_letter, long_words, unknown
@@ -36,6 +37,8 @@ class Prepared(NamedTuple):
     kept: Sequence[Kept]
     origin: Sequence[int] | None
     """As in :class:`Folded`."""
+    simple: bool
+    """Whether it goes through the model as a whole, and comes out so."""
 
 
 class Passage:
@@ -95,8 +98,8 @@ class Passage:
         from mobilenmt.runtime.text.keeper import Keeper  # not before: most calls need none
 
         placeholders = self._reader.manifest.placeholders
-        search = None if self._method == "placeholders" else self._search
-        return Keeper(self._translate, self._rules, placeholders, self._glossary, self._strange, search)
+        search, language = None if self._method == "placeholders" else self._search, self._languages[0]
+        return Keeper(self._translate, self._rules, placeholders, self._glossary, self._strange, search, language)
 
     def encode(self, sentence: str) -> Sequence[int]:
         """The ids that a sentence goes through the model as, at the first try."""
@@ -106,12 +109,12 @@ class Passage:
     def is_plain(self, sentence: str) -> bool:
         """Whether the output for :meth:`encode` is the translation, with nothing to undo."""
         found = self.prepare(sentence)
-        return not found.kept and found.case is Case.PLAIN
+        return found.simple and found.case is Case.PLAIN
 
     def run(self, sentences: Sequence[str]) -> list[list[Rendering]]:
         """Translate; each gets up to ``n_best`` renderings with texts of their own, best first."""
         prepared = [self.prepare(sentence) for sentence in sentences]
-        plain = [not item.kept and has_letter(item.text) for item in prepared]
+        plain = [item.simple and has_letter(item.text) for item in prepared]
         direct = iter(self._direct([item.text for item, alone in zip(prepared, plain, strict=True) if alone]))
         others = [item for item, alone in zip(prepared, plain, strict=True) if not alone]
         self._again = False
@@ -135,7 +138,7 @@ class Passage:
     def prepare(self, sentence: str) -> Prepared:
         found = self._prepared.get(sentence)
         if found is None and self._given is None and self._glossary is None and self._reader.is_plain(sentence):
-            found = self._prepared[sentence] = Prepared(sentence, sentence, Case.PLAIN, (), None)
+            found = self._prepared[sentence] = Prepared(sentence, sentence, Case.PLAIN, (), None, True)
         elif found is None:
             folded = self._reader.folder.fold(sentence)
             kept = gather(folded.text, self._rules, self._glossary.added if self._glossary else None, self._strange)
@@ -148,7 +151,8 @@ class Passage:
             spans = [(0, code)] if code else []
             spans += [(start, end) for start, end, *_ in kept]
             text, case = lower(text, self._languages[0], keep=spans, cost=self._cost)
-            found = self._prepared[sentence] = Prepared(sentence, text, case, kept, folded.origin)
+            simple = not kept and not has_shell(text, self._languages[0])
+            found = self._prepared[sentence] = Prepared(sentence, text, case, kept, folded.origin, simple)
         return found
 
     def _cost(self, word: str) -> int:

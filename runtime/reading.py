@@ -248,7 +248,8 @@ def check_texts(texts: Sequence[str]) -> None:
         raise InputError(f"texts must be a sequence of strings, a list say, not of type {type(texts).__name__}")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise InputError(f"text {index} is of type {type(text).__name__}, not str")
+            several = "; for several texts use translate_batch()" if isinstance(text, list | tuple) else ""
+            raise InputError(f"text {index} is of type {type(text).__name__}, not str{several}")
 
 
 class Calls:

@@ -54,7 +54,6 @@ class Translator:
         engine: str = "auto",
     ) -> None:
         config = SessionConfig(threads, providers, arena)
-        place = os.path.abspath(pack) if os.path.exists(pack) else os.fspath(pack)  # noqa: PTH100, PTH110  quicker
         options: dict[str, Any] = {
             "threads": threads,
             "providers": providers,
@@ -62,10 +61,11 @@ class Translator:
             "arena": arena,
             "engine": engine,
         }
-        self._opened = place, options
         self._arena = arena
         self._since_release = 0
         self.pack = Pack.open(pack, verify=verify)
+        place = os.path.abspath(pack) if os.path.exists(pack) else os.fspath(pack)  # noqa: PTH100, PTH110  quicker
+        self._opened = place, options
         self.engine, self._engine, self._tokenizer = open_engine(self.pack, engine, config)
         self._targets = Targets(self.pack.file("tokenizer.json").read_bytes, self.pack.manifest.target_language)
         retry = Retry(self._tokenizer, self._engine.search_briefly)

@@ -16,6 +16,7 @@ _END = ".!?…"
 _PAIRS = {**dict(zip("([{)]}«»", ")]}([{»«", strict=True)), "„": "“", "“": "„”", "”": "“"}
 _QUOTES = '"“”„‟«»'
 _PAIRING = frozenset(_QUOTES + "()[]{}")
+_SHELLS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'", "*": "*", "~": "~"}
 _AFTER = (": ", " - ", " – ", " — ", " | ", " · ", " → ")  # behind a span that begins a line: a label
 
 
@@ -45,22 +46,111 @@ class Chunk(NamedTuple):
         return bare.rstrip() if bare and not output.endswith("..") else output
 
 
-def cut(text: str, kept: Sequence[Kept], rules: Rules) -> list[Chunk | str]:
+def cut(text: str, kept: Sequence[Kept], rules: Rules, language: str = "") -> list[Chunk | str]:
     """Cut a sentence into what is translated and what is copied; put together, they are the sentence (but for marks
-    that a chunk with ``open_end`` has too many)."""
-    if not kept:
+    that a chunk with ``open_end`` has too many).
+
+    Args:
+        text: the sentence.
+        kept: its spans.
+        rules: that found them.
+        language: code of its language, for the abbreviations that end no sentence.
+    """
+    if not kept and not has_shell(text, language):
         return [Chunk(text, whole=True)] if any(map(str.isalpha, text)) else [text] if text else []
     plan: list[Chunk | str] = []
     start = 0
     inside: list[Kept] = []
     for span in kept:
         breaks = rules.breaks is not None and rules.breaks(text[span.start : span.end]) and _parts(text, span)
-        if breaks or _between(text, start, span, rules):
-            plan += [*_ends(text, start, span.start, inside, rules), text[span.start : span.end]]
+        if breaks or _between(text, start, span, rules, language):
+            plan += [*_stretch(text, start, span.start, inside, rules, language), text[span.start : span.end]]
             start, inside = span.end, []
         else:
             inside.append(span)
-    return [*plan, *_ends(text, start, len(text), inside, rules)]
+    return [*plan, *_stretch(text, start, len(text), inside, rules, language)]
+
+
+def has_shell(text: str, language: str) -> bool:
+    """Whether a text stands in brackets, quotes or the like, which are none of its words, or a sentence of it does:
+    "(It is good.)", "[sighs] I know.", "Come in! (laughs)"."""
+    if text[:1] in _SHELLS and _shell(text, 0, len(text), ()) is not None:
+        return True
+    return ("(" in text or "[" in text) and _next_shell(text, 0, len(text), (), language) is not None
+
+
+def _next_shell(text: str, start: int, end: int, kept: Sequence[Kept], language: str) -> int | None:
+    """Where behind the end of a sentence a bracket stands by itself, which the splitter leaves before small letters."""
+    for at in range(start + 2, end):
+        if (
+            text[at] in "(["
+            and text[at - 1] == " "
+            and text[at - 2] in _END
+            and _shell(text, at, end, kept) is not None
+        ):
+            return at if _is_end(text[start : at - 1], language) else None
+    return None
+
+
+def _stretch(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules, language: str) -> list[Chunk | str]:
+    """Cut text[start:end]; what stands in brackets by itself, for models know no sentence that begins with one."""
+    first = end - len(text[start:end].lstrip())
+    at = _shell(text, first, end, kept)
+    if at is None:
+        other = _next_shell(text, start, end, kept, language)
+        if other is None:
+            return _ends(text, start, end, kept, rules, language)
+        before = [span for span in kept if span.end < other]
+        plan = _ends(text, start, other - 1, before, rules, language)
+        return [*plan, text[other - 1], *_stretch(text, other, end, kept[len(before) :], rules, language)]
+    inside = [span for span in kept if span.end <= at]
+    rest = at + 1
+    plan = [text[start : first + 1], *_stretch(text, first + 1, at, inside, rules, language)]
+    if not text[rest:end].strip(_END):
+        return [*plan, text[at:end]]
+    return [*plan, text[at : rest + 1], *_stretch(text, rest + 1, end, kept[len(inside) :], rules, language)]
+
+
+def _shell(text: str, first: int, end: int, kept: Sequence[Kept]) -> int | None:
+    """Where the bracket or quote that begins text[first:end] is closed, if there are words in it, and nothing behind it
+    but marks of an end or another sentence; None for one that is of a sentence or of a span."""
+    opening = text[first : min(first + 1, end)]
+    closing = _SHELLS.get(opening)
+    if closing is None:
+        return None
+    at = _last_alone(text, first, end, closing) if opening == closing else _closed(text, first, end, opening, closing)
+    if at is None or any(span.start <= at < span.end or span.start <= first < span.end for span in kept):
+        return None
+    behind = text[at + 1 : end].rstrip()
+    alone = not behind.strip(_END)
+    if not alone and not (opening in "([" and behind[0] == " " and (behind[1].isupper() or behind[1] in "([")):
+        return None
+    inside = [span for span in kept if span.end <= at]
+    return at if _has_words(text, first + 1, at, inside) and (alone or " " in behind[1:]) else None
+
+
+def _closed(text: str, first: int, end: int, opening: str, closing: str) -> int | None:
+    depth = 0
+    for at in range(first, end):
+        depth += (text[at] == opening) - (text[at] == closing)
+        if depth == 0:
+            return at
+    return None
+
+
+def _last_alone(text: str, first: int, end: int, sign: str) -> int | None:
+    """Where a sign stands for the second and last time, touching words on the inner side as the first one does; in a
+    word it is an apostrophe."""
+    at = text.rfind(sign, first + 1, end)
+    if at < first + 2 or text[first + 1].isspace() or text[at - 1].isspace():
+        return None
+    inner = text[first + 1 : at]
+    for place, other in enumerate(inner):
+        if other == sign and not (
+            sign == "'" and 0 < place < len(inner) - 1 and inner[place - 1].isalpha() and inner[place + 1].isalpha()
+        ):
+            return None
+    return at
 
 
 def words(text: str, start: int, end: int, kept: Sequence[Kept]) -> tuple[int, int]:
@@ -76,6 +166,25 @@ def words(text: str, start: int, end: int, kept: Sequence[Kept]) -> tuple[int, i
     while start < first and _is_foreign(text, start, end, first=True):
         start += 1
     return start, end
+
+
+def halves(text: str, start: int, end: int, kept: Sequence[Kept]) -> list[int]:
+    """Where in text[start:end], outside of spans, halves of pairs of brackets stand whose other half is elsewhere."""
+    inside = {at for span in kept for at in range(span.start, span.end)}
+    lone: list[int] = []
+    for opening, closing in ("()", "[]", "{}"):
+        open_ones: list[int] = []
+        for at in range(start, end):
+            if at in inside or text[at] not in (opening, closing):
+                continue
+            if text[at] == opening:
+                open_ones.append(at)
+            elif open_ones:
+                open_ones.pop()
+            else:
+                lone.append(at)
+        lone += open_ones
+    return sorted(lone)
 
 
 def has_half_a_pair(output: str, source: str) -> bool:
@@ -109,21 +218,21 @@ def _parts(text: str, span: Kept) -> bool:
     return behind.isalnum() or not (text[: span.start].endswith((" ", "\u00a0", '"', "'", "`")) and behind)
 
 
-def _between(text: str, start: int, span: Kept, rules: Rules) -> bool:
+def _between(text: str, start: int, span: Kept, rules: Rules, language: str) -> bool:
     """Whether a span stands between two sentences: behind the end of one, and before a capital."""
     rule = rules.get(span.rule)
     before, behind = text[start : span.start], text[span.end : span.end + 2]
     if rule is None or rule.copied or span.target is not None or not (behind[:1] == " " and behind[1:].isupper()):
         return False
-    return before[-1:] == " " and _is_end(before.rstrip())
+    return before[-1:] == " " and _is_end(before.rstrip(), language)
 
 
-def _is_end(before: str) -> bool:
+def _is_end(before: str, language: str) -> bool:
     """Whether a text ends as a sentence does, not as "Dr." or "No."."""
-    return before.endswith(("?", "!", "…")) or (before.endswith(".") and len(split(f"{before} Aa")) > 1)
+    return before.endswith(("?", "!", "…")) or (before.endswith(".") and len(split(f"{before} Aa", language)) > 1)
 
 
-def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules) -> list[Chunk | str]:
+def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules, language: str) -> list[Chunk | str]:
     """Cut both ends off text[start:end]."""
     spans = list(kept)
     first, last = start, end
@@ -139,7 +248,7 @@ def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules) -
     mark = ""
     while spans and spans[-1].target is None:
         tail = text[spans[-1].end : last].strip()
-        if tail.strip(_END) or not _is_trailing(text, spans, first, rules):
+        if tail.strip(_END) or not _is_trailing(text, spans, first, rules, language):
             break
         last = first + len(text[first : spans[-1].start].rstrip())
         mark = mark or tail
@@ -151,6 +260,9 @@ def _ends(text: str, start: int, end: int, kept: Sequence[Kept], rules: Rules) -
         return [_copied(text, start, end, spans)] if end > start else []
     core = body[left:right]
     offset = first + left
+    at = _shell(text, offset, first + right, spans)
+    if at is not None and not text[at + 1 : first + right].strip(_END):  # behind or before what was cut off
+        return [text[start : offset + 1], *_stretch(text, offset + 1, at, spans, rules, language), text[at:end]]
     moved = tuple(span.moved(offset) for span in spans)
     unclosed = bool(mark) and core[-1] not in _END + ":,;"
     chunk = Chunk(core + mark, moved, True) if unclosed else Chunk(core, moved, whole=len(core) == len(text))
@@ -187,7 +299,7 @@ def _leading(text: str, span: Kept, end: int, rules: Rules) -> int | None:
     return None
 
 
-def _is_trailing(text: str, spans: Sequence[Kept], first: int, rules: Rules) -> bool:
+def _is_trailing(text: str, spans: Sequence[Kept], first: int, rules: Rules, language: str) -> bool:
     """Whether the last span stands behind the sentence, not in it."""
     edge = _edge(rules, spans[-1])
     if edge == "always":
@@ -198,7 +310,7 @@ def _is_trailing(text: str, spans: Sequence[Kept], first: int, rules: Rules) -> 
             break
         at = span.start
     before = text[first:at].rstrip()
-    return before.endswith(":") or (bool(edge) and before.endswith(tuple(_END))) or _is_end(before)
+    return before.endswith(":") or (bool(edge) and before.endswith(tuple(_END))) or _is_end(before, language)
 
 
 def _edge(rules: Rules, span: Kept) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mobilenmt.runtime.text.edges import Chunk, cut, words
+from mobilenmt.runtime.text.edges import Chunk, cut, halves, words
 from mobilenmt.runtime.text.forms import Form, Placeholders
 from mobilenmt.runtime.text.glossary import RULE, Glossary
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
@@ -64,6 +64,7 @@ class Keeper:
         glossary: terms that become what it says.
         extra: further spans of a text (characters that the model never saw, say). Those that overlap are left out.
         search: what terms are tried with before placeholders; None for placeholders alone.
+        language: code of the texts' language.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Keeper:
         glossary: Glossary | None = None,
         extra: Callable[[str], Sequence[Kept]] | None = None,
         search: Search | None = None,
+        language: str = "",
     ) -> None:
         self._translate = translate
         self._rules = default_rules() if rules is None else rules
@@ -81,6 +83,7 @@ class Keeper:
         self._glossary = glossary
         self._extra = extra
         self._search = search
+        self._language = language
 
     @cached_property
     def _forms(self) -> tuple[Form, ...]:
@@ -109,7 +112,7 @@ class Keeper:
             kept: the spans of each, if they are known already.
         """
         spans = [self.find(text) for text in sentences] if kept is None else kept
-        plans = [cut(text, found, self._rules) for text, found in zip(sentences, spans, strict=True)]
+        plans = [cut(text, found, self._rules, self._language) for text, found in zip(sentences, spans, strict=True)]
         jobs = [_jobs(text, plan) for text, plan in zip(sentences, plans, strict=True)]
         flat = [job for plan in jobs for job in plan if isinstance(job, _Job)]
         if self._search is not None:
@@ -264,12 +267,16 @@ def _around_lost(job: _Job) -> list[_Job | str]:
         if index < len(spans) and index not in lost:
             inside.append(span)
             continue
-        start, end = words(text, done, span.start, inside)
-        if start < end:
-            moved = tuple(item.moved(start) for item in inside)
-            plan += [text[done:start], _Job(Chunk(text[start:end], moved), job.start + start), text[end : span.start]]
-        else:
-            plan.append(text[done : span.start])
+        for half in [*halves(text, done, span.start, inside), span.start]:
+            here = [item for item in inside if done <= item.start < half]
+            start, end = words(text, done, half, here)
+            if start < end:
+                moved = tuple(item.moved(start) for item in here)
+                plan += [text[done:start], _Job(Chunk(text[start:end], moved), job.start + start), text[end:half]]
+            else:
+                plan.append(text[done:half])
+            plan.append(text[half : half + 1] if half < span.start else "")
+            done = half + 1
         plan.append(span.written(text))
         done, inside = span.end, []
     return plan

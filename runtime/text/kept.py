@@ -7,6 +7,7 @@ takes linear time: it begins where nothing of its own kind stands before it, and
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -90,6 +91,9 @@ class Rules:
         """All rules that there are, as the Translator uses them."""
         return default_rules()
 
+    def __repr__(self) -> str:
+        return f"Rules({', '.join(rule.name for rule in self.rules)})"
+
     def __getitem__(self, name: str) -> Rule:
         rule = self.get(name)
         if rule is not None:
@@ -125,7 +129,8 @@ class Rules:
             options: ``copied``, ``either``, ``edge``, ``spaced`` of :class:`Rule`.
 
         Raises:
-            InputError: the expression is none, or a name or an option is not allowed.
+            InputError: the expression is none, a name or an option is not allowed; and while a text is read, what a
+                function gives is no pairs of offsets.
         """
         rule = Rule(name, _finder(name, find) if isinstance(find, str) else _checked(name, find), **options)
         rules = (rule, *(other for other in self.rules if other.name != name))
@@ -255,20 +260,16 @@ def find(text: str, rules: Rules | None = None) -> list[Kept]:
 
 
 def _checked(name: str, find: Finder) -> Finder:
-    """A caller's function, that gives what it should."""
+    """A caller's function, of which something else than pairs of offsets is told by the name of its rule."""
     if not callable(find):
-        raise InputError(f"rule {name}: neither a regular expression nor a function: {find!r:.80}")
+        raise InputError(f"rule {name}: expected a regular expression or a function, not {type(find).__name__}")
 
-    def spans(text: str) -> list[tuple[int, int]]:
-        found: Iterable[object] = find(text)
-        pairs = (
-            [tuple(pair) if isinstance(pair, Iterable) else () for pair in found]
-            if isinstance(found, Iterable)
-            else [()]
-        )
-        if any(len(pair) != 2 or not all(isinstance(place, int) for place in pair) for pair in pairs):
-            raise InputError(f"rule {name}: its function must give the start and end of each span, not {found!r:.80}")
-        return [(start, end) for start, end in pairs]
+    def spans(text: str) -> Iterable[tuple[int, int]]:
+        given = find(text)
+        try:
+            return [(operator.index(start), operator.index(end)) for start, end in given]
+        except (TypeError, ValueError):
+            raise InputError(f"rule {name}: the function must give (start, end) of each span, not {given!r}") from None
 
     return spans
 

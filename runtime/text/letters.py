@@ -170,6 +170,11 @@ def _joined(character: str) -> bool:
     return character.isalnum() and any(first <= code <= last for first, last in load("letters")["joined_scripts"])
 
 
+def is_wordless(rest: str, source: str) -> bool:
+    """Whether nothing became of the words of the source: "£3.50 each" is more than "£3.50"."""
+    return not any(map(str.isalpha, rest)) and sum(map(str.isalpha, source)) > 2
+
+
 def without_inventions(output: str, source: str) -> str:
     """Take out of an output what is invisible or broken and was not in its source.
 

@@ -11,6 +11,9 @@ from typing import NamedTuple
 from mobilenmt.runtime.text.data import load
 from mobilenmt.runtime.text.sentences import writes_ordinals
 
+_ROWS = frozenset(";,/>›»")
+_LONGEST_ROW = 2000  # characters: what is longer is no row of a table
+
 
 def marker_end(line: str, language: str = "") -> int:
     """Give where the words of a line begin: behind quoting, a bullet, the mark of a heading, a number.
@@ -43,8 +46,10 @@ def marker_end(line: str, language: str = "") -> int:
 def cells(line: str, language: str = "") -> Iterator[tuple[int, str]]:
     """Yield the columns of a line, without the bullet or number it begins with, and their offsets.
 
-    Columns stand between tabs, between the bars of a table ("| a | b |", "a | b"), or between commas or semicolons
-    where some stand in quotes ('1,"red apple","3.50 EUR"'). The quotes are none of theirs.
+    Columns stand between tabs, between the bars of a table ("| a | b |", "a | b"), between commas or semicolons where
+    some stand in quotes ('1,"red apple","3.50 EUR"'), or where one of the ``rows`` of ``rules/lines.json`` says so
+    ("Name    Age", "1;Apple;3.50", "File > Save", "Yes/No"). The quotes are none of theirs. Of a key with its text in
+    quotes, as files of messages have them ('"title": "The dog",'), the text is the only column.
     """
     begin = marker_end(line, language)
     if "\t" in line:
@@ -53,12 +58,32 @@ def cells(line: str, language: str = "") -> Iterator[tuple[int, str]]:
         yield from _parted(line, begin, "|")
     elif '"' in line and ('",' in line or ',"' in line or '";' in line or ';"' in line) and _is_record(line):
         yield from _columns(line)
+    elif '"' in line and line[-1] in '",;' and (pair := line_rules().pair.fullmatch(line)) is not None:
+        yield pair.start(1), pair[1]
     else:
-        yield begin, line[begin:]
+        yield from _row(line, begin)
 
 
 def _is_record(line: str) -> bool:
     return line_rules().record.fullmatch(line) is not None
+
+
+def _row(line: str, begin: int) -> Iterator[tuple[int, str]]:
+    """The columns of a line without quotes; all of it is one in most lines."""
+    sign = None
+    if len(line) <= _LONGEST_ROW and ("   " in line or not _ROWS.isdisjoint(line)):
+        rows = line_rules().rows
+        sign = next((row.sign for row in rows if row.hint.search(line, begin) and row.of.fullmatch(line, begin)), None)
+    if sign is not None:
+        for found in sign.finditer(line, begin):
+            yield begin, line[begin : found.start()]
+            begin = found.end()
+    yield begin, line[begin:]
+
+
+def is_fence(line: str) -> bool:
+    """Whether a line begins or ends a block of code: its language is no word to translate."""
+    return line[:3] in ("```", "~~~") and line_rules().fence.fullmatch(line) is not None
 
 
 def _parted(line: str, begin: int, sign: str) -> Iterator[tuple[int, str]]:
@@ -79,6 +104,16 @@ def _columns(line: str) -> Iterator[tuple[int, str]]:
     yield begin, line[begin:]
 
 
+class Row(NamedTuple):
+    """What parts the columns of some lines."""
+
+    sign: re.Pattern[str]
+    hint: re.Pattern[str]
+    """Finds something in each of these lines, for little."""
+    of: re.Pattern[str]
+    """Matches all of these lines."""
+
+
 class LineRules(NamedTuple):
     """``rules/lines.json``, ready for use."""
 
@@ -86,6 +121,9 @@ class LineRules(NamedTuple):
     months: frozenset[str]
     suspended: frozenset[str]
     record: re.Pattern[str]
+    pair: re.Pattern[str]
+    fence: re.Pattern[str]
+    rows: tuple[Row, ...]
 
 
 @lru_cache(maxsize=1)
@@ -94,9 +132,9 @@ def line_rules() -> LineRules:
     found = load("lines")
     parts = [f"(?P<{name}>{found[name]})?" for name in ("quote", "bullet", "box", "number")]
     months = frozenset(word for names in found["months"].values() for word in names.split())
-    return LineRules(
-        re.compile("".join(parts)), months, frozenset(found["suspended"].split()), re.compile(found["record"])
-    )
+    rows = [Row(*(re.compile(row[name]) for name in Row._fields)) for row in found["rows"]]
+    marker, record, pair, fence = map(re.compile, ("".join(parts), found["record"], found["pair"], found["fence"]))
+    return LineRules(marker, months, frozenset(found["suspended"].split()), record, pair, fence, tuple(rows))
 
 
 def is_plain(line: str) -> bool:

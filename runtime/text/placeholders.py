@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mobilenmt.runtime.text.edges import has_half_a_pair
 from mobilenmt.runtime.text.forms import Form
 from mobilenmt.runtime.text.kept import Kept, Rules
-from mobilenmt.runtime.text.letters import FEW, is_runaway
+from mobilenmt.runtime.text.letters import FEW, is_runaway, is_wordless
 
 _OPENING = "([{<⟨（［｛«‹„“‘\"'`»›"  # » and › open a quotation in German books
 _CLOSING = ")]}>⟩）］｝»›”“’\"'`«‹"
@@ -75,7 +75,7 @@ class Restored:
     """In another order, at another end of the sentence, or parted from the quote, bracket or letter that touched it."""
     leftover: bool = False
     """A piece of a placeholder stands in the text, or half of a pair of brackets or quotes, which the source lacks; or
-    far more became of a few words than they can mean."""
+    far more became of a few words than they can mean, or nothing at all."""
 
     @property
     def ok(self) -> bool:
@@ -149,7 +149,7 @@ def restore(output: str, protected: Protected) -> Restored:
     gaps.append(output[done:])
     around, source = "\n".join(gaps), _around(protected)
     leftover = _is_leftover(around, source, protected) or has_half_a_pair(around, source)
-    leftover = leftover or (len(source) <= FEW and is_runaway(around, source))
+    leftover = leftover or (len(source) <= FEW and is_runaway(around, source)) or is_wordless(around, source)
     misplaced.update(_out_of_order([index for _, _, index in found]))
     misplaced.update(_far_away(gaps, found, protected))
     text = ""

@@ -103,6 +103,19 @@ def test_what_cannot_be_meant_is_told(make: object, message: str) -> None:
         make()  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("given", ["ab", 5, None, [1, 2], [(1,)], [(0, 1, 2)], [("a", "b")], [(0.5, 2.0)]])
+def test_a_function_that_gives_no_spans_is_named(given: object) -> None:
+    rules = Rules(()).adding("mine", lambda text: given)  # type: ignore[arg-type, return-value]
+    with pytest.raises(InputError, match="rule mine: the function must give"):
+        rules.find("abc")
+    with pytest.raises(InputError, match="rule mine: expected a regular expression or a function"):
+        rules.adding("mine", 5)  # type: ignore[arg-type]
+
+
+def test_rules_show_their_names() -> None:
+    assert repr(default_rules().only("url", "email")) == "Rules(url, email)"
+
+
 def test_a_function_that_gives_nonsense_is_not_believed() -> None:
     rules = Rules(()).adding("x", lambda text: [(-1, 3), (2, 2), (3, 99), (1, 2)])
     assert rules.find("abcd") == [Kept(1, 2, "x")]
@@ -139,17 +152,6 @@ def test_spans_of_a_function_that_overlap_one_another_are_taken_once() -> None:
         return [Kept(3, 9, "long"), Kept(0, 5, "unknown"), Kept(4, 6, "unknown")]
 
     assert gather("abcdefghij", Rules(()), None, extra) == [Kept(0, 5, "unknown"), Kept(5, 9, "long")]
-
-
-@pytest.mark.parametrize("found", [None, 1, [1], [(1,)], [(0, 1, 2)], [("a", "b")], [(0, 1.5)], "ab"], ids=repr)
-def test_a_function_that_gives_no_spans_is_named(found: Any) -> None:
-    with pytest.raises(InputError, match="rule x: its function must give the start and end of each span, not "):
-        Rules(()).adding("x", lambda text: found).find("abcd")
-
-
-def test_what_is_neither_expression_nor_function_is_refused() -> None:
-    with pytest.raises(InputError, match="rule x: neither a regular expression nor a function: 5"):
-        Rules(()).adding("x", 5)  # type: ignore[arg-type]
 
 
 # -- dialects ---------------------------------------------------------------------------------------------------------

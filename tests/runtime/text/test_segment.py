@@ -215,3 +215,14 @@ def test_a_very_long_line_takes_linear_time(unit: str) -> None:
     assert calls <= 16 * cuts
     assert characters <= 16 * len(text)
     assert took < 2
+
+
+@pytest.mark.parametrize("line", ["```python", "``` js", "~~~", "```", "  ```c++", "```{r, echo=FALSE}"])
+def test_a_fence_is_layout(line: str) -> None:
+    pieces = segments(f"{line}\nThe dog", lambda part: [0] * len(part), 100)
+    assert [piece.text for piece in pieces if piece.ids is not None] == ["The dog"]
+
+
+def test_words_behind_a_fence_are_translated() -> None:
+    pieces = segments("```the dog sleeps``` here", lambda part: [0] * len(part), 100)
+    assert any(piece.ids is not None for piece in pieces)
