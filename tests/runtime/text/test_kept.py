@@ -9,7 +9,6 @@ import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
