@@ -188,7 +188,7 @@ def halves(text: str, start: int, end: int, kept: Sequence[Kept]) -> list[int]:
 
 
 def breaks_a_pair(output: str, source: str) -> bool:
-    """Whether an output has half of a pair where its source has none, or lacks a pair of round or square brackets."""
+    """Whether an output has half of a pair where its source has none, or lacks a pair of () or []."""
     if _PAIRING.isdisjoint(output) and _PAIRING.isdisjoint(source):
         return False
     for opening, closing in ("()", "[]", "{}"):
