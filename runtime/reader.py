@@ -14,9 +14,8 @@ from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions, confidence
 from mobilenmt.runtime.manifest import PackManifest
 from mobilenmt.runtime.opening import Text
 from mobilenmt.runtime.retry import Retry
-from mobilenmt.runtime.text.endings import ended
 from mobilenmt.runtime.text.fold import Folder
-from mobilenmt.runtime.text.letters import Alphabet, without_inventions
+from mobilenmt.runtime.text.letters import Alphabet, ended, without_inventions
 from mobilenmt.runtime.text.lines import is_plain
 from mobilenmt.runtime.text.placing import Link, Output
 from mobilenmt.runtime.text.target import Targets

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mobilenmt import Translator
-from mobilenmt.runtime.text.endings import ended
 from mobilenmt.runtime.text.keeper import Keeper
+from mobilenmt.runtime.text.letters import ended
 from mobilenmt.runtime.text.placing import Output
 from places import ROOT
 
