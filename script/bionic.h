@@ -67,7 +67,9 @@ float sqrtf(float x);
 #define O_RDONLY 0
 #define O_CLOEXEC 02000000
 #define PROT_READ 1
+#define PROT_WRITE 2
 #define MAP_PRIVATE 2
+#define MAP_ANONYMOUS 32
 #define MAP_FAILED ((void *)-1)
 #define MADV_DONTNEED 4
 #define CLOCK_MONOTONIC 1
