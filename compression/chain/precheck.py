@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilenmt.compression.chain.chain import Chain
-from mobilenmt.compression.chain.estimate import estimate_pack_bytes
+from mobilenmt.compression.pack.estimate import estimate_pack_bytes
 from mobilenmt.compression.chain.table import find_stage
 from mobilenmt.compression.core.errors import StageError
 from mobilenmt.compression.core.stage import is_finished
