@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilenmt.compression.chain.chain import Chain
-from mobilenmt.compression.pack.estimate import estimate_pack_bytes
 from mobilenmt.compression.chain.table import find_stage
 from mobilenmt.compression.core.errors import StageError
 from mobilenmt.compression.core.stage import is_finished
 from mobilenmt.compression.corpus.stage import CorpusSettings, parts_of_all
+from mobilenmt.compression.pack.estimate import estimate_pack_bytes
 from mobilenmt.compression.pack.stage import ExportSettings
 from mobilenmt.compression.teacher.stage import settings_of
 from mobilenmt.compression.train.settings import TeacherModelSettings

@@ -99,8 +99,8 @@ def collect(network: Network, batches: Sequence[Batch], *, objective: str = "", 
                             change = ((before - heard[name]) * gradients[name]).sum(2) * mask
                             skipped.setdefault((side, layer), []).append(change.sum(1))
             bar.update(len(batch.source))
-    for kind, values in sums.items():
-        setattr(found, kind, {name: value / counts[name] for name, value in values.items()})
+    for kind, total in sums.items():
+        setattr(found, kind, {name: value / counts[name] for name, value in total.items()})
     found.gates = {name: torch.cat(parts) for name, parts in gates.items()}
     for side in SIDES:
         layers = [(side, layer) for layer in range(network.layers(side))]

@@ -74,7 +74,7 @@ def by_magnitude(network: Network, calibration: Calibration, seed: int) -> Score
             queries[place] = (square["q"].sum(1) * square["k"].sum(1)).sqrt()
             values[place] = (square["v"].sum(1) * square["out"].sum(0)).sqrt()
             per_unit = square["q"].sum(1) + square["k"].sum(1) + square["v"].sum(1) + square["out"].sum(0)
-            heads[place] = per_unit.unflatten(0, (network.heads(side), -1)).sum(1).sqrt()
+            heads[place] = per_unit.view(network.heads(side), -1).sum(1).sqrt()
             width = width + sum(square[name].sum(0) for name in "qkv") + square["out"].sum(1)
             whole = per_unit.sum()
         layers[side][int(place.split(".")[1])] += whole
@@ -155,10 +155,7 @@ def _of_gates(network: Network, found: Collected) -> Scores:
     def squared(gates: Tensor) -> Tensor:
         return gates.square().mean(0)
 
-    heads = {
-        place: squared(found.gates[f"{place}.heads"].unflatten(1, (network.heads(place.split(".")[0]), -1)).sum(2))
-        for place in found.attentions
-    }
+    heads = {place: squared(_by_head(network, place, found.gates[f"{place}.heads"])) for place in found.attentions}
     return Scores(
         width=found.over_states({name: squared(gates) for name, gates in found.gates.items()}),
         heads=heads,
@@ -170,4 +167,5 @@ def _of_gates(network: Network, found: Collected) -> Scores:
 
 
 def _by_head(network: Network, place: str, values: Tensor) -> Tensor:
-    return values.unflatten(0, (network.heads(place.split(".")[0]), -1)).sum(1)
+    """Sums over the channels of each head, [..., heads]."""
+    return values.reshape(*values.shape[:-1], network.heads(place.split(".")[0]), -1).sum(-1)

@@ -144,9 +144,11 @@ class Network:
             values: [B, S, D].
             mask: bool [B, S] of keys; None: each query sees those up to its own place.
         """
-        apart = [part.unflatten(-1, (self.heads(side), -1)).transpose(1, 2) for part in (queries, keys, values)]
+        q, k, v = (
+            part.reshape(*part.shape[:2], self.heads(side), -1).transpose(1, 2) for part in (queries, keys, values)
+        )
         seen = None if mask is None else mask[:, None, None, :]
-        found = functional.scaled_dot_product_attention(*apart, attn_mask=seen, is_causal=mask is None)
+        found = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=mask is None)
         return found.transpose(1, 2).flatten(-2)
 
     def logits(self, states: Tensor) -> Tensor:

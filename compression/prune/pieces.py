@@ -10,7 +10,7 @@ from typing import Any
 
 from mobilenmt.export import spm
 from mobilenmt.export.checkpoint import MarianConfig
-from mobilenmt.export.tokenizer import prepare_tokenizer
+from mobilenmt.export.tokenizer import PreparedTokenizer, prepare_tokenizer
 from mobilenmt.runtime.tokenizer import CONTROL_MARK, OUTPUT_MARK, clean_line
 
 
@@ -23,8 +23,13 @@ class Pieces:
 
         self.folder = folder
         self.size, self.eos, self.pad = config.vocab_size, config.eos_token_id, config.pad_token_id
-        ids = {"vocab_size": self.size, "target_vocab_size": self.size, "eos": self.eos, "pad": self.pad, "unk": None}
-        prepared = prepare_tokenizer(folder, **ids)
+
+        def prepare(where: Path) -> PreparedTokenizer:
+            return prepare_tokenizer(
+                where, vocab_size=self.size, target_vocab_size=self.size, eos=self.eos, pad=self.pad, unk=None
+            )
+
+        prepared = prepare(folder)
         self.unk = 1 if prepared.unk_id is None else prepared.unk_id
         self.has_json = (folder / "tokenizer.json").is_file()
         self._source: Any = tokenizers.Tokenizer.from_str(prepared.source_json)
@@ -36,7 +41,7 @@ class Pieces:
                     shutil.copyfile(folder / there, turned / here)
                 for path in folder.glob("tokenizer_config.json"):
                     shutil.copyfile(path, turned / path.name)
-                self._target = tokenizers.Tokenizer.from_str(prepare_tokenizer(turned, **ids).source_json)
+                self._target = tokenizers.Tokenizer.from_str(prepare(turned).source_json)
 
     def encode(self, texts: Sequence[str], *, target: bool = False) -> list[list[int]]:
         """Ids of texts, without </s>."""

@@ -24,7 +24,6 @@ from mobilenmt.compression.prune.select import Selection, choose_layers, select
 from mobilenmt.compression.prune.settings import HowToPrune
 from mobilenmt.compression.prune.target import check_target
 from mobilenmt.compression.prune.vocabulary import keep_rows, move, smaller_tokenizer, used_pieces
-from mobilenmt.compression.train.size import count_parameters
 from mobilenmt.compression.train.student import TOKENIZER_FILES, StudentShape
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from mobilenmt.export import spm
@@ -136,7 +135,7 @@ def prune(
     kept = used_pieces(pieces, texts) if drop_unused and moved is None else None
     del loaded
     found = prune_network(network, shape, texts, pieces, how, languages=(known[0], known[1]), seed=seed)
-    before = network
+    before = network.config
     del network
     smaller, told = found.network, {"same": pieces.size, "spelled": 0, "guessed": 0}
     if moved is not None:
@@ -144,7 +143,7 @@ def prune(
     elif kept is not None:
         smaller, told = keep_rows(smaller, kept), {"same": len(kept), "spelled": 0, "guessed": 0}
     report = PruneReport.of(
-        before.config, found, smaller.config, shape, how, parameters, told, seconds=time.monotonic() - begin
+        before, found, smaller.config, shape, how, parameters, told, seconds=time.monotonic() - begin
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from mobilenmt.compression.core.progress import progress
-from mobilenmt.compression.prune.network import EMBEDDING, SIDES, Batch, Network, Tensor, prefix_of
+from mobilenmt.compression.prune.network import SIDES, Batch, Network, Tensor, prefix_of
 from mobilenmt.compression.prune.select import Selection
 
 _LEAST = 1e-6  # relative, below which a direction counts as absent
@@ -142,12 +142,12 @@ class Reconstruction:
             for name, turn in zip(("q_proj", "k_proj", "v_proj"), turns, strict=True):
                 across = crossing and name != "q_proj"
 
-                def rows(name: str = name, turn: Tensor = turn, across: bool = across) -> Iterator[tuple[Tensor, Tensor]]:
+                def rows(
+                    name: str = name, turn: Tensor = turn, across: bool = across
+                ) -> Iterator[tuple[Tensor, Tensor]]:
                     for pair in pairs:
                         mask = pair.batch.source_mask if across else pair.mask(side)
-                        whole, pruned = (
-                            (pair.whole_memory, pair.pruned_memory) if across else (pair.whole, pair.pruned)
-                        )
+                        whole, pruned = (pair.whole_memory, pair.pruned_memory) if across else (pair.whole, pair.pruned)
                         yield pruned[mask], self.whole.linear(f"{origin}.{name}", whole[mask]) @ turn
 
                 self._solve(f"{prefix}.{name}", rows, turned=turn)
@@ -197,26 +197,17 @@ class Reconstruction:
             origin: that of the whole one.
             flows: for each batch what the matrix is given, and what the whole model has before and behind its norm.
         """
-        last = norm == f"model.decoder.layers.{self.pruned.layers('decoder') - 1}.final_layer_norm"
-        reduce = self._output_map() if last else None
         width = self.selection.width
-        weights = self.whole.weights
-        gain, offset = weights[f"{origin}.weight"][width], weights[f"{origin}.bias"][width]
-
-        def wanted(states: Tensor) -> Tensor:
-            return states[..., width] if reduce is None else states @ reduce
+        gain = self.whole.weights[f"{origin}.weight"][width]
+        last = norm == f"model.decoder.layers.{self.pruned.layers('decoder') - 1}.final_layer_norm"
+        scale = self.whole.config.embedding_scale / self.pruned.config.embedding_scale if last else 1.0
 
         if self.matrices:
 
             def rows() -> Iterator[tuple[Tensor, Tensor]]:
-                for pair, inner, before, behind in flows:
+                for pair, inner, before, _ in flows:
                     mask = pair.mask(side)
-                    goal = before[mask][:, width]
-                    if reduce is not None:  # what the norm would have to be given for the states that are wanted
-                        deviation = before[mask].std(1, keepdim=True, correction=0)
-                        safe = torch.where(gain.abs() > 0.05 * gain.abs().mean(), gain, torch.inf)
-                        goal = goal + (behind[mask] @ reduce * self._scale - behind[mask][:, width]) / safe * deviation
-                    yield inner[mask], goal - pair.pruned[mask]
+                    yield inner[mask], before[mask][:, width] - pair.pruned[mask]
 
             self._solve(name, rows)
         sums = torch.zeros(5, len(width), dtype=torch.float64)
@@ -226,12 +217,12 @@ class Reconstruction:
             plain = torch.nn.functional.layer_norm(states, states.shape[-1:])
             normed.append(plain)
             mask = pair.mask(side)
-            x, y = plain[mask].double(), wanted(behind[mask]).double()
+            x, y = plain[mask].double(), behind[mask][:, width].double() / scale
             sums += torch.stack([torch.full_like(x[0], len(x)), x.sum(0), y.sum(0), (x * x).sum(0), (x * y).sum(0)])
         count, x, y, xx, xy = sums
         spread = xx / count - (x / count) ** 2
         slope = (xy / count - x * y / count**2) / spread.clamp_min(1e-12)
-        slope = torch.where(spread > 1e-9, slope, (gain if reduce is None else gain / self._scale).double())
+        slope = torch.where(spread > 1e-9, slope, gain.double() / scale)
         self.pruned.weights[f"{norm}.weight"] = slope.float()
         self.pruned.weights[f"{norm}.bias"] = ((y - slope * x) / count).float()
         gains, offsets = self.pruned.weights[f"{norm}.weight"], self.pruned.weights[f"{norm}.bias"]
@@ -239,19 +230,6 @@ class Reconstruction:
             replace(pair, whole=behind, pruned=plain * gains + offsets)
             for (pair, _, _, behind), plain in zip(flows, normed, strict=True)
         ]
-
-    @property
-    def _scale(self) -> float:
-        """Embeddings of the pruned model are so many times those of the whole one."""
-        return self.whole.config.embedding_scale / self.pruned.config.embedding_scale
-
-    def _output_map(self) -> Tensor:
-        """[D, D']: the states with which the pruned table gives logits nearest to the whole one's."""
-        whole, pruned = self.whole.weights[EMBEDDING].double(), self.pruned.weights[EMBEDDING].double()
-        gram = pruned.T @ pruned
-        held = 1e-4 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-        solved = torch.linalg.solve(gram + held, pruned.T @ whole)
-        return solved.T.float()
 
     # -- closed forms ------------------------------------------------------------------------------------------------
 
@@ -271,11 +249,13 @@ class Reconstruction:
             others = pair.whole_memory if kind == "encoder_attn" else pair.whole
             parts = (
                 self.whole.linear(f"{origin}.q_proj", pair.whole[mask]),
-                self.whole.linear(f"{origin}.k_proj", others[pair.batch.source_mask if kind == "encoder_attn" else mask]),
+                self.whole.linear(
+                    f"{origin}.k_proj", others[pair.batch.source_mask if kind == "encoder_attn" else mask]
+                ),
                 self._heads(self.whole, side, kind, origin, pair.whole, pair.whole_memory, pair.batch)[mask],
             )
             for gram, part in zip(grams, parts, strict=True):
-                apart = part.unflatten(1, (-1, sizes[0]))[:, heads].transpose(0, 1)
+                apart = part.view(len(part), -1, sizes[0])[:, heads].transpose(0, 1)
                 gram += (apart.transpose(1, 2) @ apart).double()
         out = self.whole.weights[f"{origin}.out_proj.weight"].double()
         turns = torch.zeros(3, self.whole.config.d_model, self.pruned.config.d_model, dtype=torch.float64)
@@ -292,7 +272,9 @@ class Reconstruction:
             turn = torch.linalg.qr(values_inverse @ u[:, : sizes[1]]).Q
             turns[2, rows, columns] = turn
             back = torch.linalg.pinv(values @ turn) @ values @ out[:, rows].T  # [channels left, D]
-            self.pruned.weights[f"{prefix_of(place)}.out_proj.weight"][:, columns] = back.T.float()[self.selection.width]
+            self.pruned.weights[f"{prefix_of(place)}.out_proj.weight"][:, columns] = back.T.float()[
+                self.selection.width
+            ]
         return tuple(turns.float())
 
     def _solve(

@@ -94,20 +94,26 @@ class PruneReport:
     def markdown(self) -> str:
         """Tables for a person."""
         gone = 1 - self.after["parameters"] / self.before["parameters"]
+        parameters = (
+            f"{self.before['parameters']:,} parameters became {self.after['parameters']:,} ({gone:.0%} fewer) in "
+            f"{self.seconds:.0f} s. Loss on the calibration text: {self.losses['before']:.3f} nats a token before, "
+            f"{self.losses['after']:.3f} after, with the old vocabulary."
+        )
+        how = (
+            f"Importance: {self.how.importance}; of layers: {self.how.depth}; reconstruction: "
+            f"{self.how.reconstruct}. Pieces: {self.pieces['same']:,} as they were, {self.pieces['spelled']:,} spelled "
+            f"by others, {self.pieces['guessed']:,} guessed."
+        )
         lines = [
             "# Pruned model",
             "",
-            f"{self.before['parameters']:,} parameters became {self.after['parameters']:,} ({gone:.0%} fewer) in "
-            f"{self.seconds:.0f} s. Loss on the calibration text: {self.losses['before']:.3f} nats a token before, "
-            f"{self.losses['after']:.3f} after, with the old vocabulary.",
+            parameters,
             "",
             "| | before | after |",
             "|---|---|---|",
             *(f"| {name} | {_shown(self.before[name])} | {_shown(self.after[name])} |" for name in self.before),
             "",
-            f"Importance: {self.how.importance}; of layers: {self.how.depth}; reconstruction: {self.how.reconstruct}. "
-            f"Pieces: {self.pieces['same']:,} as they were, {self.pieces['spelled']:,} spelled by others, "
-            f"{self.pieces['guessed']:,} guessed.",
+            how,
             "",
             f"![What stayed]({PICTURE})",
             "",
@@ -119,7 +125,9 @@ class PruneReport:
             if entry is None:
                 lines.append(f"| {place} | nothing: the layer is gone | |")
                 continue
-            told = f"heads {', '.join(map(str, entry['heads']))}" if "heads" in entry else f"{entry['neurons']:,} neurons"
+            told = (
+                f"heads {', '.join(map(str, entry['heads']))}" if "heads" in entry else f"{entry['neurons']:,} neurons"
+            )
             lines.append(f"| {place} | {told} | {entry['share']:.1%} |")
         return "\n".join(lines) + "\n"
 

@@ -93,8 +93,8 @@ def choose_channels(scores: Tensor, width: int, *, position_weight: float = 1.0)
 
     Transformers' sinusoids have sines in the first half of the channels and cosines in the second, and the frequency of
     a channel follows from its place and the width. So each half keeps its order and half of the new width, and among
-    all such choices that one is found (by dynamic programming) whose score is highest, less what each channel's sinusoid
-    changes by.
+    all such choices that one is found (by dynamic programming) whose score is highest, less what each channel's
+    sinusoid changes by.
 
     Args:
         scores: [D], of the channels.
@@ -141,5 +141,5 @@ def _best(scores: Tensor, count: int) -> Tensor:
 
 def _within(scores: Tensor, heads: Tensor, count: int, size: int) -> Tensor:
     """The best channels of each head that stays, side by side."""
-    apart = scores.unflatten(0, (count, -1))
+    apart = scores.view(count, -1)
     return torch.cat([_best(apart[head], size) + head * apart.shape[1] for head in heads])

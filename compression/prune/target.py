@@ -29,8 +29,8 @@ def shape_of(config: MarianConfig) -> StudentShape:
         raise PruneError(str(error)) from None
 
 
-def activation_of(config: MarianConfig) -> str:
-    """Name of its activation, as shapes have it: silu is another name of swish."""
+def activation_of(config: MarianConfig | StudentShape) -> str:
+    """Name of a model's activation, as shapes have it: silu is another name of swish."""
     return "swish" if config.activation_function == "silu" else config.activation_function
 
 
@@ -53,7 +53,9 @@ def parse_target(text: str, config: MarianConfig, vocabulary: int) -> StudentSha
     for item in text.split(","):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not equals:
-            raise PruneError(f"{shown(item)}: expected a shape, as in d_model=192,encoder_layers=4, or a size, as in 10MB")
+            raise PruneError(
+                f"{shown(item)}: expected a shape, as in d_model=192,encoder_layers=4, or a size, as in 10MB"
+            )
         if key not in numbers:
             raise PruneError(f"{shown(key)} is nothing that can be pruned; known: {', '.join(numbers)}")
         if not re.fullmatch(r"\d{1,9}", value, re.ASCII):
@@ -69,7 +71,7 @@ def parse_target(text: str, config: MarianConfig, vocabulary: int) -> StudentSha
     return shape
 
 
-def check_target(shape: StudentShape, config: MarianConfig) -> None:
+def check_target(shape: StudentShape, config: MarianConfig | StudentShape) -> None:
     """PruneError unless the shape is a part of the model; every difference is named."""
     wrong = []
     for item in fields(StudentShape):
@@ -116,10 +118,9 @@ def shape_for_bytes(whole: StudentShape, vocabulary: int, most: int) -> StudentS
 def _grid(whole: StudentShape) -> Iterator[StudentShape]:
     tried = set()
     for width in {whole.d_model, *range(_STEP, whole.d_model, _STEP)}:
-        heads = {
-            side: _heads(width, whole.d_model, getattr(whole, f"{side}_attention_heads")) for side in ("encoder", "decoder")
-        }
-        if None in heads.values():
+        encoder_heads = _heads(width, whole.d_model, whole.encoder_attention_heads)
+        decoder_heads = _heads(width, whole.d_model, whole.decoder_attention_heads)
+        if encoder_heads is None or decoder_heads is None:
             continue
         for share in range(4, 17):
             inner = {
@@ -133,8 +134,8 @@ def _grid(whole: StudentShape) -> Iterator[StudentShape]:
                         d_model=width,
                         encoder_layers=encoder,
                         decoder_layers=decoder,
-                        encoder_attention_heads=heads["encoder"],
-                        decoder_attention_heads=heads["decoder"],
+                        encoder_attention_heads=encoder_heads,
+                        decoder_attention_heads=decoder_heads,
                         encoder_ffn_dim=inner["encoder"],
                         decoder_ffn_dim=inner["decoder"],
                     )
@@ -162,7 +163,7 @@ def _distance(shape: StudentShape, whole: StudentShape) -> float:
         for item in fields(StudentShape)
         if item.name not in _NOT_PRUNED
     }
-    return (
+    return float(
         2 * gone["d_model"] ** 2
         + gone["encoder_ffn_dim"] ** 2 / 2
         + gone["decoder_ffn_dim"] ** 2 / 2

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,6 +79,14 @@ def move(network: Network, pieces: Pieces, vocabulary: Vocabulary) -> tuple[Netw
         shares = shares / shares.sum()
         rows[index], biases[index] = shares @ table[ids], shares @ bias[ids]
     return _sized(network, {**network.weights, EMBEDDING: rows, BIAS: biases[None]}), dict(counts)
+
+
+def same_pieces(checkpoint: Path, vocabulary: Path) -> bool:
+    """Whether a checkpoint's tokenizer.json has the pieces of a vocabulary under the same ids."""
+    if not (checkpoint / "tokenizer.json").is_file():
+        return False
+    theirs, ours = (read_json(folder / "tokenizer.json").get("model", {}) for folder in (checkpoint, vocabulary))
+    return bool(theirs == ours)
 
 
 def _spelled(piece: str, pieces: Pieces) -> dict[int, float]:
