@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenmt.compression.core.errors import PruneError
+from mobilenmt.compression.core.errors import CorpusError, PruneError
 from mobilenmt.compression.corpus.language_id import SMALLEST_SAMPLE, LanguageCheck
 from mobilenmt.compression.corpus.readers import Malformed, Source, check, parts_of
 from mobilenmt.compression.prune.network import Batch, Network, padded
@@ -82,8 +82,10 @@ def calibrate(
         PruneError: too little text, or text in other languages than the model's.
     """
     if len(texts) >= SMALLEST_SAMPLE and all(languages):
-        found = LanguageCheck(texts, languages)
-        found.verify()
+        try:
+            LanguageCheck(texts, languages).verify()
+        except CorpusError as error:
+            raise PruneError(f"the text: {error}") from None
     longest = min(tokens, config.max_position_embeddings) - 1
     sides = [pieces.encode([pair[side] for pair in texts], target=bool(side)) for side in (0, 1)]
     rows = [pair for pair in zip(*sides, strict=True) if 0 < len(pair[0]) <= longest and 0 < len(pair[1]) <= longest]

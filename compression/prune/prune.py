@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from mobilenmt.compression.core.cores import free_cores
 from mobilenmt.compression.core.errors import PruneError
 from mobilenmt.compression.prune.calibrate import Texts, calibrate, measure_loss
 from mobilenmt.compression.prune.cut import cut
@@ -124,6 +125,7 @@ def prune(
         PruneError, CorpusError, VocabularyError: the shape, the text or the tokenizer will not do; the disk refuses.
     """
     begin = time.monotonic()
+    torch.set_num_threads(free_cores())
     if out.resolve() == checkpoint.resolve():
         raise PruneError(f"{out}: the model itself; name another folder for what comes out")
     loaded = load_checkpoint(checkpoint)
@@ -149,7 +151,7 @@ def prune(
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(out) as temporary:
             temporary.mkdir()
-            _write_model(smaller, checkpoint, temporary)
+            write_model(smaller, checkpoint, temporary)
             if moved is not None:
                 _copy(moved.path.parent, temporary, TOKENIZER_FILES)
             else:
@@ -171,8 +173,14 @@ def _copy(folder: Path, there: Path, names: Sequence[str]) -> None:
             shutil.copyfile(folder / name, there / name)
 
 
-def _write_model(network: Network, origin: Path, folder: Path) -> None:
-    """config.json, generation_config.json and model.safetensors, in the names that transformers reads."""
+def write_model(network: Network, origin: Path, folder: Path) -> None:
+    """Write config.json, generation_config.json and model.safetensors, in the names that transformers reads.
+
+    Args:
+        network: what is written.
+        origin: checkpoint folder it comes from, for what its configurations say beside dimensions and ids.
+        folder: where to.
+    """
     from safetensors.torch import save_file
 
     config = network.config

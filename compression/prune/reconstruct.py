@@ -59,7 +59,7 @@ class Reconstruction:
         matrices: bool = True,
     ) -> None:
         self.whole, self.layers, self.selection = whole, layers, selection
-        self.pruned = Network(pruned.config, dict(pruned.weights))
+        self.pruned = Network(pruned.config, {name: value.clone() for name, value in pruned.weights.items()})
         self.ridge, self.matrices = ridge, matrices
 
     @torch.inference_mode()
@@ -85,7 +85,7 @@ class Reconstruction:
             ]
             del encoded
             self._side("decoder", decoded, bar)
-        return Network(self.pruned.config, {name: value.clone() for name, value in self.pruned.weights.items()})
+        return self.pruned
 
     def _side(self, side: str, pairs: list[_Pair], bar: Any) -> list[_Pair]:
         kept = list(self.layers[side])

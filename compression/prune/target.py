@@ -99,7 +99,7 @@ def shape_for_bytes(whole: StudentShape, vocabulary: int, most: int) -> StudentS
     """A shape inside a model's whose INT8 pack (without a shortlist) takes ``most`` bytes at most.
 
     Of all widths, inner widths and depths on a grid, the one with most parameters among those that keep the proportions
-    of the model: FFN widths shrink as the width does, and depth goes before width falls below a half. This is the
+    of the model: width, which costs most, falls least, and inner widths first. This is the
     place for a better planner.
 
     Raises PruneError if nothing is so small; it says how small the smallest is.
@@ -164,7 +164,7 @@ def _distance(shape: StudentShape, whole: StudentShape) -> float:
         if item.name not in _NOT_PRUNED
     }
     return float(
-        2 * gone["d_model"] ** 2
+        8 * gone["d_model"] ** 2
         + gone["encoder_ffn_dim"] ** 2 / 2
         + gone["decoder_ffn_dim"] ** 2 / 2
         + 4 * gone["encoder_layers"] ** 2
