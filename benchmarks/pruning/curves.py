@@ -3,9 +3,9 @@
     python -m benchmarks.pruning.curves CHECKPOINT --text TRAIN.tsv.xz --dev DEV.tsv… --to SHAPE --to 5MB \\
         --importance magnitude gradient --reconstruct none least_squares --out FOLDER
 
-Each shape is pruned by each kind; the model and what is left of it translate the dev files greedily. Loss is the negative
-log-likelihood of the references, in nats a token: it moves where BLEU is still or already the same. Writes pruning.json
-(a later call with the same ``--out`` goes on where it was), pruning.md and pruning.png.
+Each shape is pruned by each kind; the model and what is left of it translate the dev files greedily. Loss is the
+negative log-likelihood of the references, in nats a token: it moves where BLEU is still or already the same. Writes
+pruning.json (a later call with the same ``--out`` goes on where it was), pruning.md and pruning.png.
 """
 
 from __future__ import annotations
@@ -81,7 +81,10 @@ class Measured:
             model = MarianMTModel.from_pretrained(name).eval()
         scores = self.evaluator.score(self.evaluator.translate(model))
         means = {key: sum(getattr(one, key) for one in scores.values()) / len(scores) for key in ("bleu", "chrf")}
-        return {"loss": round(network.loss(self.dev.batches), 4), **{key: round(value, 2) for key, value in means.items()}}
+        return {
+            "loss": round(network.loss(self.dev.batches), 4),
+            **{key: round(value, 2) for key, value in means.items()},
+        }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -109,7 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def add(row: Row, network: Network | None, seconds: float = 0.0) -> None:
         if network is not None:
             rows.append({**row, **model.measure(network), "seconds": round(seconds, 1)})
-            write_json(file, {"sentences": options.sentences, "lines": len(model.evaluator.sets) * options.lines, "rows": rows})
+            write_json(
+                file, {"sentences": options.sentences, "lines": len(model.evaluator.sets) * options.lines, "rows": rows}
+            )
             print(rows[-1], flush=True)
 
     known = {(row["to"], row["importance"], row["reconstruct"]) for row in rows}

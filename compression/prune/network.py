@@ -85,6 +85,11 @@ class Network:
         weights[EMBEDDING] = torch.from_numpy(stored["source_embedding"])
         return cls(checkpoint.config, weights)
 
+    @property
+    def parameters(self) -> int:
+        """Number of trained values, as checkpoints count them: a zero bias of the output is none."""
+        return sum(value.numel() for name, value in self.weights.items() if name != BIAS or bool(value.any()))
+
     def layers(self, side: str) -> int:
         """Number of layers of a side."""
         return int(getattr(self.config, f"{side}_layers"))

@@ -145,7 +145,7 @@ def prune(
     elif kept is not None:
         smaller, told = keep_rows(smaller, kept), {"same": len(kept), "spelled": 0, "guessed": 0}
     report = PruneReport.of(
-        before, found, smaller.config, shape, how, parameters, told, seconds=time.monotonic() - begin
+        before, found, smaller.config, how, (parameters, smaller.parameters), told, seconds=time.monotonic() - begin
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

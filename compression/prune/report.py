@@ -15,7 +15,6 @@ from mobilenmt.compression.prune.importance import Scores
 from mobilenmt.compression.prune.network import SIDES
 from mobilenmt.compression.prune.select import Selection
 from mobilenmt.compression.prune.settings import HowToPrune
-from mobilenmt.compression.train.size import count_parameters
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.export.checkpoint import MarianConfig
 
@@ -53,9 +52,8 @@ class PruneReport:
         config: MarianConfig,
         found: Pruned,
         left: MarianConfig,
-        shape: StudentShape,
         how: HowToPrune,
-        parameters: int,
+        parameters: tuple[int, int],
         pieces: Mapping[str, int],
         *,
         seconds: float,
@@ -76,12 +74,8 @@ class PruneReport:
                 "share": _share(found.scores.values[place], found.selection.values[place]),
             }
         return cls(
-            before={**before, "vocabulary": config.vocab_size, "parameters": parameters},
-            after={
-                **after,
-                "vocabulary": left.vocab_size,
-                "parameters": count_parameters(shape, left.vocab_size),
-            },
+            before={**before, "vocabulary": config.vocab_size, "parameters": parameters[0]},
+            after={**after, "vocabulary": left.vocab_size, "parameters": parameters[1]},
             losses=found.losses,
             pieces=pieces,
             how=how,

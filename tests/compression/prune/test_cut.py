@@ -165,7 +165,12 @@ def test_the_loss_chooses_the_layer_it_misses_least(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("target", "matrices"),
-    [("encoder_ffn_dim=24,decoder_ffn_dim=32", True), ("d_model=24", True), ("encoder_layers=1", True), ("d_model=24", False)],
+    [
+        ("encoder_ffn_dim=24,decoder_ffn_dim=32", True),
+        ("d_model=24", True),
+        ("encoder_layers=1", True),
+        ("d_model=24", False),
+    ],
 )
 def test_a_fit_brings_states_of_other_text_nearer_to_the_models(folder: Path, target: str, matrices: bool) -> None:
     network, _, calibration = opened(folder, pairs=500)

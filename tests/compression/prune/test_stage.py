@@ -72,7 +72,7 @@ def test_the_student_starts_from_the_pruned_teacher_also_after_a_kill(
     recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain = chain_of(recipe, "vocabulary.size=400")
-    assert chain.stages == ("corpus", "vocabulary", "prune", "distill", "export", "evaluate")
+    assert chain.stages == ("corpus", "vocabulary", "prune", "distill", "export")
     for stage in ("corpus", "vocabulary"):
         chain.run(stage)
     write = prune_module.write_model
