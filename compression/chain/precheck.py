@@ -124,6 +124,8 @@ def _disk(chain: Chain, to_do: Sequence[str], parameters: int, pack_bytes: int) 
                 shape = chain.section(TeacherModelSettings).shape
                 own = count_parameters(shape, chain.section(VocabularySettings).size)
             needed += _PER_BYTE["dataset"] * text + _STATES * 4 * own
+    if "prune" in to_do:
+        needed += 2 * 4 * parameters
     if "export" in to_do:
         needed += 2 * pack_bytes
     return int(needed)

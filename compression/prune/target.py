@@ -98,8 +98,8 @@ def check_target(shape: StudentShape, config: MarianConfig | StudentShape) -> No
 def shape_for_bytes(whole: StudentShape, vocabulary: int, most: int) -> StudentShape:
     """A shape inside a model's whose INT8 pack (without a shortlist) takes ``most`` bytes at most.
 
-    Of all widths, inner widths and depths on a grid, the largest among those that are easiest on the model: inner widths
-    fall first, width and depth, which cost most, last. This is the place for a better planner.
+    Of all widths, inner widths and depths on a grid, the largest among those that are easiest on the model: inner
+    widths fall first, width and depth, which cost most, last. This is the place for a better planner.
 
     Raises PruneError if nothing is so small; it says how small the smallest is.
     """

@@ -84,8 +84,8 @@ def test_it_exports_and_ctranslate2_says_the_same(pruned: Path, tmp_path: Path) 
     for ids in ([5, 9, 12, 0], [20, 21, 0]):
         with torch.inference_mode():
             wanted = reference.generate(torch.tensor([ids]), num_beams=1, max_length=12)[0].tolist()
-        found = translator.translate_batch([vocabulary.pieces(ids)], beam_size=1, max_decoding_length=11)
         expected = [index for index in wanted if index not in (vocabulary.pad, vocabulary.eos)]
+        found = translator.translate_batch([vocabulary.pieces(ids)], beam_size=1, max_decoding_length=len(expected))
         assert found[0].hypotheses[0] == vocabulary.pieces(expected)
 
 

@@ -102,7 +102,7 @@ def test_mistakes_are_known_before_anything_runs(recipe: Path) -> None:
     assert "teacher to" in plan(chain_of(recipe)).text(chain_of(recipe))
     with pytest.raises(RecipeError, match="student: the shape is no part of the model: d_model is 32, 64 is wanted"):
         plan(chain_of(recipe, "student.d_model=64"))
-    with pytest.raises(RecipeError, match="prune.importance: expected one of"):
+    with pytest.raises(RecipeError, match=r"prune\.importance: expected one of"):
         plan(chain_of(recipe, "prune.importance=beauty"))
     with pytest.raises(RecipeError, match="nothing to prune"):
         plan(chain_of(recipe, "prune.checkpoint="))
