@@ -56,7 +56,7 @@ class Measured:
         self.scores: dict[str, Scores] = {}
 
     def prune(self, shape: StudentShape, importance: str, reconstruct: str) -> Network:
-        """What :func:`mobilenmt.compression.prune.prune.prune_network` does, the scores of a whole model kept."""
+        """What :func:`mobilenmt.compression.prune.one_shot.prune_network` does, the scores of a whole model kept."""
         layers = choose_layers(self.network, shape, self.text.first(100), None)
         whole = all(len(layers[side]) == self.network.layers(side) for side in layers)
         shallow = self.network.with_layers(layers)

@@ -19,7 +19,7 @@ from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.export.checkpoint import MarianConfig
 
 if TYPE_CHECKING:
-    from mobilenmt.compression.prune.prune import Pruned
+    from mobilenmt.compression.prune.one_shot import Pruned
 
 JSON, MARKDOWN, PICTURE = "prune.json", "prune.md", "prune.png"
 
