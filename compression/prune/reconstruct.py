@@ -16,10 +16,9 @@ from typing import Any
 import torch
 
 from mobilenmt.compression.core.progress import progress
+from mobilenmt.compression.prune.closed_forms import Regression, fewer_products, fewer_values, solve
 from mobilenmt.compression.prune.network import SIDES, Batch, Network, Tensor, prefix_of
 from mobilenmt.compression.prune.select import Selection
-
-_LEAST = 1e-6  # relative, below which a direction counts as absent
 
 
 @dataclass(frozen=True)
@@ -210,22 +209,16 @@ class Reconstruction:
                     yield inner[mask], before[mask][:, width] - pair.pruned[mask]
 
             self._solve(name, rows)
-        sums = torch.zeros(5, len(width), dtype=torch.float64)
+        regression = Regression(len(width))
         normed = []
         for pair, inner, _, behind in flows:
             states = pair.pruned + self.pruned.linear(name, inner)
-            plain = torch.nn.functional.layer_norm(states, states.shape[-1:])
-            normed.append(plain)
+            normed.append(torch.nn.functional.layer_norm(states, states.shape[-1:]))
             mask = pair.mask(side)
-            x, y = plain[mask].double(), behind[mask][:, width].double() / scale
-            sums += torch.stack([torch.full_like(x[0], len(x)), x.sum(0), y.sum(0), (x * x).sum(0), (x * y).sum(0)])
-        count, x, y, xx, xy = sums
-        spread = xx / count - (x / count) ** 2
-        slope = (xy / count - x * y / count**2) / spread.clamp_min(1e-12)
-        slope = torch.where(spread > 1e-9, slope, gain.double() / scale)
-        self.pruned.weights[f"{norm}.weight"] = slope.float()
-        self.pruned.weights[f"{norm}.bias"] = ((y - slope * x) / count).float()
-        gains, offsets = self.pruned.weights[f"{norm}.weight"], self.pruned.weights[f"{norm}.bias"]
+            regression.add(normed[-1][mask], behind[mask][:, width] / scale)
+        found = regression.solve(gain / scale)
+        self.pruned.weights[f"{norm}.weight"], self.pruned.weights[f"{norm}.bias"] = found
+        gains, offsets = found
         return [
             replace(pair, whole=behind, pruned=plain * gains + offsets)
             for (pair, _, _, behind), plain in zip(flows, normed, strict=True)
@@ -262,19 +255,10 @@ class Reconstruction:
         for index, head in enumerate(heads.tolist()):
             rows = slice(head * sizes[0], (head + 1) * sizes[0])
             columns = slice(index * sizes[1], (index + 1) * sizes[1])
-            (left, left_inverse), (right, right_inverse), (values, values_inverse) = map(_roots, grams[:, index])
-            u, s, v = torch.linalg.svd(left @ right)
-            root = s[: sizes[1]].sqrt()
-            turns[0, rows, columns] = left_inverse @ u[:, : sizes[1]] * root * factor
-            turns[1, rows, columns] = right_inverse @ v[: sizes[1]].T * root
-            u, _, _ = torch.linalg.svd(values @ out[:, rows].T, full_matrices=False)
-            # an orthonormal basis of the channels that are left: sizes of values stay what they were
-            turn = torch.linalg.qr(values_inverse @ u[:, : sizes[1]]).Q
-            turns[2, rows, columns] = turn
-            back = torch.linalg.pinv(values @ turn) @ values @ out[:, rows].T  # [channels left, D]
-            self.pruned.weights[f"{prefix_of(place)}.out_proj.weight"][:, columns] = back.T.float()[
-                self.selection.width
-            ]
+            left, right = fewer_products(grams[0, index], grams[1, index], sizes[1])
+            turns[0, rows, columns], turns[1, rows, columns] = left * factor, right
+            turns[2, rows, columns], back = fewer_values(grams[2, index], out[:, rows], sizes[1])
+            self.pruned.weights[f"{prefix_of(place)}.out_proj.weight"][:, columns] = back[self.selection.width].float()
         return tuple(turns.float())
 
     def _solve(
@@ -299,25 +283,5 @@ class Reconstruction:
             origin = f"model.{side}.layers.{self.layers[side][layer]}.{kind}.{part}"
             weight = (self.whole.weights[f"{origin}.weight"].T @ turned).T[:, self.selection.width]
             bias = self.whole.weights[f"{origin}.bias"] @ turned
-        size = weight.shape[1] + 1
-        gram = torch.zeros(size, size, dtype=torch.float64)
-        cross = torch.zeros(size, len(weight), dtype=torch.float64)
-        for inputs, targets in rows():
-            extended = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
-            missing = targets - torch.nn.functional.linear(inputs, weight, bias)
-            gram += (extended.T @ extended).double()
-            cross += (extended.T @ missing).double()
-        held = torch.full((size,), self.ridge * float(gram.diagonal()[:-1].mean()), dtype=torch.float64)
-        held += _LEAST * gram.diagonal().mean()  # inputs that are always zero keep their weights
-        held[-1] = _LEAST * gram[-1, -1]
-        change = torch.linalg.solve(gram + held.diag(), cross)
-        self.pruned.weights[f"{name}.weight"] = weight + change[:-1].T.float()
-        self.pruned.weights[f"{name}.bias"] = bias + change[-1].float()
-
-
-def _roots(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric root of a positive semidefinite matrix, and the root of its inverse, faint directions left out."""
-    values, vectors = torch.linalg.eigh(gram)
-    root = values.clamp_min(0).sqrt()
-    inverse = torch.where(values > _LEAST * values.max(), 1 / root.clamp_min(1e-30), torch.zeros_like(root))
-    return vectors * root @ vectors.T, vectors * inverse @ vectors.T
+        change = solve(rows(), weight, bias, self.ridge)
+        self.pruned.weights[f"{name}.weight"], self.pruned.weights[f"{name}.bias"] = change

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from prunable import opened, prunable
 
 from mobilenmt.compression.core.errors import CorpusError, PruneError, RecipeError
 from mobilenmt.compression.pack.estimate import estimate_pack_bytes
 from mobilenmt.compression.prune.calibrate import calibrate, measure_loss, read_texts
+from mobilenmt.compression.prune.closed_forms import fewer_products, fewer_values, solve
 from mobilenmt.compression.prune.flow import collect
 from mobilenmt.compression.prune.importance import score
 from mobilenmt.compression.prune.network import Network
@@ -20,7 +22,6 @@ from mobilenmt.compression.prune.settings import HowToPrune
 from mobilenmt.compression.prune.target import parse_target, shape_for_bytes, shape_of
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.export.checkpoint import load_checkpoint, sinusoidal_positions
-from prunable import opened, prunable
 from training_data import toy_pairs
 
 
@@ -185,3 +186,21 @@ def test_a_model_that_a_student_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PruneError, match="not one table"):
         Network.of(untied)
     assert shape_of(untied.config).d_model == 32
+
+
+def test_closed_forms_agree_with_numpy() -> None:
+    generator = np.random.default_rng(5)
+    inputs, targets = generator.normal(size=(200, 6)), generator.normal(size=(200, 4))
+    parts = [(torch.from_numpy(inputs[i::2]).float(), torch.from_numpy(targets[i::2]).float()) for i in (0, 1)]
+    weight, bias = solve(parts, torch.zeros(4, 6), torch.zeros(4), 0.0)
+    wanted = np.linalg.lstsq(np.hstack([inputs, np.ones((200, 1))]), targets, rcond=None)[0]
+    np.testing.assert_allclose(weight.numpy(), wanted[:-1].T, atol=1e-3)
+    np.testing.assert_allclose(bias.numpy(), wanted[-1], atol=1e-3)
+    queries, keys = generator.normal(size=(50, 6)), generator.normal(size=(40, 6))
+    a, b = fewer_products(torch.from_numpy(queries.T @ queries), torch.from_numpy(keys.T @ keys), 4)
+    u, s, v = np.linalg.svd(queries @ keys.T)
+    np.testing.assert_allclose((queries @ a.numpy()) @ (keys @ b.numpy()).T, u[:, :4] * s[:4] @ v[:4], atol=1e-8)
+    out = generator.normal(size=(9, 6))
+    basis, back = fewer_values(torch.from_numpy(queries.T @ queries), torch.from_numpy(out), 4)
+    u, s, v = np.linalg.svd(queries @ out.T, full_matrices=False)
+    np.testing.assert_allclose(queries @ basis.numpy() @ back.numpy().T, u[:, :4] * s[:4] @ v[:4], atol=1e-8)
