@@ -94,6 +94,11 @@ class Chain:
         return self.recipe.has("teacher") or self.trains_teacher
 
     @property
+    def prunes(self) -> bool:
+        """Whether the student starts from a pruned model."""
+        return self.recipe.has("prune")
+
+    @property
     def teacher_translates(self) -> bool:
         """Whether the student learns from the teacher's text, and not from the references."""
         from mobilenmt.compression.train.stage import distill_settings
@@ -127,6 +132,11 @@ class Chain:
     def teacher_checkpoint(self) -> Path:
         """The teacher that is trained here."""
         return self.folder("teacher_model") / "checkpoint"
+
+    @property
+    def pruned_checkpoint(self) -> Path:
+        """The pruned model that the student starts from."""
+        return self.folder("prune") / "checkpoint"
 
     @property
     def pack(self) -> Path:

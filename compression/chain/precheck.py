@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilenmt.compression.chain.chain import Chain
-from mobilenmt.compression.chain.estimate import estimate_pack_bytes
 from mobilenmt.compression.chain.table import find_stage
 from mobilenmt.compression.core.errors import StageError
 from mobilenmt.compression.core.stage import is_finished
 from mobilenmt.compression.corpus.stage import CorpusSettings, parts_of_all
+from mobilenmt.compression.pack.estimate import estimate_pack_bytes
 from mobilenmt.compression.pack.stage import ExportSettings
 from mobilenmt.compression.teacher.stage import settings_of
 from mobilenmt.compression.train.settings import TeacherModelSettings
@@ -124,6 +124,8 @@ def _disk(chain: Chain, to_do: Sequence[str], parameters: int, pack_bytes: int) 
                 shape = chain.section(TeacherModelSettings).shape
                 own = count_parameters(shape, chain.section(VocabularySettings).size)
             needed += _PER_BYTE["dataset"] * text + _STATES * 4 * own
+    if "prune" in to_do:
+        needed += 2 * 4 * parameters
     if "export" in to_do:
         needed += 2 * pack_bytes
     return int(needed)

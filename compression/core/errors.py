@@ -38,5 +38,9 @@ class StoppedError(TrainingError):
         """What the command line ends with: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
 
 
+class PruneError(MobileNMTError):
+    """A checkpoint cannot be pruned to what was asked for, or there is too little to go by."""
+
+
 class EvaluationError(MobileNMTError):
     """A model, a test set or a peer's output cannot be scored."""

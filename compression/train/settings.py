@@ -91,7 +91,8 @@ class TrainSettings:
     initial: Path | None = None
     """Checkpoint folder to start from, of the same width and vocabulary; None starts from random weights. Or the folder
     ``last`` of another run (or a state in it): its moving average comes along, and what its optimizer keeps, if it is
-    the same one; so a run can go on with other text or other settings. Steps are counted anew."""
+    the same one; so a run can go on with other text or other settings. Steps are counted anew.
+    In a recipe with [prune] it is what comes out of that, unless something else is given."""
     initial_layers: Literal["same", "spread"] = "same"
     """same: the checkpoint of ``initial`` has the same number of layers. spread: layers are taken evenly from its, so
     that a student starts from some of its teacher's layers (in a recipe without ``initial``: of the teacher trained

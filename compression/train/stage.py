@@ -130,7 +130,8 @@ def _check_job(context: Context, job: TrainingJob, name: str) -> None:
     """What can be checked before the stages before this one have run."""
     _check_dev(job, name, context.languages[1])
     for key, path in job.checkpoints().items():
-        if path != context.teacher_checkpoint.absolute() and not (path / "config.json").is_file():
+        made_here = (context.teacher_checkpoint.absolute(), context.pruned_checkpoint.absolute())
+        if path not in made_here and not (path / "config.json").is_file():
             if key == "initial" and [*path.glob("state.json"), *path.glob("step-*/state.json")]:
                 if job.settings.initial_layers == "spread":
                     raise RecipeError(
@@ -142,13 +143,15 @@ def _check_job(context: Context, job: TrainingJob, name: str) -> None:
 
 
 def distill_settings(context: Context) -> DistillSettings:
-    """Settings of the student's training; in a recipe that trains a teacher, that one is its teacher by default."""
+    """Settings of the student's training. In a recipe that trains a teacher, that one is its teacher by default; in one
+    that prunes a model, the student starts from what is left of it."""
     given = context.given(DistillSettings)
     wanted = {"teacher": "word_level" in given, "initial": given.get("initial_layers") == "spread"}
     own = str(context.teacher_checkpoint.absolute())
-    return context.section(
-        DistillSettings, **{key: own for key, want in wanted.items() if want and context.trains_teacher}
-    )
+    defaults = {key: own for key, want in wanted.items() if want and context.trains_teacher}
+    if context.prunes:
+        defaults["initial"] = str(context.pruned_checkpoint.absolute())
+    return context.section(DistillSettings, **defaults)
 
 
 def _distill(context: Context) -> TrainingJob:

@@ -129,6 +129,61 @@ def shortlist(
     return 0
 
 
+def prune(
+    checkpoint: Path,
+    out: Path,
+    to: str = "",
+    text: list[Path] | None = None,
+    importance: Literal["magnitude", "activation", "gradient", "taylor", "trajectory", "random"] = "gradient",
+    depth: Literal["loss", "magnitude", "activation", "gradient", "taylor", "trajectory", "random"] = "loss",
+    reconstruct: Literal["least_squares", "norms", "none"] = "least_squares",
+    sentences: int = 1000,
+    vocabulary: Path | None = None,
+    drop_unused: bool = False,
+    force: bool = False,
+) -> int:
+    """Prune a checkpoint to a smaller one: layers, heads, neurons, channels, pieces. No training; that comes after.
+
+    What comes out is a checkpoint like the one that went in, with a report (prune.md) beside its weights. Give it to
+    distill.initial of a recipe to train it; in a recipe [prune] does all that.
+
+    Args:
+        checkpoint: folder with a Hugging Face Marian model
+        out: folder for the pruned one
+        to: what is to be left: a shape, as in d_model=192,encoder_layers=4 (what is not named stays), or the size of
+            its INT8 pack, as in 10MB
+        text: parallel text to measure importance on, source, tab, target (plain, gz, xz or zst); may be repeated
+        importance: what says how much a channel, a head or a neuron matters
+        depth: the same for layers
+        reconstruct: fit what is left to what the whole model does on the text
+        sentences: pairs of the text to use
+        vocabulary: move the model to the tokenizer of this folder
+        drop_unused: drop the pieces that the text does not use
+        force: replace the folder OUT if it is there
+    """
+    _need("prune", "torch", "transformers", "matplotlib", "tqdm", "xopen")
+    _quiet()
+    from mobilenmt.compression.prune.command import prune as run
+
+    if not to:
+        raise InputError("say what is to be left: --to d_model=192,encoder_layers=4, or --to 10MB")
+    if not text:
+        raise InputError("give parallel text to measure importance on: --text FILE, source, tab, target")
+    print(
+        run(
+            checkpoint,
+            out,
+            to,
+            text,
+            {"importance": importance, "depth": depth, "reconstruct": reconstruct, "sentences": sentences},
+            vocabulary=vocabulary,
+            drop_unused=drop_unused,
+            force=force,
+        )
+    )
+    return 0
+
+
 def calibrate(pack: str, test: list[Path] | None = None, threads: int = 1, dry_run: bool = False) -> int:
     """Fit the confidence of a pack on dev text, show what it finds, and write it into the pack.
 
