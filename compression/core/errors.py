@@ -38,5 +38,9 @@ class StoppedError(TrainingError):
         """What the command line ends with: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
 
 
+class PlanError(MobileNMTError, ValueError):
+    """No shape fits into a budget, a budget is no size or time, or a fit of a machine will not do."""
+
+
 class EvaluationError(MobileNMTError):
     """A model, a test set or a peer's output cannot be scored."""

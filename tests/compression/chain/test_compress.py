@@ -23,11 +23,11 @@ import pytest
 from command_line import environment
 from mobilenmt import Translator, cli
 from mobilenmt.compression.chain.chain import Chain
-from mobilenmt.compression.chain.estimate import estimate_pack_bytes
 from mobilenmt.compression.chain.recipe import load_recipe
 from mobilenmt.compression.chain.table import STAGES
 from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.pairs import read_pairs
+from mobilenmt.compression.pack.estimate import estimate_pack_bytes
 from mobilenmt.compression.pack.shortlist import ShortlistSettings
 from mobilenmt.compression.pack.stage import ExportSettings
 from mobilenmt.compression.teacher.stage import settings_of
