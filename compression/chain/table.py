@@ -25,7 +25,7 @@ STAGES: dict[str, str] = {
 
 SHARED_SECTIONS: dict[str, str] = {
     "augment": "mobilenmt.compression.dataset.augment:AugmentSettings",
-    "student": "mobilenmt.compression.train.student:StudentShape",
+    "student": "mobilenmt.compression.plan.settings:StudentSettings",
 }
 """Sections that several stages read -> where their class stands."""
 

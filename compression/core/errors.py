@@ -42,5 +42,9 @@ class PruneError(MobileNMTError):
     """A checkpoint cannot be pruned to what was asked for, or there is too little to go by."""
 
 
+class PlanError(MobileNMTError, ValueError):
+    """No shape fits into a budget, a budget is no size or time, or a fit of a machine will not do."""
+
+
 class EvaluationError(MobileNMTError):
     """A model, a test set or a peer's output cannot be scored."""

@@ -11,8 +11,10 @@ from mobilenmt.compression.core.context import Context, Stage
 from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.pairs import read_pairs
 from mobilenmt.compression.core.stage import StageResult, run_stage
+from mobilenmt.compression.plan.command import shape_of_checkpoint
 from mobilenmt.compression.prune.settings import HowToPrune, PruneSettings
 from mobilenmt.compression.teacher.stage import settings_of
+from mobilenmt.compression.train.settings import TeacherModelSettings
 from mobilenmt.compression.train.size import count_parameters
 from mobilenmt.compression.train.student import TOKENIZER_FILES, StudentShape
 from mobilenmt.compression.vocabulary.stage import VocabularySettings
@@ -80,6 +82,19 @@ def run(
     return run_stage(folder, name=STAGE.name, settings=described, inputs=inputs, work=work, force=force)
 
 
+def shape_before(context: Context) -> StudentShape:
+    """The shape of the model that a recipe prunes; a teacher that is trained there need not be there yet.
+
+    Raises:
+        RecipeError: there is nothing to prune.
+        CheckpointError, PlanError: it is no checkpoint, or none that can be pruned.
+    """
+    checkpoint = _checkpoint(context)
+    if checkpoint == context.teacher_checkpoint:
+        return context.section(TeacherModelSettings).shape
+    return shape_of_checkpoint(checkpoint)[0]
+
+
 def _checkpoint(context: Context) -> Path:
     """The model to prune: the one that is named, the teacher that is trained, or the teacher's checkpoint folder."""
     named = context.section(PruneSettings).checkpoint
@@ -120,7 +135,6 @@ def _check_trained(context: Context, shape: StudentShape) -> None:
     """The teacher is not there yet, but its shape is known."""
     from mobilenmt.compression.core.errors import PruneError
     from mobilenmt.compression.prune.target import check_target
-    from mobilenmt.compression.train.settings import TeacherModelSettings
 
     try:
         check_target(shape, context.section(TeacherModelSettings).shape)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
 from mobilenmt.compression.core.errors import PruneError, RecipeError
 from mobilenmt.compression.core.settings import from_mapping, shown
-from mobilenmt.compression.pack.estimate import estimate_pack_bytes
+from mobilenmt.compression.plan.command import shape_for_bytes
+from mobilenmt.compression.plan.units import parse_bytes
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.export.checkpoint import MarianConfig
 
-_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB)", re.ASCII)
-_UNITS = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _NOT_PRUNED = ("activation_function", "max_position_embeddings")
-_STEP = 16  # of widths: what kernels and blocks of weights like
-_FFN_STEP = 64
 
 
 def shape_of(config: MarianConfig) -> StudentShape:
@@ -43,11 +39,12 @@ def parse_target(text: str, config: MarianConfig, vocabulary: int) -> StudentSha
         vocabulary: pieces that will be left.
 
     Raises:
-        PruneError: it is neither, or no part of the model, or nothing so small is possible.
+        PruneError: it is neither, or no part of the model.
+        PlanError: it is no size, or nothing so small is possible.
     """
     whole = shape_of(config)
-    if found := _BYTES.fullmatch(text.strip()):
-        return shape_for_bytes(whole, vocabulary, int(float(found[1]) * _UNITS[found[2]]))
+    if re.match(r"\s*[\d.]", text, re.ASCII):
+        return shape_for_bytes(whole, vocabulary, parse_bytes(text, "the size of the pack"))
     changes: dict[str, Any] = {}
     numbers = [item.name for item in fields(StudentShape) if item.name not in _NOT_PRUNED]
     for item in text.split(","):
@@ -93,79 +90,3 @@ def check_target(shape: StudentShape, config: MarianConfig | StudentShape) -> No
                 )
     if wrong:
         raise PruneError(f"the shape is no part of the model: {'; '.join(wrong)}")
-
-
-def shape_for_bytes(whole: StudentShape, vocabulary: int, most: int) -> StudentShape:
-    """A shape inside a model's whose INT8 pack (without a shortlist) takes ``most`` bytes at most.
-
-    Of all widths, inner widths and depths on a grid, the largest among those that are easiest on the model: inner
-    widths fall first, width and depth, which cost most, last. This is the place for a better planner.
-
-    Raises PruneError if nothing is so small; it says how small the smallest is.
-    """
-    candidates = [(estimate_pack_bytes(shape, vocabulary), shape) for shape in _grid(whole)]
-    fitting = [(size, shape) for size, shape in candidates if size <= most]
-    if not fitting:
-        least = min(size for size, _ in candidates)
-        raise PruneError(
-            f"{most:,} bytes are too few: the smallest shape in this model with {vocabulary:,} pieces gives a pack of "
-            f"about {least:,}; a smaller vocabulary (--vocabulary) makes it smaller"
-        )
-    return min(fitting, key=lambda pair: (round(_distance(pair[1], whole), 1), -pair[0]))[1]
-
-
-def _grid(whole: StudentShape) -> Iterator[StudentShape]:
-    tried = set()
-    for width in {whole.d_model, *range(_STEP, whole.d_model, _STEP)}:
-        encoder_heads = _heads(width, whole.d_model, whole.encoder_attention_heads)
-        decoder_heads = _heads(width, whole.d_model, whole.decoder_attention_heads)
-        if encoder_heads is None or decoder_heads is None:
-            continue
-        for share in range(4, 17):
-            inner = {
-                side: _rounded(getattr(whole, f"{side}_ffn_dim") * share / 16, getattr(whole, f"{side}_ffn_dim"))
-                for side in ("encoder", "decoder")
-            }
-            for encoder in range(1, whole.encoder_layers + 1):
-                for decoder in range(1, whole.decoder_layers + 1):
-                    shape = replace(
-                        whole,
-                        d_model=width,
-                        encoder_layers=encoder,
-                        decoder_layers=decoder,
-                        encoder_attention_heads=encoder_heads,
-                        decoder_attention_heads=decoder_heads,
-                        encoder_ffn_dim=inner["encoder"],
-                        decoder_ffn_dim=inner["decoder"],
-                    )
-                    if shape not in tried:
-                        tried.add(shape)
-                        yield shape
-
-
-def _heads(width: int, whole: int, heads: int) -> int | None:
-    """Most heads that a width can have, none of them wider than the model's."""
-    size = whole // heads
-    if width % size == 0:
-        return width // size
-    return heads if width % heads == 0 else None
-
-
-def _rounded(value: float, whole: int) -> int:
-    return min(whole, max(_FFN_STEP, round(value / _FFN_STEP) * _FFN_STEP))
-
-
-def _distance(shape: StudentShape, whole: StudentShape) -> float:
-    """How hard a shape is on a model, in shares of it that go; a layer counts more than as much width."""
-    gone = {
-        item.name: 1 - getattr(shape, item.name) / getattr(whole, item.name)
-        for item in fields(StudentShape)
-        if item.name not in _NOT_PRUNED
-    }
-    return float(
-        8 * gone["d_model"] ** 2
-        + gone["encoder_ffn_dim"] ** 2 / 2
-        + gone["decoder_ffn_dim"] ** 2 / 2
-        + 4 * gone["encoder_layers"] ** 2
-        + 4 * gone["decoder_layers"] ** 2
-    )

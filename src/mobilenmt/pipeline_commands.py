@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json as json_module
 import os
 from collections.abc import Callable
@@ -11,7 +10,11 @@ from typing import TYPE_CHECKING, Literal, Optional
 
 from mobilenmt.compression.chain.table import STAGES, find_stage
 from mobilenmt.compression.core.context import EVERY_STAGE_NEEDS
-from mobilenmt.runtime.errors import InputError, MobileNMTError
+from mobilenmt.pipeline_needs import need as _need
+from mobilenmt.pipeline_plan import plan
+from mobilenmt.runtime.errors import InputError
+
+__all__ = ["plan"]  # a command that stands elsewhere
 
 if TYPE_CHECKING:
     from mobilenmt.compression.chain.chain import Chain
@@ -300,15 +303,6 @@ def _chain(command: str, recipe: Path, work: Path | None, overrides: list[str] |
 
     loaded = load_recipe(recipe, overrides or ())
     return Chain(loaded, work or Path("work") / loaded.name)
-
-
-def _need(command: str, *modules: str) -> None:
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MobileNMTError(
-            f"mobilenmt {command} needs {', '.join(missing)}, not installed here: install the extra 'compress' "
-            "(in a checkout of mobilenmt, pip install '.[compress]')"
-        )
 
 
 def _label(model: str) -> str:

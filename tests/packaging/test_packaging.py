@@ -198,6 +198,9 @@ def expected_files() -> set[str]:
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
     library = {f"mobilenmt/runtime/native/{LIBRARY.name}"} if compiler() else set()
     rules = {f"mobilenmt/runtime/text/rules/{path.name}" for path in (ROOT / "runtime/text/rules").glob("*.json")}
+    rules |= {
+        f"mobilenmt/compression/plan/data/{path.name}" for path in (ROOT / "compression/plan/data").glob("*.json")
+    }
     return code | library | rules | {"mobilenmt/py.typed"} | {f"{info}/{name}" for name in about}
 
 

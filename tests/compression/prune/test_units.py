@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from prunable import opened, prunable
 
-from mobilenmt.compression.core.errors import CorpusError, PruneError, RecipeError
+from mobilenmt.compression.core.errors import CorpusError, PlanError, PruneError, RecipeError
 from mobilenmt.compression.pack.estimate import estimate_pack_bytes
 from mobilenmt.compression.prune.calibrate import calibrate, measure_loss, read_texts
 from mobilenmt.compression.prune.closed_forms import fewer_products, fewer_values, solve
@@ -19,7 +20,7 @@ from mobilenmt.compression.prune.importance import score
 from mobilenmt.compression.prune.network import Network
 from mobilenmt.compression.prune.select import choose_channels
 from mobilenmt.compression.prune.settings import HowToPrune
-from mobilenmt.compression.prune.target import parse_target, shape_for_bytes, shape_of
+from mobilenmt.compression.prune.target import check_target, parse_target, shape_of
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.export.checkpoint import load_checkpoint, sinusoidal_positions
 from training_data import toy_pairs
@@ -135,7 +136,6 @@ def test_channels_are_the_best_choice_of_all(folder: Path) -> None:
         ("d_model=x", "d_model: expected an integer, found 'x'"),
         ("d_model=0", "d_model: must be at least 1"),
         ("small", "expected a shape, as in d_model=192,encoder_layers=4, or a size, as in 10MB"),
-        ("1kB", "1,000 bytes are too few: the smallest shape in this model with 500 pieces gives a pack of about"),
     ],
 )
 def test_a_target_that_will_not_do_is_one_clear_line(folder: Path, target: str, message: str) -> None:
@@ -143,13 +143,27 @@ def test_a_target_that_will_not_do_is_one_clear_line(folder: Path, target: str, 
         parse_target(target, load_checkpoint(folder).config, 500)
 
 
-def test_a_size_gives_a_shape_that_keeps_it() -> None:
-    whole = StudentShape(d_model=256, encoder_ffn_dim=1024, decoder_ffn_dim=768)
-    for most in (3_000_000, 5_000_000, 8_000_000):
-        shape = shape_for_bytes(whole, 8000, most)
-        size = estimate_pack_bytes(shape, 8000)
-        assert 0.9 * most < size <= most
-    assert shape_for_bytes(whole, 8000, 10**9) == whole
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("1kB", "1,000 bytes are too few: the smallest possible pack takes about .* 500 pieces"),
+        ("0MB", "the size of the pack: expected 1 byte or more, found '0MB'"),
+        ("10 apples", "the size of the pack: expected bytes, as in 10MB or 9.5MiB, found '10 apples'"),
+    ],
+)
+def test_a_size_that_will_not_do_is_one_clear_line(folder: Path, target: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        parse_target(target, load_checkpoint(folder).config, 500)
+
+
+def test_a_size_gives_a_part_of_the_model_that_keeps_it(folder: Path) -> None:
+    shape = StudentShape(d_model=256, encoder_ffn_dim=1024, decoder_ffn_dim=768)
+    whole = replace(load_checkpoint(folder).config, **asdict(shape))
+    for most in ("3MB", "5 MB", "8000000"):
+        found = parse_target(most, whole, 8000)
+        check_target(found, whole)
+        assert 0.9 * float(most[0]) * 1e6 < estimate_pack_bytes(found, 8000) <= float(most[0]) * 1e6
+    assert parse_target("1GB", whole, 8000) == shape_of(whole)
 
 
 def test_settings_out_of_range_are_refused() -> None:
