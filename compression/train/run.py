@@ -200,24 +200,28 @@ class TrainingRun:
         """The moving average, which is what is evaluated and kept; None without one."""
         return None if self.updater.average is None else self.updater.average.values
 
-    def translate_dev(self, kind: str) -> tuple[dict[str, Any], float]:
-        """Scores of the weights as they are, and their mean."""
+    def translate_dev(self, kind: str) -> tuple[dict[str, Any], float, float]:
+        """Scores of the weights as they are, their mean, and the loss in nats a token."""
         from accelerate.utils import gather_object
 
         assert self.evaluator is not None
         begin = time.monotonic()
-        mine = self.evaluator.translate(self.student, self.accelerator.process_index, self.accelerator.num_processes)
+        share = self.accelerator.process_index, self.accelerator.num_processes
+        mine = self.evaluator.translate(self.student, *share)
         merged: dict[int, str] = dict(gather_object(list(mine.items())))
+        parts = gather_object([self.evaluator.loss(self.student, self.updater.dtype, *share)])
+        loss = sum(part[0] for part in parts) / sum(part[1] for part in parts)
         scores = self.evaluator.score(merged)
         mean = mean_score(scores, self.settings.dev_metric)
         shown = ", ".join(f"{name} {score.bleu:.1f} BLEU {score.chrf:.1f} chrF" for name, score in scores.items())
-        self.report(f"update {self.step:,}, {kind}: {shown} ({time.monotonic() - begin:.0f} s)")
+        told = f"{shown}, loss {loss:.3f} ({time.monotonic() - begin:.0f} s)"
+        self.report(f"update {self.step:,}, {kind}: {told}")
         self.tally.mark += time.monotonic() - begin
-        return to_json(scores), mean
+        return to_json(scores), mean, loss
 
     def evaluate(self) -> None:
         with swapped(self.updater.parameters, self.average_values()):
-            scores, mean = self.translate_dev("dev")
+            scores, mean, loss = self.translate_dev("dev")
             better = self.best is None or mean > self.best["mean"]
             if better:
                 self.best = {"step": self.step, "mean": mean, "scores": scores}
@@ -226,7 +230,8 @@ class TrainingRun:
         self.waited = 0 if better else self.waited + 1
         self.stopped_early = bool(self.settings.patience) and self.waited >= self.settings.patience
         if self.main:
-            self.log.write({"step": self.step, "kind": "dev", "scores": scores, "mean": mean, "best": better})
+            found = {"scores": scores, "mean": mean, "loss": round(loss, 4), "best": better}
+            self.log.write({"step": self.step, "kind": "dev", **found})
             plot(self.log.path, self.folder / "curve.png")
 
     def finish(self) -> dict[str, Any]:
@@ -243,7 +248,7 @@ class TrainingRun:
                 final, values = {"chosen": "average", "step": self.step, "scores": {}}, averaged
             else:
                 with swapped(self.updater.parameters, averaged):
-                    scores, mean = self.translate_dev("average")
+                    scores, mean, _ = self.translate_dev("average")
                 if mean > self.best["mean"]:
                     final, values = {"chosen": "average", "step": self.step, "scores": scores}, averaged
         if self.main:
