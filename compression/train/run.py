@@ -26,11 +26,12 @@ from mobilenmt.compression.dataset.batches import (
 )
 from mobilenmt.compression.train.averaging import Snapshots, swapped
 from mobilenmt.compression.train.devset import DevEvaluator, mean_score, read_dev_sets, to_json
+from mobilenmt.compression.train.hidden.matching import MATCHED
 from mobilenmt.compression.train.interrupt import StopRequest
 from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.resume import is_state, load_state, open_state, save_state
 from mobilenmt.compression.train.runlog import RunLog, plot, read_log
-from mobilenmt.compression.train.schedule import learning_rate, total_steps
+from mobilenmt.compression.train.schedule import hidden_weight, learning_rate, total_steps
 from mobilenmt.compression.train.soft_targets import open_targets
 from mobilenmt.compression.train.student import DROPOUT, load_weights, make_student, save_checkpoint
 from mobilenmt.compression.train.tally import Tally
@@ -63,8 +64,11 @@ class TrainingRun:
         )
         if settings.initial is not None and not is_state(settings.initial):
             load_weights(student, settings.initial, vocabulary, layers=settings.initial_layers)
-        self.stored, soft = open_targets(settings, dataset, vocabulary, folder / "soft", accelerator.device)
-        self.updater = Updater(student, settings, accelerator, soft, job.seed)
+        targets = open_targets(job, dataset, vocabulary, folder / "soft", accelerator.device)
+        self.stored = targets.stored
+        if targets.hidden is not None:
+            self.report(targets.hidden.told)
+        self.updater = Updater(student, settings, accelerator, targets.soft, job.seed, targets.hidden)
         self.student = student
         self.log = RunLog(folder / "log.jsonl")
         self.snapshots = Snapshots(folder / "snapshots", settings.average_last)
@@ -165,7 +169,8 @@ class TrainingRun:
                 self.epoch, self.position, tokens, batches = next(work)
                 self.step += 1
                 rate = learning_rate(settings, self.step, self.total)
-                result = self.updater.update(self.step, batches, tokens, rate)
+                hidden = hidden_weight(settings, self.step, self.total)
+                result = self.updater.update(self.step, batches, tokens, rate, hidden)
                 self.tally.add(self.step, result, tokens)
                 bar.update()
                 due = self.step == self.total
@@ -191,7 +196,8 @@ class TrainingRun:
                     )
 
     def write_log(self, rate: float) -> str:
-        found = self.tally.entry(self.updater.weights.word_level)
+        hidden = None if self.updater.hidden is None else hidden_weight(self.settings, self.step, self.total)
+        found = self.tally.entry(self.updater.weights.word_level, hidden)
         if self.main:
             self.log.write({"step": self.step, "kind": "train", "epoch": self.epoch, "rate": rate, **found})
         return f"loss {found['nll']:.3f}, {found['tokens_per_second']:,} tokens/s"
@@ -256,7 +262,9 @@ class TrainingRun:
                 load_weights(self.student, self.folder / "best", self.vocabulary)
                 values = None
             with swapped(self.updater.parameters, values):
-                save_checkpoint(self.student, self.vocabulary, self.folder / "checkpoint")
+                initial = self.settings.initial  # what it was pruned from, it is still matched to
+                beside = [] if initial is None else [initial / MATCHED]
+                save_checkpoint(self.student, self.vocabulary, self.folder / "checkpoint", beside)
             plot(self.log.path, self.folder / "curve.png")
         return {
             **final,

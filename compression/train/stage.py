@@ -105,7 +105,7 @@ def _check_checkpoints(job: TrainingJob, known: Vocabulary) -> None:
         check_state(settings.initial, make_student(job.shape, known, seed=0), known)
     elif settings.initial is not None:
         load_weights(make_student(job.shape, known, seed=0), settings.initial, known, layers=settings.initial_layers)
-    if isinstance(settings, DistillSettings) and settings.word_level and settings.teacher is not None:
+    if isinstance(settings, DistillSettings) and settings.reads_teacher and settings.teacher is not None:
         check_soft_teacher(settings.teacher, known, settings.max_tokens)
 
 
@@ -146,7 +146,7 @@ def distill_settings(context: Context) -> DistillSettings:
     """Settings of the student's training. In a recipe that trains a teacher, that one is its teacher by default; in one
     that prunes a model, the student starts from what is left of it."""
     given = context.given(DistillSettings)
-    wanted = {"teacher": "word_level" in given, "initial": given.get("initial_layers") == "spread"}
+    wanted = {"teacher": "word_level" in given or "hidden" in given, "initial": given.get("initial_layers") == "spread"}
     own = str(context.teacher_checkpoint.absolute())
     defaults = {key: own for key, want in wanted.items() if want and context.trains_teacher}
     if context.prunes:
@@ -172,6 +172,8 @@ def _check_distill(context: Context, to_do: bool) -> str:
     kind = "teacher's text" if context.teacher_translates else "references"
     if settings.word_level:
         kind += f" and, by {settings.word_level:g}, its distributions"
+    if settings.hidden:
+        kind += f" and, by {settings.hidden:g}, its hidden states"
     return f"{kind}, {_length(settings)}"
 
 
