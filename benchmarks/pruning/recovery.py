@@ -27,7 +27,7 @@ from mobilenmt.compression.core.stage import write_json
 from mobilenmt.compression.core.tag_weights import weight_of
 from mobilenmt.compression.corpus.readers import Malformed, Source, parts_of
 from mobilenmt.compression.prune import stage as prune_stage
-from mobilenmt.compression.prune.settings import HowToPrune
+from mobilenmt.compression.prune.settings import PruneSettings
 from mobilenmt.compression.prune.target import parse_target
 from mobilenmt.compression.train import stage as train_stage
 from mobilenmt.compression.train.job import TrainingJob
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
     settings |= {key: json.loads(value) for key, value in (item.split("=", 1) for item in options.set)}
     if options.start != "random":
         pruned = prune_stage.run(
-            HowToPrune(),
+            PruneSettings(),
             folder / "prune",
             checkpoint=options.model,
             shape=shape,

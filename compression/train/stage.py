@@ -154,7 +154,8 @@ def distill_settings(context: Context) -> DistillSettings:
     return context.section(DistillSettings, **defaults)
 
 
-def _distill(context: Context) -> TrainingJob:
+def student_job(context: Context) -> TrainingJob:
+    """What trains the student of a recipe."""
     return _job(context, distill_settings(context), context.section(StudentShape), context.text)
 
 
@@ -168,7 +169,7 @@ def _teacher_model(context: Context) -> TrainingJob:
 def _check_distill(context: Context, to_do: bool) -> str:
     settings = distill_settings(context)
     if to_do:
-        _check_job(context, _distill(context), STAGE.name)
+        _check_job(context, student_job(context), STAGE.name)
     kind = "teacher's text" if context.teacher_translates else "references"
     if settings.word_level:
         kind += f" and, by {settings.word_level:g}, its distributions"
@@ -200,7 +201,7 @@ TEACHER_MODEL = Stage(
 STAGE = Stage(
     name="distill",
     settings=DistillSettings,
-    run=lambda context, force: run(_distill(context), context.folder("distill"), force=force),
+    run=lambda context, force: run(student_job(context), context.folder("distill"), force=force),
     check=_check_distill,
     help="Train the student of a recipe on the teacher's text, or on the references if there is no teacher.\n\n"
     "On several processes: accelerate launch --num_processes 2 -m mobilenmt distill RECIPE",
