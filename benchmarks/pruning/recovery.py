@@ -7,7 +7,9 @@
 
 A run starts from what pruning leaves of the model (``pruned``), from the same with embeddings drawn at random
 (``random-embeddings``), or from random weights (``random``); its name is the folder's. ``--pieces N`` trains a
-vocabulary on the same text and moves the model to it. The same call goes on where a run was killed.
+vocabulary on the same text and moves the model to it; ``--rounds`` and ``--round-steps`` are those of a recipe's
+[prune]. ``--set hidden=1.0 --set teacher='"CHECKPOINT"'`` adds hidden states. The same call goes on where a run was
+killed.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,19 +80,6 @@ def run(options: argparse.Namespace) -> None:
     settings: dict[str, Any] = {"dropout": 0.0, "accumulation": 1, "max_tokens": 100, "threads": 1, "dev_lines": 50}
     settings |= {"dev": [str(path.absolute()) for path in options.dev]}
     settings |= {key: json.loads(value) for key, value in (item.split("=", 1) for item in options.set)}
-    if options.start != "random":
-        pruned = prune_stage.run(
-            PruneSettings(),
-            folder / "prune",
-            checkpoint=options.model,
-            shape=shape,
-            vocabulary=vocabulary,
-            pairs=options.pairs,
-            languages=LANGUAGES,
-        )
-        settings["initial"] = str(pruned.folder.absolute() / "checkpoint")
-    if options.start == "random-embeddings":
-        settings["initial"] = str(_drawn(Path(settings["initial"]), folder / "drawn", shape))
     job = TrainingJob(
         shape=shape,
         settings=from_mapping(DistillSettings, settings, "--set"),
@@ -97,6 +87,21 @@ def run(options: argparse.Namespace) -> None:
         vocabulary=vocabulary,
         report=lambda line: print(line, flush=True),
     )
+    if options.start != "random":
+        pruned = prune_stage.run(
+            PruneSettings(rounds=options.rounds, round_steps=options.round_steps),
+            folder / "prune",
+            checkpoint=options.model,
+            shape=shape,
+            vocabulary=vocabulary,
+            pairs=options.pairs,
+            languages=LANGUAGES,
+            student=job,
+        )
+        initial = pruned.folder.absolute() / "checkpoint"
+        if options.start == "random-embeddings":
+            initial = _drawn(initial, folder / "drawn", shape)
+        job = replace(job, settings=replace(job.settings, initial=initial))
     print(train_stage.run(job, folder / "distill").summary)
 
 
@@ -187,6 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one.add_argument("--to", required=True)
     one.add_argument("--start", choices=("pruned", "random-embeddings", "random"), default="pruned")
     one.add_argument("--pieces", type=int, default=0)
+    one.add_argument("--rounds", type=int, default=1)
+    one.add_argument("--round-steps", type=int, default=500)
     one.add_argument("--pairs", type=Path, required=True)
     one.add_argument("--dev", type=Path, nargs="+", required=True)
     one.add_argument("--set", action="append", default=[], help="of the training, in JSON")
