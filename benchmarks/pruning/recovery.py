@@ -131,15 +131,34 @@ def table(options: argparse.Namespace) -> None:
     for title, runs in found.items():
         steps = sorted({point["step"] for run in runs.values() for point in run["dev"]})
         at = {name: {point["step"]: point for point in run["dev"]} for name, run in runs.items()}
-        rows = [
-            [step, *(f"{at[name][step]['loss']:.3f}, {at[name][step]['bleu']:.1f}" for name in runs)]
-            for step in steps
-            if all(step in points for points in at.values())
-        ]
+        rows = [[step, *(_cell(at[name].get(step)) for name in runs)] for step in steps]
         text = tabulate(rows, ["updates", *runs], tablefmt="github", disable_numparse=True)
-        parts.append(f"# {title}\n\nLoss of the references in nats a token, and mean BLEU.\n\n{text}\n")
+        parts.append(f"# {title}\n\nLoss of the references in nats a token, and mean BLEU.\n\n{text}\n{_told(at)}")
     (out / "recovery.md").write_text("\n".join(parts), encoding="utf-8")
     _draw(found, out / "recovery.png")
+
+
+def _cell(point: dict[str, Any] | None) -> str:
+    return "" if point is None else f"{point['loss']:.3f}, {point['bleu']:.1f}"
+
+
+def _told(at: dict[str, dict[int, dict[str, Any]]]) -> str:
+    """How far the first run is ahead of each other one."""
+    (first, points), *others = at.items()
+    lines = []
+    for name, other in others:
+        common = sorted(points.keys() & other.keys())
+        lower = sum(points[step]["loss"] < other[step]["loss"] for step in common)
+        line = f"\n`{first}` has the lower loss at {lower} of {len(common)} evaluations of `{name}`."
+        last = max(other)
+        there = [step for step in sorted(points) if points[step]["loss"] <= other[last]["loss"]]
+        if there and there[0] < last:
+            line += (
+                f" What `{name}` has after {last:,} updates it has by its evaluation after {there[0]:,}: `{name}` needs "
+                f"at least {last / there[0]:.1f} times as many."
+            )
+        lines.append(line + "\n")
+    return "".join(lines)
 
 
 def _curve(folder: Path) -> dict[str, Any]:

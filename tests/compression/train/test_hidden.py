@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch.nn import functional
 
+from mobilenmt.compression.chain.chain import Chain
+from mobilenmt.compression.chain.recipe import load_recipe
 from mobilenmt.compression.core.errors import RecipeError, TrainingError
 from mobilenmt.compression.core.pairs import Pair, PairWriter
 from mobilenmt.compression.train import layers
@@ -32,7 +35,7 @@ from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.loss import LossWeights, TrainingModule
 from mobilenmt.compression.train.runlog import read_log
 from mobilenmt.compression.train.schedule import hidden_weight
-from mobilenmt.compression.train.settings import DistillSettings
+from mobilenmt.compression.train.settings import DistillSettings, TrainSettings
 from mobilenmt.compression.train.soft_targets import SoftTeacher
 from mobilenmt.compression.train.student import StudentShape, make_student, save_checkpoint, trained_parameters
 from mobilenmt.compression.train.tally import Tally
@@ -337,6 +340,24 @@ def test_states_come_near_the_teachers(root: Path, tmp_path: Path) -> None:
     near, far = (entries(tmp_path / name)[-1]["hidden"] for name in ("with", "hardly"))
     assert near < 0.6 * far
     assert entries(tmp_path / "with")[-1]["hidden_weight"] == 3.0
+
+
+def test_a_state_from_before_there_were_hidden_states_goes_on() -> None:
+    tally = Tally(TrainSettings(), Accelerator(cpu=True))
+    old = {"tokens": 9, "skipped": 0, "bad_in_a_row": 0, "window": [8.0, 12.0, 4.0], "window_tokens": 4}
+    tally.restore(dict(old), main=True)
+    assert (tally.entry(0.5)["nll"], tally.tokens) == (2.0, 9)
+    assert "hidden" not in tally.entry(0.5)
+
+
+def test_in_a_recipe_the_teacher_is_the_one_trained_there(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        'name = "x"\nsource_language = "en"\ntarget_language = "de"\n[[corpus.sources]]\npaths = ["a.tsv"]\n'
+        "[teacher_model]\n[distill]\nhidden = 0.5\n"
+    )
+    chain = Chain(load_recipe(recipe), tmp_path / "work")
+    assert distill.distill_settings(chain).teacher == chain.teacher_checkpoint.absolute()
 
 
 class Killed(BaseException):
