@@ -154,8 +154,8 @@ def _told(at: dict[str, dict[int, dict[str, Any]]]) -> str:
         there = [step for step in sorted(points) if points[step]["loss"] <= other[last]["loss"]]
         if there and there[0] < last:
             line += (
-                f" What `{name}` has after {last:,} updates it has by its evaluation after {there[0]:,}: `{name}` needs "
-                f"at least {last / there[0]:.1f} times as many."
+                f" What `{name}` has after {last:,} updates it has by its evaluation after {there[0]:,}: "
+                f"`{name}` needs at least {last / there[0]:.1f} times as many."
             )
         lines.append(line + "\n")
     return "".join(lines)

@@ -189,5 +189,5 @@ STAGE = Stage(
     help="Prune the teacher of a recipe to the student's shape and vocabulary, for the student to start from.",
     example="importance=activation",
     wanted=lambda context: context.prunes,
-    needs=("matplotlib", "onnx", "sacrebleu", "torch", "transformers"),
+    needs=("accelerate", "matplotlib", "onnx", "sacrebleu", "torch", "transformers"),
 )
