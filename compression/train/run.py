@@ -64,7 +64,9 @@ class TrainingRun:
         )
         if settings.initial is not None and not is_state(settings.initial):
             load_weights(student, settings.initial, vocabulary, layers=settings.initial_layers)
-        targets = open_targets(job, dataset, vocabulary, folder / "soft", accelerator.device)
+        self.updates_per_epoch = self.plan(0).updates
+        self.total = total_steps(settings, self.updates_per_epoch)
+        targets = open_targets(job, dataset, vocabulary, folder / "soft", accelerator.device, self.total)
         self.stored = targets.stored
         if targets.hidden is not None:
             self.report(targets.hidden.told)
@@ -72,8 +74,6 @@ class TrainingRun:
         self.student = student
         self.log = RunLog(folder / "log.jsonl")
         self.snapshots = Snapshots(folder / "snapshots", settings.average_last)
-        self.updates_per_epoch = self.plan(0).updates
-        self.total = total_steps(settings, self.updates_per_epoch)
         self.step = self.epoch = self.position = self.waited = 0
         self.best: dict[str, Any] | None = None
         self.stopped_early = False
@@ -169,8 +169,7 @@ class TrainingRun:
                 self.epoch, self.position, tokens, batches = next(work)
                 self.step += 1
                 rate = learning_rate(settings, self.step, self.total)
-                hidden = hidden_weight(settings, self.step, self.total)
-                result = self.updater.update(self.step, batches, tokens, rate, hidden)
+                result = self.updater.update(self.step, batches, tokens, rate)
                 self.tally.add(self.step, result, tokens)
                 bar.update()
                 due = self.step == self.total

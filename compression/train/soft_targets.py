@@ -21,6 +21,7 @@ from mobilenmt.compression.dataset.batches import Array, Pairs, by_length, make_
 from mobilenmt.compression.train.hidden.teacher import HiddenTeacher
 from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.loss import CHUNK_BYTES_GPU, soften
+from mobilenmt.compression.train.schedule import hidden_weight
 from mobilenmt.compression.train.settings import DistillSettings, TrainSettings
 from mobilenmt.compression.train.student import check_same_vocabulary
 from mobilenmt.compression.train.update import DeviceBatch, SoftTargets, matrix_type
@@ -142,9 +143,9 @@ class Targets:
 
 
 def open_targets(
-    job: TrainingJob, dataset: Pairs, vocabulary: Vocabulary, folder: Path, device: torch.device
+    job: TrainingJob, dataset: Pairs, vocabulary: Vocabulary, folder: Path, device: torch.device, total: int
 ) -> Targets:
-    """Open what is stored in ``folder``, and load the teacher if it is to run beside the student."""
+    """Open what is stored in ``folder``, and load the teacher if it is to run beside the student, ``total`` updates."""
     settings = job.settings
     if not isinstance(settings, DistillSettings) or not settings.reads_teacher:
         return Targets()
@@ -165,7 +166,9 @@ def open_targets(
             ids, logprobs = teacher.best(batch)
             return ids, soften(logprobs, temperature)
 
-    hidden = HiddenTeacher(teacher, settings, job.shape) if settings.hidden and teacher is not None else None
+    if not settings.hidden or teacher is None:
+        return Targets(stored, soft)
+    hidden = HiddenTeacher(teacher, settings, job.shape, lambda step: hidden_weight(settings, step, total))
     return Targets(stored, soft, hidden)
 
 

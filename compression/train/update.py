@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 SoftTargets = Callable[["DeviceBatch"], "tuple[torch.Tensor, torch.Tensor]"]
 """Pieces int64 [N, K] and softened probabilities float32 [N, K] of the teacher for a batch."""
-Hidden = Callable[["DeviceBatch", float], HiddenTargets]
-"""The teacher's states for a batch, and the weight of their loss."""
+Hidden = Callable[["DeviceBatch", int], "HiddenTargets | None"]
+"""The teacher's states for a batch in an update, and the weight of their loss; None without one."""
 
 
 class DeviceBatch:
@@ -80,14 +80,7 @@ class Updater:
             settled = settings.initial is not None and is_state(settings.initial)
             self.average = MovingAverage(self.parameters, settings.ema_decay, settled=settled)
 
-    def update(
-        self,
-        step: int,
-        work: Sequence[tuple[int, bool, Batch]],
-        tokens: int,
-        rate: float,
-        hidden_weight: float = 0.0,
-    ) -> UpdateResult:
+    def update(self, step: int, work: Sequence[tuple[int, bool, Batch]], tokens: int, rate: float) -> UpdateResult:
         """Make update ``step`` (from 1).
 
         Args:
@@ -95,7 +88,6 @@ class Updater:
             work: number of piece, whether it counts, and batch, for each piece of this process.
             tokens: target tokens of the whole update, on all processes.
             rate: learning rate.
-            hidden_weight: of the loss of hidden states; at 0 the teacher reads nothing for it.
 
         Returns:
             Sums of this process and the norm of the whole gradient. An update whose gradient is not finite changes
@@ -108,7 +100,7 @@ class Updater:
             torch.manual_seed(derive_seed(self.seed, "dropout", step, number, 0 if whole_pieces else rank))
             data = DeviceBatch(batch, self.accelerator.device)
             soft = None if self.soft_targets is None else self.soft_targets(data)
-            taught = self.hidden(data, hidden_weight) if self.hidden is not None and hidden_weight else None
+            taught = None if self.hidden is None else self.hidden(data, step)
             last = position == len(work) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
                 with record_function("forward"):

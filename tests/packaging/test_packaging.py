@@ -38,7 +38,7 @@ MAX_BYTES = {
     "library": 300_000,  # the C core, compiled
     "exporter": 225_000,
     "pipeline": 650_000,  # pruning is a sixth of it
-    "about": 42_000,  # what pip keeps about the distribution
+    "about": 43_000,  # what pip keeps about the distribution: a hundred bytes a file, and the README
 }
 MAX_IMPORT_SECONDS = 0.15
 HEAVY = {"numpy", "onnxruntime", "tokenizers", "torch", "transformers", "onnx"}

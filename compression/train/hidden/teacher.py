@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -11,22 +12,42 @@ from mobilenmt.compression.train.hidden.matching import SIDES, Match, find_match
 from mobilenmt.compression.train.settings import DistillSettings
 
 if TYPE_CHECKING:
-    from mobilenmt.compression.train.soft_targets import SoftTeacher
     from mobilenmt.compression.train.student import StudentShape
     from mobilenmt.compression.train.update import DeviceBatch
 
 
-class HiddenTeacher:
-    """Callable: a batch and the weight of the loss to what the student's states are compared with."""
+class Reader(Protocol):
+    """What is needed of a ``SoftTeacher``."""
 
-    def __init__(self, teacher: SoftTeacher, settings: DistillSettings, shape: StudentShape) -> None:
-        """Match the layers. Raises as :func:`find_match` does."""
+    model: Any
+    device: torch.device
+
+    def outputs(self, batch: DeviceBatch) -> Any:
+        """What transformers' encoder and decoder give for a batch, hidden states included."""
+
+
+class HiddenTeacher:
+    """Callable: a batch and the number of the update to what the student's states are compared with."""
+
+    def __init__(
+        self, teacher: Reader, settings: DistillSettings, shape: StudentShape, weight: Callable[[int], float]
+    ) -> None:
+        """Match the layers.
+
+        Args:
+            teacher: reads batches.
+            settings: of the training.
+            shape: the student's.
+            weight: of the loss in an update.
+
+        Raises as :func:`find_match` does.
+        """
         assert settings.teacher is not None
         config = teacher.model.config
         depth = {side: getattr(shape, f"{side}_layers") for side in SIDES}
         whole = {side: getattr(config, f"{side}_layers") for side in SIDES}
         self.match: Match = find_match(settings.initial, settings.teacher, depth, whole)
-        self.teacher, self.kind = teacher, settings.hidden_loss
+        self.teacher, self.kind, self.weight = teacher, settings.hidden_loss, weight
         encoder, decoder = (
             tuple(number for number in range(depth[side]) if (depth[side] - 1 - number) % settings.hidden_every == 0)
             for side in SIDES
@@ -43,8 +64,11 @@ class HiddenTeacher:
             self.told += f", {config.d_model} channels projected to {shape.d_model}"
 
     @torch.no_grad()
-    def __call__(self, batch: DeviceBatch, weight: float) -> HiddenTargets:
-        """Read a batch."""
+    def __call__(self, batch: DeviceBatch, step: int) -> HiddenTargets | None:
+        """Read a batch; None, and nothing read, once the weight is 0."""
+        weight = self.weight(step)
+        if not weight:
+            return None
         out: Any = self.teacher.outputs(batch)
         found = []
         for side, layers in zip(SIDES, self.layers, strict=True):

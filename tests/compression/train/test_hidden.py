@@ -99,7 +99,8 @@ def batch(pad: int, *, padded: bool) -> Any:
 
 def hidden_teacher(root: Path, shape: StudentShape, **changes: Any) -> HiddenTeacher:
     given = settings(root, **changes)
-    return HiddenTeacher(SoftTeacher(given, Vocabulary.load(root / "vocabulary"), CPU), given, shape)
+    teacher = SoftTeacher(given, Vocabulary.load(root / "vocabulary"), CPU)
+    return HiddenTeacher(teacher, given, shape, lambda step: step / 10)
 
 
 def run_module(module: TrainingModule, data: Any, taught: HiddenTargets | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,9 +121,9 @@ def test_it_is_zero_for_the_teacher_itself(root: Path, kind: str, padded: bool) 
     student = make_student(SHAPE, vocabulary, seed=1)
     module = TrainingModule(student, LossWeights(), torch.float32)
     teacher, data = hidden_teacher(root, SHAPE, hidden_loss=kind), batch(vocabulary.pad, padded=padded)
-    assert float(run_module(module, data, teacher(data, 1.0))[1][3]) > 1.0
+    assert float(run_module(module, data, teacher(data, 10))[1][3]) > 1.0
     load_weights(student, root / "teacher", vocabulary)
-    assert float(run_module(module, data, teacher(data, 1.0))[1][3]) == pytest.approx(0.0, abs=1e-5)
+    assert float(run_module(module, data, teacher(data, 10))[1][3]) == pytest.approx(0.0, abs=1e-5)
 
 
 def reference(student: Any, data: Any, taught: HiddenTargets) -> torch.Tensor:
@@ -168,7 +169,7 @@ def test_loss_and_gradient_are_those_of_autograd(
     student = make_student(SHAPE, vocabulary, seed=1)
     module = TrainingModule(student, LossWeights(0.1), torch.float32)
     data = batch(vocabulary.pad, padded=padded)
-    taught = hidden_teacher(root, SHAPE, hidden_loss=kind)(data, 0.7)
+    taught = hidden_teacher(root, SHAPE, hidden_loss=kind)(data, 7)
     parameters = list(trained_parameters(student).values())
     alone, _ = run_module(module, data, None)
     found, sums = run_module(module, data, taught)
@@ -185,7 +186,7 @@ def test_loss_and_gradient_are_those_of_autograd(
 def test_bf16_is_near(root: Path) -> None:
     vocabulary = Vocabulary.load(root / "vocabulary")
     student, data = make_student(SHAPE, vocabulary, seed=1), batch(vocabulary.pad, padded=True)
-    taught = hidden_teacher(root, SHAPE)(data, 1.0)
+    taught = hidden_teacher(root, SHAPE)(data, 10)
     exact, rough = (
         float(run_module(TrainingModule(student, LossWeights(), dtype), data, taught)[1][3])
         for dtype in (torch.float32, torch.bfloat16)
@@ -203,7 +204,7 @@ def test_channels_and_layers_that_pruning_kept_are_what_is_compared(root: Path, 
     write_matches(tmp_path / "initial", root / "teacher", match)
     teacher = hidden_teacher(root, SMALL, initial=tmp_path / "initial")
     data = batch(Vocabulary.load(root / "vocabulary").pad, padded=False)
-    taught, out = teacher(data, 1.0), teacher.teacher.outputs(data)
+    taught, out = teacher(data, 10), teacher.teacher.outputs(data)
     assert taught.layers == ((0,), (0,)) and "what pruning left" in teacher.told
     assert torch.equal(taught.states[0][0], out.encoder_hidden_states[2][:, :, 1:25])
     assert torch.equal(taught.states[1][0], out.decoder_hidden_states[1][:, :, 1:25])
@@ -244,8 +245,9 @@ def test_other_models_are_matched_evenly_through_a_fixed_projection(root: Path, 
     teacher = hidden_teacher(root, SMALL)
     assert teacher.told.endswith("32 channels projected to 24")
     data = batch(Vocabulary.load(root / "vocabulary").pad, padded=False)
+    assert teacher(data, 0) is None
     wanted = teacher.teacher.outputs(data).encoder_hidden_states[2] @ projection(32, 24)
-    torch.testing.assert_close(teacher(data, 1.0).states[0][0], wanted)
+    torch.testing.assert_close(teacher(data, 10).states[0][0], wanted)
 
 
 def test_every_other_layer_is_counted_from_the_last(root: Path) -> None:
