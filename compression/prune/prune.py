@@ -14,12 +14,13 @@ import torch
 from mobilenmt.compression.core.cores import free_cores
 from mobilenmt.compression.core.errors import PruneError
 from mobilenmt.compression.prune.calibrate import Texts
-from mobilenmt.compression.prune.network import BIAS, EMBEDDING, Network
+from mobilenmt.compression.prune.network import BIAS, EMBEDDING, SIDES, Network
 from mobilenmt.compression.prune.one_shot import prune_network
 from mobilenmt.compression.prune.pieces import Pieces
 from mobilenmt.compression.prune.report import PruneReport, write_report
 from mobilenmt.compression.prune.settings import HowToPrune
 from mobilenmt.compression.prune.vocabulary import keep_rows, move, smaller_tokenizer, used_pieces
+from mobilenmt.compression.train.hidden.matching import of_pruned, write_matches
 from mobilenmt.compression.train.student import TOKENIZER_FILES, StudentShape
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from mobilenmt.export import spm
@@ -90,6 +91,9 @@ def prune(
                 _copy(checkpoint, temporary, (*TOKENIZER_FILES, *spm.FILES))
                 if kept is not None:
                     (temporary / "tokenizer.json").write_text(smaller_tokenizer(pieces, kept), encoding="utf-8")
+            depth = {side: getattr(before, f"{side}_layers") for side in SIDES}
+            match = of_pruned(found.layers, depth, report.channels)
+            write_matches(temporary, checkpoint, match)
             write_report(report, found.scores, found.selection, temporary)
     except OSError as error:
         raise PruneError(f"{out}: cannot be written: {error.strerror or error}") from error

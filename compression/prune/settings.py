@@ -54,6 +54,20 @@ class PruneSettings(HowToPrune):
     checkpoint: Path | None = None
     """Marian checkpoint folder to prune; by default the teacher that is trained in the recipe, or the one it names."""
 
+    rounds: int = 1
+    """In so many rounds the model becomes that small; between two of them what is left is trained, as [distill] says.
+    The vocabulary changes in the first one. 1: in one shot."""
+    round_steps: int = 500
+    """Updates between two rounds."""
+    round_schedule: Literal["geometric", "linear"] = "geometric"
+    """Parameters after each round. geometric: each takes the same share of what is left. linear: the same number."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, most in (("rounds", 100), ("round_steps", 10**9 - 1)):
+            if not 1 <= getattr(self, name) <= most:
+                raise RecipeError(f"{name}: must be from 1 to {most:,}, found {getattr(self, name)}")
+
     def how(self) -> HowToPrune:
-        """Without the checkpoint."""
+        """What decides what stays, without the checkpoint and the rounds."""
         return HowToPrune(**{item.name: getattr(self, item.name) for item in fields(HowToPrune)})

@@ -5,23 +5,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobilenmt.compression.core.context import Context, Stage
 from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.pairs import read_pairs
 from mobilenmt.compression.core.stage import StageResult, run_stage
 from mobilenmt.compression.plan.command import shape_of_checkpoint
-from mobilenmt.compression.prune.settings import HowToPrune, PruneSettings
+from mobilenmt.compression.prune.settings import PruneSettings
 from mobilenmt.compression.teacher.stage import settings_of
+from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.settings import TeacherModelSettings
 from mobilenmt.compression.train.size import count_parameters
+from mobilenmt.compression.train.stage import student_job
 from mobilenmt.compression.train.student import TOKENIZER_FILES, StudentShape
 from mobilenmt.compression.vocabulary.stage import VocabularySettings
 
+if TYPE_CHECKING:
+    from mobilenmt.compression.prune.report import PruneReport
+
 
 def run(
-    how: HowToPrune,
+    settings: PruneSettings,
     folder: Path,
     *,
     checkpoint: Path,
@@ -31,11 +36,15 @@ def run(
     languages: tuple[str, str],
     seed: int = 1,
     force: bool = False,
+    student: TrainingJob | None = None,
 ) -> StageResult:
-    """Prune ``checkpoint`` to ``folder``/checkpoint; killed at any moment, the stage begins again.
+    """Prune ``checkpoint`` to ``folder``/checkpoint.
+
+    Killed at any moment, the stage begins again, or, in rounds, goes on with the one it was in. ``folder``/rounds may
+    be deleted once it is done.
 
     Args:
-        how: importance, reconstruction, amounts of text.
+        settings: importance, reconstruction, amounts of text, rounds.
         folder: the stage's folder.
         checkpoint: a Marian checkpoint folder.
         shape: the student's.
@@ -44,12 +53,22 @@ def run(
         languages: codes of source and target.
         seed: of the sample of pairs.
         force: begin anew.
+        student: how the student is trained that starts from what comes out; with ``rounds`` above 1 it is needed.
 
     Raises:
         CheckpointError: no Marian checkpoint, or a damaged one.
         PruneError: the shape is no part of the model, or the text will not do.
+        TrainingError, EvaluationError: see :func:`mobilenmt.compression.train.stage.run`; in rounds only.
         StageError: see :func:`run_stage`.
     """
+    how = settings.how()
+    training = None
+    if settings.rounds > 1:
+        from mobilenmt.compression.prune.rounds import RoundTraining
+
+        if student is None:
+            raise ValueError("rounds are trained as a student is, and none is given")
+        training = RoundTraining(student, settings.round_steps)
     tokenizer, *beside = (vocabulary / name for name in TOKENIZER_FILES)
     inputs: dict[str, Path | str] = {
         "checkpoint": checkpoint,
@@ -65,12 +84,20 @@ def run(
         from mobilenmt.compression.prune.prune import prune
         from mobilenmt.compression.prune.vocabulary import same_pieces
 
+        def once(model: Path, out: Path, wanted: StudentShape) -> PruneReport:
+            moved = None if same_pieces(model, vocabulary) else vocabulary
+            return prune(model, out, wanted, texts, how, vocabulary=moved, languages=languages, seed=seed)
+
         texts = sample_texts(((pair.source, pair.target) for pair in read_pairs(pairs)), how.sentences, seed=seed)
-        moved = None if same_pieces(checkpoint, vocabulary) else vocabulary
-        report = prune(
-            checkpoint, stage / "checkpoint", shape, texts, how, vocabulary=moved, languages=languages, seed=seed
-        )
+        model, told = checkpoint, {}
+        if training is not None:
+            from mobilenmt.compression.prune.rounds import prune_in_rounds
+
+            model, rounds = prune_in_rounds(checkpoint, stage / "rounds", shape, settings, training, once)
+            told = {"rounds": rounds}
+        report = once(model, stage / "checkpoint", shape)
         return {
+            **told,
             "parameters_before": report.before["parameters"],
             "parameters": report.after["parameters"],
             "loss_before": round(report.losses["before"], 4),
@@ -78,8 +105,15 @@ def run(
             "pieces": report.pieces,
         }
 
-    described = {**dataclasses.asdict(how), "student": shape}
-    return run_stage(folder, name=STAGE.name, settings=described, inputs=inputs, work=work, force=force)
+    described: dict[str, Any] = {**dataclasses.asdict(how), "student": shape}
+    if training is not None:  # else folders made before there were rounds are of the same settings
+        job = training.of(checkpoint, shape)
+        described |= {name: getattr(settings, name) for name in ("rounds", "round_steps", "round_schedule")}
+        described["training"] = job.described()
+        inputs |= {f"training {key}": value for key, value in job.inputs().items() if key != "initial"}
+    return run_stage(
+        folder, name=STAGE.name, settings=described, inputs=inputs, work=work, force=force, scratch=("rounds",)
+    )
 
 
 def shape_before(context: Context) -> StudentShape:
@@ -128,7 +162,8 @@ def _check(context: Context, to_do: bool) -> str:
     elif to_do:
         _check_trained(context, shape)
     name = "the teacher trained here" if checkpoint == context.teacher_checkpoint else str(checkpoint)
-    return f"{name} to {count_parameters(shape, vocabulary.size):,} parameters by {settings.importance}"
+    rounds = f", in {settings.rounds} rounds" if settings.rounds > 1 else ""
+    return f"{name} to {count_parameters(shape, vocabulary.size):,} parameters by {settings.importance}{rounds}"
 
 
 def _check_trained(context: Context, shape: StudentShape) -> None:
@@ -145,8 +180,9 @@ def _check_trained(context: Context, shape: StudentShape) -> None:
 def _run(context: Context, force: bool) -> StageResult:
     if not context.prunes:
         raise RecipeError(f"{context.recipe_name}: it has no [prune], so the student starts from random weights")
+    settings = context.section(PruneSettings)
     return run(
-        context.section(PruneSettings).how(),
+        settings,
         context.folder(STAGE.name),
         checkpoint=_checkpoint(context),
         shape=context.section(StudentShape),
@@ -155,6 +191,7 @@ def _run(context: Context, force: bool) -> StageResult:
         languages=context.languages,
         seed=context.seed,
         force=force,
+        student=student_job(context) if settings.rounds > 1 else None,
     )
 
 
@@ -166,5 +203,5 @@ STAGE = Stage(
     help="Prune the teacher of a recipe to the student's shape and vocabulary, for the student to start from.",
     example="importance=activation",
     wanted=lambda context: context.prunes,
-    needs=("matplotlib", "onnx", "sacrebleu", "torch", "transformers"),
+    needs=("accelerate", "matplotlib", "onnx", "sacrebleu", "torch", "transformers"),
 )

@@ -17,7 +17,15 @@ NO_RESULT = ("save_every", "save_seconds", "teacher_tokens", "threads", "device"
 """Settings that change nothing in what the files that come out mean; they may change on the way, as machines do."""
 
 
-_LATER: Mapping[str, Any] = {"optimizer": "adam", "muon_momentum": 0.95, "compiled": False}
+_LATER: Mapping[str, Any] = {
+    "optimizer": "adam",
+    "muon_momentum": 0.95,
+    "compiled": False,
+    "hidden": 0.0,
+    "hidden_loss": "mse",
+    "hidden_every": 1,
+    "hidden_schedule": "linear",
+}
 """Settings that came later, with what trainers before them did: folders made then are not of other settings."""
 
 

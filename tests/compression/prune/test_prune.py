@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from prunable import opened, prunable
 
 from command_line import environment
 from mobilenmt import cli
@@ -20,7 +21,6 @@ from mobilenmt.compression.prune.target import parse_target
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from mobilenmt.export.checkpoint import load_checkpoint
 from mobilenmt.export.export import export
-from prunable import opened, prunable
 from tiny_models import default_signals
 from training_data import toy_pairs, write_dev
 

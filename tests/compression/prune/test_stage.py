@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prunable import prunable
 
 from mobilenmt.compression.chain.chain import Chain
 from mobilenmt.compression.chain.compress import plan
@@ -13,7 +14,6 @@ from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.prune import prune as prune_module
 from mobilenmt.compression.train.stage import distill_settings
 from mobilenmt.export.checkpoint import load_checkpoint
-from prunable import prunable
 from training_data import toy_pairs
 
 RECIPE = """
@@ -95,6 +95,19 @@ def test_the_student_starts_from_the_pruned_teacher_also_after_a_kill(
     assert settings.initial == chain.pruned_checkpoint.absolute()
     trained = chain.run("distill")
     assert trained.summary["steps"] == 2
+
+
+def test_rounds_are_trained_as_the_student_is(recipe: Path) -> None:
+    """With the recipe's vocabulary, to which the model moves in the first round."""
+    chain = chain_of(recipe, "vocabulary.size=400", "prune.rounds=2", "prune.round_steps=3")
+    assert "in 2 rounds" in plan(chain).text(chain)
+    for stage in ("corpus", "vocabulary"):
+        chain.run(stage)
+    done = chain.run("prune")
+    assert [one["updates"] for one in done.summary["rounds"]] == [3]
+    trained = load_checkpoint(chain.folder("prune") / "rounds" / "1" / "distill" / "checkpoint")
+    assert trained.config.vocab_size == 400 and 16 <= trained.config.d_model < 32
+    assert chain.run("distill").summary["steps"] == 2
 
 
 def test_mistakes_are_known_before_anything_runs(recipe: Path) -> None:
