@@ -337,7 +337,7 @@ class CommandTable(Mapping[str, Callable[..., int]]):
 
 COMMANDS = CommandTable(
     {"translate": translate, "info": info, "verify": verify, "export": export, "upgrade": upgrade, "align": align},
-    ("compress", "teacher", "evaluate", "prune", "shortlist", "calibrate"),
+    ("compress", "teacher", "evaluate", "prune", "report", "shortlist", "calibrate"),
 )
 
 
