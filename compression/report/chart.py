@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 400, 270
 """Of the view box; small, so that text stays readable on a phone."""
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 46, 20, 12, 40
 
 _FACTORS = ((1.1, (1, 2, 3, 5)), (2, (1, 2, 5)), (3, (1, 3)), (math.inf, (1,)))
 """Powers of ten less than so many -> what each is multiplied by for the grid of a logarithmic axis."""
@@ -143,9 +143,10 @@ def _round_ticks(low: float, high: float) -> list[float]:
 def _decades(low: float, high: float) -> list[float]:
     """Round values between two powers of ten, the fewer of each the more powers there are."""
     factors = next(found for most, found in _FACTORS if high - low < most)
+    every = math.ceil((high - low) / 8)
     return [
         factor * 10.0**power
-        for power in range(math.floor(low), math.ceil(high) + 1)
+        for power in range(math.floor(low), math.ceil(high) + 1, every)
         for factor in factors
         if low <= math.log10(factor) + power <= high
     ]

@@ -161,14 +161,17 @@ def choose_examples(runs: Sequence[Run], names: Sequence[str], count: int = EXAM
                 if lines[test] and line < len(sets[test]) and sets[test][line][0] == source:
                     mine.setdefault(lines[test][line], {}).setdefault(name, []).append(label)
     return tuple(
-        Example(test, line + 1, source, reference, [(_writers(who, len(runs) > 1), text) for text, who in mine.items()])
+        Example(test, line + 1, source, reference, [(_writers(who, len(runs)), text) for text, who in mine.items()])
         for (test, line, source, reference), mine in zip(places, outputs, strict=True)
     )
 
 
-def _writers(labels: Mapping[str, Sequence[str]], several: bool) -> str:
+def _writers(labels: Mapping[str, Sequence[str]], runs: int) -> str:
+    """Who wrote a text: labels by run, in words."""
     told = {name: ", ".join(of_run) for name, of_run in labels.items()}
-    return "; ".join(f"{name}: {labels}" for name, labels in told.items()) if several else next(iter(told.values()))
+    if runs == 1 or (len(told) == runs and len(set(told.values())) == 1):
+        return next(iter(told.values())) + (" (all runs)" if runs > 1 else "")
+    return "; ".join(f"{name}: {labels}" for name, labels in told.items())
 
 
 def _pairs(evaluated: Evaluated, test: str) -> list[tuple[str, str]] | None:

@@ -23,7 +23,7 @@ def render(content: Content) -> str:
         lines.append(f"- {_text(part.name)}: {corpus}. `{_code(str(part.run.folder))}`")
     for part in content.parts:
         if pack := words.pack(part.run):
-            lines += ["", f"    mobilenmt translate --pack {_code(pack)} TEXT"]
+            lines += ["", f"Try {_text(part.name)}:", "", f"    mobilenmt translate --pack {_code(pack)} TEXT"]
     for part in content.parts:
         if part.run.missing:
             lines += ["", f"{_text(part.name)} is not a whole run: {_text(' '.join(part.run.missing))}"]

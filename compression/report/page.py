@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mobilenmt.compression.report import chart, words
 from mobilenmt.compression.report.content import Content
 
+_FILTERS = (
+    *("change", "corpus_line", "count", "duration", "facts", "figure"),
+    *("languages", "memory", "milliseconds", "pack", "score", "size"),
+)
+"""Functions of :mod:`words` that the template writes figures with."""
+
 
 def render(content: Content) -> str:
     """The page. All text that comes from a run is escaped by the template engine."""
+    names = (*(item.name for item in fields(Content)), "judged", "machine", "signatures")
+    return str(_template().render({name: getattr(content, name) for name in names}))
+
+
+@cache
+def _template() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from mobilenmt import __version__
@@ -22,26 +36,18 @@ def render(content: Content) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {
-        name: getattr(words, name)
-        for name in ("size", "duration", "count", "milliseconds", "score", "change", "memory", "facts", "corpus_line")
+    environment.filters |= {name: getattr(words, name) for name in _FILTERS}
+    environment.filters["fixed"] = lambda value: f"{value:.1f}"
+    environment.globals |= {
+        "chart_width": chart.WIDTH,
+        "chart_height": chart.HEIGHT,
+        "left": chart.LEFT,
+        "right": chart.WIDTH - chart.RIGHT,
+        "top": chart.TOP,
+        "bottom": chart.HEIGHT - chart.BOTTOM,
+        "version": __version__,
     }
-    environment.filters |= {
-        "languages": words.languages,
-        "pack": words.pack,
-        "fixed": lambda value: f"{value:.1f}",
-        "figure": words.figure,
-    }
-    return environment.get_template("page.html").render(
-        {name: getattr(content, name) for name in (*Content.__dataclass_fields__, "judged", "machine", "signatures")},
-        chart_width=chart.WIDTH,
-        chart_height=chart.HEIGHT,
-        left=chart.LEFT,
-        right=chart.WIDTH - chart.RIGHT,
-        top=chart.TOP,
-        bottom=chart.HEIGHT - chart.BOTTOM,
-        version=__version__,
-    )
+    return environment.get_template("page.html")
 
 
 def _finalize(value: Any) -> Any:

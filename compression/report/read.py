@@ -236,4 +236,4 @@ def _text(value: object) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return f"{error} is not there" if isinstance(error, KeyError) else str(error)
+    return f"{error.args[0]} is not there" if isinstance(error, KeyError) else str(error)
