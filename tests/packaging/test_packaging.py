@@ -38,7 +38,7 @@ MAX_BYTES = {
     "library": 300_000,  # the C core, compiled
     "exporter": 225_000,
     "pipeline": 700_000,  # pruning is a sixth of it, reports a twelfth
-    "about": 42_000,  # what pip keeps about the distribution
+    "about": 45_000,  # what pip keeps about the distribution: a line for each file, the readme
 }
 MAX_IMPORT_SECONDS = 0.15
 HEAVY = {"numpy", "onnxruntime", "tokenizers", "torch", "transformers", "onnx"}

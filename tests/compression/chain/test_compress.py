@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Literal, NamedTuple
 
+import html5lib
 import numpy as np
 import onnx
 import pytest
@@ -161,6 +162,11 @@ def test_a_report_for_people_and_one_for_programs(made: Made) -> None:
         "student fp32",
     ):
         assert word in text
+    page = (made.work / "report.html").read_text(encoding="utf-8")
+    html5lib.HTMLParser(strict=True).parse(page)
+    for word in ("<h1>toy: en → qaa</h1>", "700 pairs", "student fp32", "Learning curves", "Examples", "distilled"):
+        assert word in page
+    assert "not a whole run" not in page
     value = json.loads((made.work / "report.json").read_text())
     assert list(value["stages"]) == list(STAGES)
     assert value["stages"]["export"]["parameters"] == value["stages"]["distill"]["parameters"]
