@@ -139,8 +139,17 @@ def _curve_charts(parts: Sequence[RunPart]) -> list[Chart]:
     found = []
     for stage, title in (("teacher_model", "Teacher"), ("distill", "Student")):
         curves = [(part, curve) for part in parts for curve in part.run.curves if curve.stage == stage]
-        losses = [Series(part.name, part.colour, _points(curve.loss)) for part, curve in curves if curve.loss]
-        charts = [_over_updates(f"{title}: training loss, nats a token", losses, "loss")]
+        losses = [
+            Series(part.name if len(parts) > 1 else "training", part.colour, _points(curve.loss))
+            for part, curve in curves
+            if curve.loss
+        ]
+        losses += [
+            Series(f"{part.name}, dev sets" if len(parts) > 1 else "dev sets", part.colour, rows, dashed=True)
+            for part, curve in curves
+            if (rows := _points(curve.dev_loss))
+        ]
+        charts = [_over_updates(f"{title}: loss in training, nats a token", losses, "loss")]
         for metric, shown in METRICS.items():
             sets = [
                 Series(

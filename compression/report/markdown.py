@@ -34,7 +34,7 @@ def render(content: Content) -> str:
         lines += ["", "## What each step cost in quality", "", *_steps(content.parts, several)]
     for part in content.parts:
         if part.run.pruned is not None:
-            lines += ["", f"## What was pruned{_of(part, several)}", "", *_pruned(part.run.pruned)]
+            lines += ["", f"## What was pruned{_of(part, several)}", "", *_rounds(part), *_pruned(part.run.pruned)]
         if part.run.planned is not None:
             best = part.run.planned.candidates[0]
             planned = f"Asked for {part.run.planned.size:,} bytes, planned {best['bytes']:,}"
@@ -110,6 +110,14 @@ def _steps(parts: Sequence[RunPart], several: bool) -> Iterator[str]:
             lost = ", ".join(f"{0.0 - last.change[metric]:+.2f} {name}" for metric, name in METRICS.items())
             yield ""
             yield f"Lost by the pack against the fp32 checkpoint{_text(_of(part, several))}: {lost}."
+
+
+def _rounds(part: RunPart) -> Iterator[str]:
+    rows = words.rounds(part.run)
+    if rows:
+        yield from _head(["round", "parameters left", "loss before", "after", "updates then"])
+        yield from map(_row, rows)
+        yield ""
 
 
 def _pruned(pruned: PrunedModel) -> Iterator[str]:

@@ -114,6 +114,7 @@ def _curve(folder: Path, stage: str) -> Curve | None:
     if not path.is_file():
         return None
     loss: list[tuple[float, float]] = []
+    dev_loss: list[tuple[float, float]] = []
     dev: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for entry in read_log(path):
         step = float(entry["step"])
@@ -121,12 +122,14 @@ def _curve(folder: Path, stage: str) -> Curve | None:
             if (nll := number(entry["nll"])) is not None:
                 loss.append((step, nll))
             continue
+        if (value := number(entry.get("loss"))) is not None:
+            dev_loss.append((step, value))
         for name, scores in entry["scores"].items():
             for metric in ("bleu", "chrf"):
                 if isinstance(scores, Mapping) and (value := number(scores.get(metric))) is not None:
                     dev.setdefault(name, {}).setdefault(metric, []).append((step, value))
     thin = {name: {metric: _thinned(rows) for metric, rows in scores.items()} for name, scores in dev.items()}
-    return Curve(stage, _thinned(loss), thin) if loss or dev else None
+    return Curve(stage, _thinned(loss), _thinned(dev_loss), thin) if loss or dev else None
 
 
 def _thinned(rows: list[tuple[float, float]]) -> list[tuple[float, float]]:

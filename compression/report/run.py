@@ -36,6 +36,8 @@ class Curve:
     stage: str
     loss: Rows
     """Updates and cross-entropy, nats a token."""
+    dev_loss: Rows
+    """The same of the dev sets' references, where the training measured it."""
     dev: Mapping[str, Mapping[str, Rows]]
     """Dev set -> ``bleu``, ``chrf`` -> updates and score."""
 

@@ -102,6 +102,22 @@ def facts(stage: StageState) -> list[tuple[str, str]]:
     ]
 
 
+def rounds(run: Run) -> list[list[str]]:
+    """Of each round of pruning and training before the last one: parameters left, loss before and after, updates."""
+    prune = run.stage("prune")
+    found = prune.summary.get("rounds") if prune is not None else None
+    rows = [entry for entry in found if isinstance(entry, Mapping)] if isinstance(found, list) else []
+    losses = [[number(entry.get(name)) for name in ("loss_before", "loss")] for entry in rows]
+    return [
+        [str(index), count(number(entry.get("parameters"))), *map(_loss, loss), count(number(entry.get("updates")))]
+        for index, (entry, loss) in enumerate(zip(rows, losses, strict=True), 1)
+    ]
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
 def corpus_line(run: Run) -> str:
     """Corpus and vocabulary in a line; empty if neither was made."""
     told = []

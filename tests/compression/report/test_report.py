@@ -99,6 +99,22 @@ def test_what_was_pruned_is_told_by_layer(work: Path, tmp_path: Path) -> None:
     assert [one.get("style") for one in bars.iter("u")][:2] == ["left:87.5%", "left:62.5%"]
 
 
+def test_rounds_are_told(work: Path, tmp_path: Path) -> None:
+    found = [{"parameters": 3_000_000, "loss_before": 2.5, "loss": 2.75, "updates": 400}, "damaged"]
+    manifest(work, "prune", {"rounds": found})
+    _, root = page(tmp_path, work)
+    assert ["1", "3,000,000", "2.500", "2.750", "400"] in rows(section(root, "What was pruned"))
+    assert "| 1 | 3,000,000 | 2.500 | 2.750 | 400 |\n" in (tmp_path / "page.md").read_text(encoding="utf-8")
+
+
+def test_the_loss_of_dev_sets_is_drawn_where_it_was_measured(work: Path, tmp_path: Path) -> None:
+    with (work / "distill" / "log.jsonl").open("a") as stream:
+        for step in (1000, 2000):
+            stream.write(json.dumps({"step": step, "kind": "dev", "scores": {}, "loss": 3000 / step}) + "\n")
+    text, _ = page(tmp_path, work)
+    assert text.count('class="curve s0 dashed"') == 1 and "dev sets (dashed)" in text
+
+
 def test_each_step_is_compared_with_the_one_before(work: Path, tmp_path: Path) -> None:
     found = [(step.label, step.quality["bleu"], step.change and step.change["bleu"]) for step in steps(read_run(work))]
     assert found == [
