@@ -70,8 +70,8 @@ def memory(stage: StageState) -> str:
 
 
 def languages(run: Run) -> str:
-    """As in en → de."""
-    return "" if run.languages is None else " → ".join(run.languages)
+    """As in en to de."""
+    return "" if run.languages is None else " to ".join(run.languages)
 
 
 def pack(run: Run) -> str:

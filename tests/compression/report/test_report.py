@@ -66,7 +66,7 @@ def rows(elements: list[ElementTree.Element]) -> list[list[str]]:
 
 def test_the_page_says_what_was_made_and_what_it_cost(work: Path, tmp_path: Path) -> None:
     text, root = page(tmp_path, work)
-    assert words(next(root.iter("h1"))) == "made-up: en → de"
+    assert words(next(root.iter("h1"))) == "made-up: en to de"
     assert "90,000 pairs of 100,000 read (800,000 and 1 words); 8,000 pieces (1.25 and 1.50 a word)" in text
     assert "not a whole run" not in text
     stages = {row[0]: row[1:] for row in rows(section(root, "What each stage did and cost")) if row}
@@ -285,7 +285,7 @@ def test_markdown_says_the_same(work: Path, tmp_path: Path) -> None:
     page(tmp_path, work)
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     for line in (
-        "# made-up: en → de",
+        "# made-up: en to de",
         "| corpus | pairs | 90,000 |",
         "|  | updates | 3,000 |",
         "| 2 | pack | 29.5 | 54.8 | 1,500,000 | 2.5 | 8 MB | 1,000,000 | size, time |",
