@@ -27,7 +27,7 @@ def compress(
     force: bool = False,
     report: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
 ) -> dict[str, StageResult]:
-    """Run the stages of a chain that are not done, and write ``report.md`` and ``report.json`` in its work folder.
+    """Run the stages of a chain that are not done, and write ``report.html``, ``.md`` and ``.json`` in its work folder.
 
     Killed at any moment, the next call goes on where this one was: a stage that has finished is skipped, one that was
     begun resumes.

@@ -48,3 +48,7 @@ class PlanError(MobileNMTError, ValueError):
 
 class EvaluationError(MobileNMTError):
     """A model, a test set or a peer's output cannot be scored."""
+
+
+class ReportError(MobileNMTError):
+    """A folder that is to be reported on is no work folder, or what lies in it is damaged."""

@@ -62,7 +62,7 @@ def compress(
         print(plan(chain, until=until).text(chain))
         return 0
     run(chain, until=until, force=force)
-    print(chain.work / "report.md")
+    print(chain.work / "report.html", chain.work / "report.md", sep="\n")
     return 0
 
 
@@ -187,6 +187,29 @@ def prune(
     return 0
 
 
+def report(runs: list[Path], output: Path | None = None, markdown: Path | None = None) -> int:
+    """Report on runs of mobilenmt compress, finished or not, side by side, as one HTML page.
+
+    What each stage did and cost, learning curves, what was pruned, size, quality, time and memory of every model and
+    which of them nothing else beats, what each step cost in quality, and examples. The page needs nothing else.
+
+    Args:
+        runs: work folders, as many as you like
+        output: the page; by default report.html, of one run in its work folder, of several in this folder
+        markdown: also write the report as Markdown, without pictures
+    """
+    _need("report", "jinja2")
+    from mobilenmt.compression.report.report import HTML
+    from mobilenmt.compression.report.report import report as run
+
+    if not runs:
+        raise InputError("name at least one work folder of mobilenmt compress")
+    page = output or (runs[0] / HTML if len(runs) == 1 else Path(HTML))
+    run(runs, page, markdown)
+    print(*(path for path in (page, markdown) if path is not None), sep="\n")
+    return 0
+
+
 def calibrate(pack: str, test: list[Path] | None = None, threads: int = 1, dry_run: bool = False) -> int:
     """Fit the confidence of a pack on dev text, show what it finds, and write it into the pack.
 
@@ -294,7 +317,9 @@ def _stage(name: str, recipe: Path, work: Path | None, overrides: list[str] | No
 
 def _chain(command: str, recipe: Path, work: Path | None, overrides: list[str] | None) -> Chain:
     stages = STAGES if command == "compress" else (command,)
-    _need(command, *EVERY_STAGE_NEEDS, *dict.fromkeys(module for name in stages for module in find_stage(name).needs))
+    reports = ("jinja2",) if command == "compress" else ()
+    needs = dict.fromkeys(module for name in stages for module in find_stage(name).needs)
+    _need(command, *EVERY_STAGE_NEEDS, *needs, *reports)
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     _quiet()

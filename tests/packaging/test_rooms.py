@@ -26,6 +26,7 @@ ROOMS = (
     ("pack", "evaluate"),
     "plan",
     "prune",
+    "report",
     "chain",
 )
 """From the one that knows nothing of others to the one that knows all. Those in one place: the former first."""
