@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study import Comparison, Study
 from tabulate import tabulate
 
 from mobilenmt.compression.core.settings import to_mapping
 from mobilenmt.compression.core.stage import MANIFEST, is_finished, write_json
 from mobilenmt.runtime.atomic import atomic_path
+from study import Comparison, Study
 
 METRICS = {"bleu": ("BLEU", 1), "chrf": ("chrF", 1), "bits": ("bits a character", -1)}
 """Shown name, and whether more (1) or less (-1) is better."""
@@ -87,9 +87,7 @@ def compare(item: Comparison, results: Results) -> dict[str, Any]:
     found: dict[str, Any] = {"principle": item.principle, "finding": item.finding}
     found |= {"better": item.better, "worse": item.worse}
     for metric, (_, sign) in METRICS.items():
-        better, worse = (
-            [mean_of(run, metric) for run in results[name].values()] for name in (item.better, item.worse)
-        )
+        better, worse = ([mean_of(run, metric) for run in results[name].values()] for name in (item.better, item.worse))
         gain = sign * (statistics.fmean(better) - statistics.fmean(worse)) if better and worse else None
         found[metric] = {"gain": gain, "verdict": verdict(better, worse, sign)}
     return found

@@ -15,10 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # its neighbours, from wherever it is run
 
-from study import HERE, Study, load_study
-
 from mobilenmt.compression.core.errors import RecipeError, StoppedError
 from mobilenmt.runtime.errors import MobileNMTError
+from study import HERE, Study, load_study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +58,7 @@ def chosen(study: Study, only: Sequence[str] | None) -> list[str]:
     for text in only:
         of = {n for item in study.comparisons if str(item.principle) == text for n in (item.better, item.worse)}
         if not of and text not in every:
-            raise RecipeError(f"--only: neither a principle nor a configuration: {text!r}; there are {', '.join(every)}")
+            raise RecipeError(f"--only: {text!r} is neither a principle nor one of {', '.join(every)}")
         wanted |= of or {text}
     return [name for name in every if name in wanted]
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from variants import Variant, count
-
 from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.settings import from_mapping
 from mobilenmt.compression.corpus.stage import CorpusSettings
 from mobilenmt.compression.teacher.settings import TeacherSettings
 from mobilenmt.compression.train.settings import TrainSettings
 from mobilenmt.compression.train.student import StudentShape
+from variants import Variant, count
 
 HERE = Path(__file__).resolve().parent
 SAME_BYTES = 0.02
@@ -31,7 +30,8 @@ class Configuration:
     vocabulary: int
     """Pieces."""
     shape: StudentShape
-    variant: Variant = Variant()
+    variant: Variant = field(default_factory=Variant)
+    """What is unlike the student's model."""
     text: Literal["references", "teacher"] = "references"
     """What it learns to write."""
     dropout: float = 0.0
@@ -95,9 +95,7 @@ def load_study(data: Path, *, file: Path = HERE / "paper.toml", changes: Mapping
     """
     raw = _read(file)
     raw["training"] = {**raw.get("training", {}), **(changes or {})}
-    raw["configurations"] = {
-        path.stem: _read(path) for path in sorted((file.parent / "configurations").glob("*.toml"))
-    }
+    raw["configurations"] = {path.stem: _read(path) for path in sorted((file.parent / "configurations").glob("*.toml"))}
     teacher = raw.get("teacher", {})
     if isinstance(teacher, dict) and isinstance(teacher.get("checkpoint"), str):
         teacher["checkpoint"] = str(file.parent / teacher["checkpoint"])

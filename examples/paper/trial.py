@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from study import Configuration, Study
 from transformers import MarianMTModel
-from variants import load_plain, maker
 
 from mobilenmt.compression.core.pairs import PairWriter, read_pairs
 from mobilenmt.compression.core.stage import run_stage
@@ -25,6 +23,8 @@ from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.train import train
 from mobilenmt.compression.vocabulary import stage as vocabulary_stage
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
+from study import Configuration, Study
+from variants import load_plain, maker
 
 Report = Callable[[str], None]
 TEXT_SEED = 1
@@ -32,7 +32,13 @@ TEXT_SEED = 1
 
 
 class Trials:
-    """The trials of a study in a work folder: ``corpus``, ``text``, ``vocabulary-N``, ``teacher``, ``runs/NAME-SEED``."""
+    """The trials of a study.
+
+    Args:
+        study: what is tried.
+        work: folder of ``corpus``, ``text``, ``vocabulary-N``, ``teacher``, ``dataset-TEXT-N`` and ``runs/NAME-SEED``.
+        report: receives a line now and then.
+    """
 
     def __init__(self, study: Study, work: Path, report: Report = print) -> None:
         self.study, self.work, self.report = study, work, report

@@ -107,7 +107,7 @@ class _Output(nn.Module):
         return functional.linear(states, self.weight)
 
 
-class VariantModel(MarianMTModel):
+class VariantModel(MarianMTModel):  # type: ignore[no-untyped-call]  # transformers' own hooks have no types
     """A Marian model with some weights factorized or shared."""
 
     def __init__(self, student: MarianMTModel, variant: Variant) -> None:
@@ -121,7 +121,7 @@ class VariantModel(MarianMTModel):
                 layers[number] = layers[number % variant.encoder_sets]
         if variant.factor:
             pieces, width = parts.shared.weight.shape
-            pad = self.config.pad_token_id
+            pad = parts.shared.padding_idx
             table = FactorizedEmbedding(pieces, variant.factor, width, pad, tied=variant.tied)
             parts.shared = parts.encoder.embed_tokens = parts.decoder.embed_tokens = table
             self.lm_head: Any = _Output(table)
@@ -132,7 +132,7 @@ class VariantModel(MarianMTModel):
         shared: Any = self.model.shared
         factorized = isinstance(shared, FactorizedEmbedding)
         config.tie_word_embeddings = not (factorized and shared.output_projection is not None)
-        model = MarianMTModel(config)
+        model: Any = MarianMTModel(config)
         wanted = {name for name in model.state_dict() if "embed_tokens" not in name}
         state = {name: value for name, value in self.state_dict().items() if name in wanted}
         with torch.no_grad():
@@ -141,7 +141,9 @@ class VariantModel(MarianMTModel):
         model.load_state_dict(state, strict=False)
         model.tie_weights()
         model.generation_config = self.generation_config
-        return model.train(self.training)
+        model.train(self.training)
+        plain: MarianMTModel = model
+        return plain
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """Write the model as :meth:`multiplied_out` gives it."""
@@ -157,7 +159,9 @@ def make_variant(
         return student
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return VariantModel(student, variant).train()
+        model = VariantModel(student, variant)
+    model.train()
+    return model
 
 
 def maker(variant: Variant) -> partial[MarianMTModel]:
@@ -168,4 +172,5 @@ def maker(variant: Variant) -> partial[MarianMTModel]:
 def load_plain(folder: Path) -> MarianMTModel:
     """A checkpoint that a run left, for evaluation."""
     model: MarianMTModel = MarianMTModel.from_pretrained(folder, local_files_only=True)
-    return model.eval()
+    model.train(False)
+    return model
