@@ -134,8 +134,9 @@ def points(study: Study, results: Results) -> list[dict[str, Any]]:
 
 def write_outcome(study: Study, results: Results, work: Path) -> str:
     """Write all files into ``work``; return the Markdown."""
-    told = f"""{study.training.steps} updates of {study.training.batch_tokens:,} target tokens each; mean ± sample \
-deviation over the seeds.
+    training = study.training
+    told = f"""{training.steps} updates of about {training.batch_tokens:,} target tokens in {study.counted_in:,} pieces, \
+of as many sentences in others; mean ± sample deviation over the seeds.
 
 {configurations_table(study, results)}
 

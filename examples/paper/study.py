@@ -66,6 +66,9 @@ class Study:
     training: TrainSettings
     dev: tuple[Path, ...]
     comparisons: tuple[Comparison, ...]
+    counted_in: int
+    """Pieces of the vocabulary whose tokens ``training.batch_tokens`` counts. Updates of other vocabularies, and of the
+    teacher's text, are so long that they hold as many sentences: a large vocabulary would read more text otherwise."""
     languages: tuple[str, str] = ("en", "de")
     configurations: dict[str, Configuration] = field(default_factory=dict)
 

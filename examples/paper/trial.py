@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import MarianMTModel
@@ -16,14 +16,14 @@ from mobilenmt.compression.core.stage import run_stage
 from mobilenmt.compression.core.tag_weights import Repeater
 from mobilenmt.compression.corpus import stage as corpus_stage
 from mobilenmt.compression.dataset.batches import by_length
-from mobilenmt.compression.dataset.dataset import build_dataset
+from mobilenmt.compression.dataset.dataset import PackedDataset, build_dataset
 from mobilenmt.compression.teacher import stage as teacher_stage
 from mobilenmt.compression.train.devset import DevSet, read_dev_sets
 from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.train import train
 from mobilenmt.compression.vocabulary import stage as vocabulary_stage
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
-from study import Configuration, Study
+from study import Study
 from variants import load_plain, maker
 
 Report = Callable[[str], None]
@@ -79,6 +79,21 @@ class Trials:
         )
         return folder / "text.tsv.zst"
 
+    def dataset(self, text: Literal["references", "teacher"], size: int) -> PackedDataset:
+        """A text in pieces of a vocabulary."""
+        pairs = self.text() if text == "references" else self.teacher()
+        training, vocabulary = self.study.training, self.vocabulary(size)
+        return build_dataset(
+            pairs,
+            vocabulary,
+            self.work / f"dataset-{pairs.parent.name}-{size}",
+            weights={},
+            augment=None,
+            seed=TEXT_SEED,
+            max_tokens=training.max_tokens,
+            processes=training.threads,
+        )
+
     def folder(self, name: str, seed: int) -> Path:
         """Where a run lies."""
         return self.work / "runs" / f"{name}-{seed}"
@@ -87,15 +102,22 @@ class Trials:
         """Train and score a configuration with a seed, go on with it, or find it done."""
         study, configuration = self.study, self.study.configurations[name]
         pairs = self.text() if configuration.text == "references" else self.teacher()
-        vocabulary, steps = self.vocabulary(configuration.vocabulary), study.training.steps
+        dataset = self.dataset(configuration.text, configuration.vocabulary)
+        share = _target_tokens(dataset) / _target_tokens(self.dataset("references", study.counted_in))
         settings = dataclasses.replace(  # evaluated at the end alone: nothing is chosen by the dev sets
-            study.training, dropout=configuration.dropout, dev=study.dev, dev_lines=0, dev_every=steps or 1
+            study.training,
+            batch_tokens=round(study.training.batch_tokens * share),
+            dropout=configuration.dropout,
+            dev=study.dev,
+            dev_lines=0,
+            dev_every=study.training.steps or 1,
         )
+        vocabulary = self.vocabulary(configuration.vocabulary)
         make = maker(configuration.variant)
         job = TrainingJob(configuration.shape, settings, pairs, vocabulary, seed=seed, report=self.report, make=make)
 
         def work(folder: Path) -> Mapping[str, Any]:
-            return _work(job, configuration, folder)
+            return _work(job, dataset, folder)
 
         described = {**job.described(), "variant": configuration.variant}
         result = run_stage(
@@ -104,24 +126,18 @@ class Trials:
         return dict(result.summary)
 
 
-def _work(job: TrainingJob, configuration: Configuration, folder: Path) -> dict[str, Any]:
-    dataset = build_dataset(
-        job.pairs,
-        job.vocabulary,
-        job.vocabulary.parent / f"dataset-{job.pairs.parent.name}-{configuration.vocabulary}",
-        weights={},
-        augment=None,
-        seed=TEXT_SEED,
-        max_tokens=job.settings.max_tokens,
-        processes=job.settings.threads,
-    )
+def _target_tokens(dataset: PackedDataset) -> int:
+    return int(dataset.card["tokens"]["target"])
+
+
+def _work(job: TrainingJob, dataset: PackedDataset, folder: Path) -> dict[str, Any]:
     found = train(job, dataset, folder / "run")
     model = load_plain(folder / "run" / "checkpoint")
     sets = read_dev_sets(job.settings.dev, 0)
     bits = bits_per_character(model, Vocabulary.load(job.vocabulary), sets)
     scores = {name: {**score, "bits": bits[name]} for name, score in found["scores"].items()}
     kept = {key: found[key] for key in ("steps", "tokens", "parameters", "skipped_updates")}
-    return {**kept, "scores": scores, "epochs": round(found["tokens"] / int(dataset.card["tokens"]["target"]), 2)}
+    return {**kept, "scores": scores, "epochs": round(found["tokens"] / _target_tokens(dataset), 2)}
 
 
 def bits_per_character(

@@ -273,6 +273,7 @@ def test_tables_points_and_plot(tmp_path: Path) -> None:
 
 
 STUDY = """
+counted_in = 420
 dev = ["dev.tsv"]
 
 [corpus]
@@ -369,6 +370,10 @@ def test_the_whole_study_runs_goes_on_and_skips_what_is_done(small: Path, capsys
     }
     for one in results["configurations"].values():
         assert one["runs"]["1"]["parameters"] == one["bytes"] and one["runs"]["1"]["steps"] == 3
+    epochs = {name: one["runs"]["1"]["epochs"] for name, one in results["configurations"].items()}
+    assert epochs["factorized"] == pytest.approx(epochs["base"], rel=0.1)  # as many sentences, of fewer tokens
+    tokens = {name: one["runs"]["1"]["tokens"] for name, one in results["configurations"].items()}
+    assert tokens["factorized"] < 0.9 * tokens["base"]
     assert "too few runs" in (small / "work" / "results.md").read_text(encoding="utf-8")
     capsys.readouterr()
     assert start(small, "--report") == 0
