@@ -134,9 +134,9 @@ def points(study: Study, results: Results) -> list[dict[str, Any]]:
 
 def write_outcome(study: Study, results: Results, work: Path) -> str:
     """Write all files into ``work``; return the Markdown."""
-    training = study.training
-    told = f"""{training.steps} updates of about {training.batch_tokens:,} target tokens in {study.counted_in:,} pieces, \
-of as many sentences in others; mean ± sample deviation over the seeds.
+    training, pieces = study.training, f"{study.counted_in:,} pieces"
+    told = f"""{training.steps} updates of about {training.batch_tokens:,} target tokens ({pieces}), \
+or as many sentences in others; mean ± sample deviation over the seeds.
 
 {configurations_table(study, results)}
 

@@ -125,6 +125,8 @@ class VariantModel(MarianMTModel):  # type: ignore[no-untyped-call]  # transform
             table = FactorizedEmbedding(pieces, variant.factor, width, pad, tied=variant.tied)
             parts.shared = parts.encoder.embed_tokens = parts.decoder.embed_tokens = table
             self.lm_head: Any = _Output(table)
+            # Named here, the projections are matrices like those of the layers to the optimizer, the pieces a table.
+            self.projection, self.output_projection = table.projection, table.output_projection
 
     def multiplied_out(self) -> MarianMTModel:
         """The same function as a plain Marian model, its weights copied."""
