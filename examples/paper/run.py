@@ -13,8 +13,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # its neighbours, from wherever it is run
-
 from mobilenmt.compression.core.errors import RecipeError, StoppedError
 from mobilenmt.runtime.errors import MobileNMTError
 from study import HERE, Study, load_study

@@ -14,7 +14,7 @@ import torch
 import outcome
 import run as paper
 from made_up_pairs import make_pairs, write_tsv
-from mobilenmt.compression.core.errors import RecipeError
+from mobilenmt.compression.core.errors import RecipeError, StoppedError
 from mobilenmt.compression.train.loss import LossWeights, TrainingModule
 from mobilenmt.compression.train.schedule import is_matrix
 from mobilenmt.compression.train.settings import TrainSettings
@@ -23,9 +23,10 @@ from mobilenmt.compression.train.train import train
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from mobilenmt.export.checkpoint import load_checkpoint
 from mobilenmt.export.export import export
+from places import ROOT
 from study import Comparison, Configuration, Study, load_study
 from training_data import SHAPE, job_for, toy_dataset, toy_pairs, toy_vocabulary
-from trial import bits_per_character
+from trial import Trials, bits_per_character
 from variants import Variant, VariantModel, count, load_plain, make_variant, maker
 
 pytest.importorskip("sacrebleu")
@@ -216,6 +217,7 @@ def test_the_study_compares_equal_bytes(tmp_path: Path) -> None:
     assert max(sizes.values()) <= 1.02 * min(sizes.values())
     named = {name for item in study.comparisons for name in (item.better, item.worse)}
     assert named == set(sizes)
+    assert all(f"| `{name}` |" in (ROOT / "examples" / "paper" / "README.md").read_text() for name in sizes)
     big = dataclasses.replace(study.configurations["base"], vocabulary=3000)
     with pytest.raises(RecipeError, match="more than 2% apart"):
         dataclasses.replace(study, configurations={**study.configurations, "dropout": big})
@@ -393,3 +395,17 @@ def test_wrong_orders_get_one_line(small: Path, capsys: pytest.CaptureFixture[st
         assert start(small, *more) == 1
         error = capsys.readouterr().err
         assert told in error and error.count("\n") == 1
+
+
+def test_told_to_stop_it_says_how_to_go_on(
+    small: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: Trials, name: str, seed: int) -> dict[str, Any]:
+        raise StoppedError("stopped by SIGTERM after update 1 of 3: run the same command again to go on", 143)
+
+    monkeypatch.setattr(Trials, "run", stopped)
+    assert start(small) == 143
+    assert (
+        capsys.readouterr().err
+        == "paper: stopped by SIGTERM after update 1 of 3: run the same command again to go on\n"
+    )
