@@ -123,7 +123,7 @@ def points(study: Study, results: Results) -> list[dict[str, Any]]:
             "shape": to_mapping(configuration.shape),
             "vocabulary": configuration.vocabulary,
             "bleu": round(statistics.fmean(values), 3),
-            "source": f"python examples/paper/run.py --only {name}: mean over the dev sets and {len(values)} seeds",
+            "source": f"python examples/paper/run.py --only {name}: mean over the dev sets; seeds: {len(values)}",
         }
         if len(values) > 1:
             point["deviation"] = round(statistics.stdev(values), 3)

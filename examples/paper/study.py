@@ -73,6 +73,8 @@ class Study:
     configurations: dict[str, Configuration] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.training.steps is None:
+            raise RecipeError("training: steps is missing; all configurations are compared after as many updates")
         for item in self.comparisons:
             for name in (item.better, item.worse):
                 if name not in self.configurations:

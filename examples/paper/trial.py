@@ -110,7 +110,7 @@ class Trials:
             dropout=configuration.dropout,
             dev=study.dev,
             dev_lines=0,
-            dev_every=study.training.steps or 1,
+            dev_every=study.training.steps or 1,  # never None: Study sees to it
         )
         vocabulary = self.vocabulary(configuration.vocabulary)
         make = maker(configuration.variant)

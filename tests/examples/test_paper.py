@@ -223,6 +223,8 @@ def test_the_study_compares_equal_bytes(tmp_path: Path) -> None:
         dataclasses.replace(study, configurations={**study.configurations, "dropout": big})
     with pytest.raises(RecipeError, match="no configuration is called 'huge'"):
         dataclasses.replace(study, comparisons=(Comparison(1, "larger is better", "huge", "base"),))
+    with pytest.raises(RecipeError, match="steps is missing"):
+        dataclasses.replace(study, training=dataclasses.replace(study.training, steps=None))
 
 
 def test_verdicts_need_every_run_ahead_of_every_other() -> None:
