@@ -219,7 +219,7 @@ class TrainingModule(nn.Module):
             hidden = hidden.index_select(0, positions)
         loss, sums = fused_loss(
             hidden,
-            self.student.model.shared.weight,
+            self.student.lm_head.weight,  # the embedding, which it is tied to
             self.student.final_logits_bias,
             labels,
             self.weights,

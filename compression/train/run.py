@@ -33,7 +33,7 @@ from mobilenmt.compression.train.resume import is_state, load_state, open_state,
 from mobilenmt.compression.train.runlog import RunLog, plot, read_log
 from mobilenmt.compression.train.schedule import hidden_weight, learning_rate, total_steps
 from mobilenmt.compression.train.soft_targets import open_targets
-from mobilenmt.compression.train.student import DROPOUT, load_weights, make_student, save_checkpoint
+from mobilenmt.compression.train.student import DROPOUT, load_weights, save_checkpoint
 from mobilenmt.compression.train.tally import Tally
 from mobilenmt.compression.train.update import Updater
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
@@ -56,7 +56,7 @@ class TrainingRun:
         self.report = job.report if self.main else lambda line: None
         dev_sets = read_dev_sets(settings.dev, settings.dev_lines)
         self.evaluator = DevEvaluator(dev_sets, vocabulary, job.shape.max_position_embeddings) if dev_sets else None
-        student = make_student(
+        student = job.make(
             job.shape,
             vocabulary,
             seed=derive_seed(job.seed, "weights"),

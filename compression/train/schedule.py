@@ -145,7 +145,7 @@ class Optimizer:
 
 def is_matrix(name: str, value: torch.Tensor) -> bool:
     """Whether a parameter is a matrix of a layer: Muon and weight decay are for these alone."""
-    return value.dim() > 1 and name != "model.shared.weight"
+    return value.dim() > 1 and not name.startswith("model.shared.")
 
 
 _KEPT: dict[type, tuple[str, ...]] = {torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq")}
