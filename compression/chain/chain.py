@@ -18,6 +18,8 @@ from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.compression.vocabulary.stage import VocabularySettings
 
 S = TypeVar("S")
+UP_TO_THE_TEACHER = ("corpus", "vocabulary", "teacher_model", "teacher", "teacher_pack")
+"""Folders that students of several sizes can have in common."""
 
 
 class Chain:
@@ -28,11 +30,13 @@ class Chain:
     Args:
         recipe: what is to be made.
         work: the work folder; made when the first stage runs.
+        common: another work folder, that stages up to the teacher lie in; by default they lie in ``work`` as all others.
     """
 
-    def __init__(self, recipe: Recipe, work: Path) -> None:
+    def __init__(self, recipe: Recipe, work: Path, common: Path | None = None) -> None:
         self.recipe = recipe
         self.work = work
+        self.common = common
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -160,6 +164,8 @@ class Chain:
 
     def folder(self, stage: str) -> Path:
         """Where a stage's results lie."""
+        if self.common is not None and stage in UP_TO_THE_TEACHER:
+            return self.common / stage
         return self.work / stage
 
     @property

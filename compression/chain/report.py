@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from mobilenmt.compression.chain.chain import Chain
@@ -25,8 +26,15 @@ def write_report(chain: Chain, results: Mapping[str, StageResult]) -> None:
             "target_language": recipe.target_language,
             "seed": recipe.seed,
             "chain": chain.stages,
+            "elsewhere": _elsewhere(chain),
             "recipe": to_mapping(recipe.sections),
             "stages": {name: to_mapping(result.summary) for name, result in results.items()},
         },
     )
     write([read_run(chain.work, sure=tuple(results))], chain.work / HTML, chain.work / MARKDOWN)
+
+
+def _elsewhere(chain: Chain) -> dict[str, str]:
+    """Stages whose folder is in another work folder -> where, from this one."""
+    folders = {name: chain.folder(name) for name in chain.stages}
+    return {name: os.path.relpath(at, chain.work) for name, at in folders.items() if at.parent != chain.work}

@@ -39,17 +39,21 @@ def read_run(folder: Path, sure: Collection[str] | None = None) -> Run:
         raise ReportError(f"{folder}: no such folder; name the work folder of mobilenmt compress")
     if (folder / STARTED).is_file() or (folder / MANIFEST).is_file():
         raise ReportError(f"{folder}: the folder of one stage; name the work folder that it is in")
-    there = {path.parent.name for name in (STARTED, MANIFEST) for path in folder.glob(f"*/{name}")}
-    found = {name: _stage(folder / name, name) for name in sorted(there) if sure is None or name in sure}
+    about = _object(folder / REPORT) if (folder / REPORT).is_file() else {}
+    places = {path.parent.name: path.parent for name in (STARTED, MANIFEST) for path in folder.glob(f"*/{name}")}
+    elsewhere = about.get("elsewhere")
+    for name, at in elsewhere.items() if isinstance(elsewhere, Mapping) else ():
+        if isinstance(at, str) and any((folder / at / file).is_file() for file in (STARTED, MANIFEST)):
+            places[name] = folder / at
+    found = {name: _stage(places[name], name) for name in sorted(places) if sure is None or name in sure}
     begun = {name: stage for name, stage in found.items() if stage is not None}
     if not any(name in ORDER for name in begun):
         raise ReportError(f"{folder}: no stage of mobilenmt compress has begun here; name its work folder")
-    about = _object(folder / REPORT) if (folder / REPORT).is_file() else {}
     chain = about.get("chain")
     usual = [name for name in chain if isinstance(name, str)] if isinstance(chain, list) else list(USUAL)
     known = [*ORDER, *(name for name in (*usual, *begun) if name not in ORDER)]
     names = [name for name in dict.fromkeys(known) if name in begun or name in usual]
-    curves = [_curve(folder, name) for name in ("teacher_model", "distill") if name in begun]
+    curves = [_curve(places[name], name) for name in ("teacher_model", "distill") if name in begun]
     stages = tuple(begun.get(name) or StageState(name, "not begun", {}) for name in names)
     pruned = _pruned(folder / _PRUNED) if "prune" in begun and (folder / _PRUNED).is_file() else None
     evaluated = _evaluated(folder / "evaluate") if "evaluate" in begun else None
@@ -110,7 +114,7 @@ def _stage(folder: Path, name: str) -> StageState | None:
 
 
 def _curve(folder: Path, stage: str) -> Curve | None:
-    path = folder / stage / "log.jsonl"
+    path = folder / "log.jsonl"
     if not path.is_file():
         return None
     loss: list[tuple[float, float]] = []

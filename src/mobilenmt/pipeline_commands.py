@@ -34,6 +34,7 @@ def compress(
     work: Path | None = None,
     set: list[str] | None = None,  # the name of the option
     until: str | None = None,
+    size: list[str] | None = None,
     dry_run: bool = False,
     force: bool = False,
 ) -> int:
@@ -47,6 +48,8 @@ def compress(
         work: folder for all results; by default work/NAME, with the recipe's name
         set: replace a setting of the recipe, as in distill.steps=1000; may be repeated
         until: end behind this stage
+        size: plan the student for a pack of this size, as in 10MB; may be repeated: several packs of one teacher. What
+            follows the teacher lies in WORK/SIZE then
         dry_run: check everything that can be checked, print the plan and its sizes, and do nothing
         force: make stages again whose settings or inputs changed since they were made; without it that is an error
     """
@@ -55,6 +58,15 @@ def compress(
             "accelerate launch is for mobilenmt distill and mobilenmt teacher --train, not for the whole chain"
         )
     chain = _chain("compress", recipe, work, set)
+    if size:
+        from mobilenmt.compression.chain.sizes import chains_of_sizes, compress_all, plan_all
+
+        chains = chains_of_sizes(recipe, chain.work, size, set or ())
+        if dry_run:
+            print(plan_all(chains, until=until))
+        else:
+            print(*compress_all(chains, until=until, force=force), sep="\n")
+        return 0
     from mobilenmt.compression.chain.compress import compress as run
     from mobilenmt.compression.chain.compress import plan
 
