@@ -3,7 +3,7 @@
     python -m benchmarks.pruning.recovery text PAIRS.tsv.zst --text TRAIN.tsv.xz… --weight "docs*=0.1" --pairs 150000
     python -m benchmarks.pruning.recovery run FOLDER --model CHECKPOINT --to 5MB --start pruned --pairs PAIRS.tsv.zst \\
         --dev DEV.tsv… --set steps=1500 --set batch_tokens=1536
-    python -m benchmarks.pruning.recovery table OUT --compare "TITLE=FOLDER,FOLDER…"
+    python -m benchmarks.pruning.recovery table OUT --compare "TITLE=FOLDER,FOLDER…" --compare …
 
 A run starts from what pruning leaves of the model (``pruned``), from the same with embeddings drawn at random
 (``random-embeddings``), or from random weights (``random``); its name is the folder's. ``--pieces N`` trains a
