@@ -30,7 +30,7 @@ class Chain:
     Args:
         recipe: what is to be made.
         work: the work folder; made when the first stage runs.
-        common: another work folder, that stages up to the teacher lie in; by default they lie in ``work`` as all others.
+        common: a work folder that stages up to the teacher lie in; by default they lie in ``work`` as all others.
     """
 
     def __init__(self, recipe: Recipe, work: Path, common: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Packs of several sizes from one recipe and one teacher: stages up to the teacher are run once, the others for each."""
+"""Packs of several sizes from one recipe and one teacher: stages up to the teacher run once, the others for each."""
 
 from __future__ import annotations
 

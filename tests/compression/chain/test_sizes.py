@@ -1,4 +1,4 @@
-"""Packs of several sizes from one recipe: one teacher, planned, pruned, distilled and exported for each; side by side."""
+"""Packs of several sizes from one recipe: one teacher; planned, pruned, distilled, exported for each; one report."""
 
 from __future__ import annotations
 
