@@ -107,10 +107,11 @@ static void take_phrases(mn_search *search, mn_slot *slot, uint32_t sentence)
 {
     const uint32_t count = search->request->phrase_counts ? search->request->phrase_counts[sentence] : 0;
     slot->phrases = (mn_phrases){search->phrase_tokens, search->phrase_lengths, count, 0};
+    slot->wanted = count ? search->request->n_best : slot->beams;
+    if (!count) return; /* there may be no tokens to count from */
     for (uint32_t i = 0; i < count; i++) slot->phrases.total += *search->phrase_lengths++;
     search->phrase_tokens += slot->phrases.total;
-    if (count) memset(slot->allocation.progress[0], 0, slot->beams * sizeof(mn_progress));
-    slot->wanted = count ? search->request->n_best : slot->beams;
+    memset(slot->allocation.progress[0], 0, slot->beams * sizeof(mn_progress));
 }
 
 /* Where the prefixes of the sentences so far end, `prefixes` is moved to. */

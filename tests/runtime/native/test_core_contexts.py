@@ -174,7 +174,7 @@ def test_a_search_that_pauses_finds_the_same(core: Core, index: int, request_: d
         assert context.translate(ids, max_length=30, pause_seconds=3600.0, **request_) == wanted
         assert context.pauses == 0
         with pytest.raises(NativeError) as caught:
-            context.translate(ids * 2000, max_length=40, seconds=0.05, pause_seconds=1e-3, **request_)
+            context.translate(ids * 20_000, max_length=40, seconds=0.5, pause_seconds=1e-3, **request_)
         assert caught.value.status == DEADLINE
         assert context.pauses > 0
 
