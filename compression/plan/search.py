@@ -77,9 +77,9 @@ def search(
     """Candidates within a budget, the recommended one first, then those that nothing else beats in everything.
 
     Quality counts by the lower end of its interval, so that among shapes of equal promise one that is like those that
-    were trained goes first. The recommended one is the fastest of those within :data:`ALIKE` of the best (of parts of a
-    model: the best). The others are a front of Pareto, thinned: of models about as large and as fast as each other the
-    best one.
+    were trained goes first. The recommended one is the fastest of those within :data:`ALIKE` of the best; of parts of a
+    model, the one that takes least from it. The others are a front of Pareto, thinned: of models about as large and as
+    fast as each other the best one.
 
     Args:
         budget: what it may take.
@@ -154,8 +154,10 @@ def search(
             quality=quality.predict(shape, vocabulary),
         )
 
-    # what is pruned away is lost: within a model only the best will do
-    best = _recommended(table_of_all, ALIKE if space.inside is None else 0.0)
+    if space.inside is None:
+        best = _recommended(table_of_all, ALIKE)
+    else:
+        best = _nearest(table_of_all, slices, space.inside)
     return tuple(candidate(column) for column in (best, *(i for i in _front(table_of_all) if i != best)))
 
 
@@ -196,6 +198,24 @@ def _recommended(table: Any, alike_within: float) -> int:
     quality, seconds = table[0], table[2]
     alike = np.flatnonzero(quality >= quality.max() - alike_within)
     return int(alike[np.argmin(seconds[alike])])
+
+
+def _nearest(table: Any, slices: Sequence[StudentShape], whole: StudentShape) -> int:
+    """The column of the part of a model that is easiest on it; of those alike in that, the largest.
+
+    What a proxy of trained shapes says is no guide here: what is pruned away is lost. In shares that go, width is
+    missed most, then layers, and inner widths least (docs/compress/prune.md).
+    """
+    row = dict(zip(_COLUMNS, table, strict=True))
+    place = row["slice"].astype(int)
+
+    def gone(name: str) -> Any:
+        return 1 - np.array([getattr(shape, name) for shape in slices])[place] / getattr(whole, name)
+
+    layers = [1 - row[side] / getattr(whole, f"{side}_layers") for side in ("encoder", "decoder")]
+    hardship = 8 * gone("d_model") ** 2 + 4 * layers[0] ** 2 + 4 * layers[1] ** 2
+    hardship += gone("encoder_ffn_dim") ** 2 / 2 + gone("decoder_ffn_dim") ** 2 / 2
+    return int(np.lexsort((-row["bytes"], np.round(hardship, 1)))[0])
 
 
 def _front(table: Any) -> Sequence[int]:

@@ -401,6 +401,10 @@ def test_shapes_inside_a_model_are_parts_of_it() -> None:
     shape = shape_for_bytes(whole, 8000, 5_000_000)
     assert is_inside(shape, whole) and shape.d_model // shape.encoder_attention_heads <= 64
     assert 4_500_000 < estimate_pack_bytes(shape, 8000) <= 5_000_000
+    assert (shape.encoder_layers, shape.decoder_layers) >= (
+        5,
+        2,
+    )  # a proxy of trained shapes would drop a decoder layer
     assert shape_for_bytes(whole, 8000, 10**9) == whole
     with pytest.raises(PlanError, match="the smallest possible pack"):
         shape_for_bytes(whole, 8000, 100_000)
