@@ -15,7 +15,7 @@ from mobilenmt.runtime.manifest import PackManifest
 from mobilenmt.runtime.opening import Text
 from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.text.fold import Folder
-from mobilenmt.runtime.text.letters import Alphabet, without_inventions
+from mobilenmt.runtime.text.letters import Alphabet, ended, without_inventions
 from mobilenmt.runtime.text.lines import is_plain
 from mobilenmt.runtime.text.placing import Link, Output
 from mobilenmt.runtime.text.target import Targets
@@ -114,7 +114,8 @@ class Reader:
             first = self.retry.run([(text, ids)], found, 1, again)[0][0]
             decoded = None
         if decoded is not None and not options.alignment and not options.token_scores:
-            return ids, Rendering(without_inventions(decoded, text), (first,), first.flags)
+            shown = without_inventions(decoded, text)
+            return ids, Rendering(shown if first.flags else ended(shown, text), (first,), first.flags)
         output = self.output(text, ids, first, decoded)
         rating = self.confidence((first,)) if options.token_scores else None
         return ids, Rendering(output.text, (first,), tuple(dict.fromkeys(first.flags)), rating, tuple(output.links))
@@ -127,7 +128,7 @@ class Reader:
         return min([confidence(output, calibration) for output in outputs if "kept" not in output.flags], default=None)
 
     def output(self, source: str, ids: Sequence[int], output: Hypothesis, decoded: str | None = None) -> Output:
-        """What is shown of an output: never a broken or invisible character that its source lacks.
+        """What is shown of an output: never a broken or invisible character that its source lacks, and with its end.
 
         Args:
             source: the text that the model was given.
@@ -140,6 +141,8 @@ class Reader:
         if decoded is None:
             decoded = self.tokenizer.decode(output.ids)
         text = without_inventions(decoded, source)
+        if not output.flags:
+            text = ended(text, source)
         if output.alignment is None:
             return Output(text, (), output)
         links = self.linker.links(source, ids, decoded, output.ids, output.alignment)

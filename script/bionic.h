@@ -60,6 +60,7 @@ unsigned long getauxval(unsigned long type);
 float sqrtf(float x);
 
 #define INFINITY (__builtin_inff())
+#define NAN (__builtin_nanf(""))
 #define isfinite(x) __builtin_isfinite(x)
 #define isnan(x) __builtin_isnan(x)
 #define errno (*__errno())

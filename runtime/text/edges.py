@@ -16,7 +16,7 @@ _END = ".!?…"
 _PAIRS = {**dict(zip("([{)]}«»", ")]}([{»«", strict=True)), "„": "“", "“": "„”", "”": "“"}
 _QUOTES = '"“”„‟«»'
 _PAIRING = frozenset(_QUOTES + "()[]{}")
-_SHELLS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'", "*": "*", "~": "~"}
+_SHELLS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'", "*": "*", "_": "_", "~": "~"}
 _AFTER = (": ", " - ", " – ", " — ", " | ", " · ", " → ")  # behind a span that begins a line: a label
 
 
@@ -187,12 +187,13 @@ def halves(text: str, start: int, end: int, kept: Sequence[Kept]) -> list[int]:
     return sorted(lone)
 
 
-def has_half_a_pair(output: str, source: str) -> bool:
-    """Whether an output has half of a pair of brackets or quotes where its source has whole ones only."""
+def breaks_a_pair(output: str, source: str) -> bool:
+    """Whether an output has half of a pair where its source has none, or lacks a pair of () or []."""
     if _PAIRING.isdisjoint(output) and _PAIRING.isdisjoint(source):
         return False
     for opening, closing in ("()", "[]", "{}"):
-        if output.count(opening) != output.count(closing) and source.count(opening) == source.count(closing):
+        wanted, there = source.count(opening), output.count(opening)
+        if wanted == source.count(closing) and (there != output.count(closing) or (there < wanted and opening != "{")):
             return True
     return sum(map(output.count, _QUOTES)) % 2 == 1 and sum(map(source.count, _QUOTES)) % 2 == 0
 

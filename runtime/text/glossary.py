@@ -65,6 +65,8 @@ class Glossary:
             source = term.source.strip()
             if not source or not term.target.strip() or len(source) > _LONGEST:
                 raise InputError(f"a term has a source of up to {_LONGEST} characters and a target, not {term!r}")
+            if (fault := _fault(term)) is not None:
+                raise InputError(f"a term must not hold {fault}: {term!r}")
             exact = source != source.lower()
             plural = (term.plural or term.target).strip()
             for text in _plurals(source) if self.source_language[:2] == "en" else ():
@@ -96,7 +98,10 @@ class Glossary:
                 raise InputError(
                     f"line {number} of the glossary: expected source, a tab and target, found {line[:60]!r}"
                 )
-            terms.append(Term(*columns))
+            term = Term(*columns)
+            if (fault := _fault(term)) is not None:
+                raise InputError(f"line {number} of the glossary holds {fault}: {line[:60]!r}")
+            terms.append(term)
         return cls(tuple(terms), source_language)
 
     def find(self, text: str) -> list[Kept]:
@@ -127,6 +132,14 @@ class Glossary:
             return kept
         free = [span for span in kept if all(span.end <= term.start or term.end <= span.start for term in terms)]
         return sorted([*free, *terms])
+
+
+def _fault(term: Term) -> str | None:
+    """What a term must not hold: it would part a line of the translation, or could not be written to a file."""
+    text = " ".join(item.strip() for item in term)
+    if len(text.splitlines()) > 1:
+        return "a line end inside a term"
+    return "half of a pair of surrogates" if any("\ud800" <= sign <= "\udfff" for sign in text) else None
 
 
 def _plurals(source: str) -> Iterator[str]:

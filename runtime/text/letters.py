@@ -1,4 +1,5 @@
-"""What no model should see: lines without words, characters it never saw, words that are none.
+"""What no model should see: lines without words, characters it never saw, words that are none; and the marks that end
+what it gives.
 
 All of these come back as they were. A line of digits, signs or emoji has nothing to translate, and models make up words
 for it (so ``1,000.50`` stays as it is, too, alone on a line: no rule here writes numbers as another language does). A
@@ -17,6 +18,12 @@ from functools import cache, cached_property
 
 from mobilenmt.runtime.text.data import base_language, load
 from mobilenmt.runtime.text.kept import Kept
+
+_MARKS = ".!?…"
+_CLOSERS = "\"'”“’»«)] "
+_GOES_ON = ",;:-–—"
+_OTHER_SCRIPTS = "\u2e80"  # the first character of those with marks of their own
+_DOTS = 3  # that an ellipsis stands for
 
 _MOST_REMEMBERED = 20_000  # characters
 FEW = 16
@@ -195,3 +202,25 @@ def without_inventions(output: str, source: str) -> str:
 def has_letter(text: str) -> bool:
     """Whether a text has a letter of any script."""
     return text[:1].isalpha() or any(map(str.isalpha, text))
+
+
+def ended(output: str, source: str) -> str:
+    """An output with the marks of its source where it has none, and no more of them than its source.
+
+    Only of a source that ends with ``.``, ``!``, ``?`` or ``…``. Marks inside of closing quotes or brackets count;
+    nothing is put behind a comma, a colon or a dash, or a script with full stops of its own.
+    """
+    if output[-1:] == source[-1:] and output[-2:-1] not in _MARKS:
+        return output  # as most end, and so does one without a mark
+    bare = source.rstrip(_MARKS)
+    marks = source[len(bare) :]
+    if not marks or not bare or not output:
+        return output
+    body = output.rstrip(_MARKS)
+    if body != output:
+        most = len(marks) + (_DOTS - 1) * marks.count("…")
+        return body + marks if body and len(output) - len(body) > most else output
+    last = output.rstrip(_CLOSERS)[-1:]
+    if not last or last in _MARKS + _GOES_ON or last >= _OTHER_SCRIPTS:
+        return output
+    return output.rstrip() + marks

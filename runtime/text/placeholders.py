@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from mobilenmt.runtime.text.edges import has_half_a_pair
+from mobilenmt.runtime.text.edges import breaks_a_pair
 from mobilenmt.runtime.text.forms import Form
 from mobilenmt.runtime.text.kept import Kept, Rules
 from mobilenmt.runtime.text.letters import FEW, is_runaway, is_wordless
@@ -148,7 +148,7 @@ def restore(output: str, protected: Protected) -> Restored:
         done = end
     gaps.append(output[done:])
     around, source = "\n".join(gaps), _around(protected)
-    leftover = _is_leftover(around, source, protected) or has_half_a_pair(around, source)
+    leftover = _is_leftover(around, source, protected) or breaks_a_pair(around, source)
     leftover = leftover or (len(source) <= FEW and is_runaway(around, source)) or is_wordless(around, source)
     misplaced.update(_out_of_order([index for _, _, index in found]))
     misplaced.update(_far_away(gaps, found, protected))

@@ -68,6 +68,9 @@ class _Splitter(SentenceRules):
                 break
             free = marks[0] in self.free
             if not free and not line[end].isspace():
+                if end == first + 1 and self._touches(line, sentence, first, stop):
+                    ends.append(end)
+                    sentence = at = end
                 continue
             if free:
                 if end > first + len(marks) and self.speech_goes_on.match(line, end, stop):  # 「…！」と言った
@@ -140,6 +143,15 @@ class _Splitter(SentenceRules):
         if len(marks) > 1 or marks[0] != "." or _dotted(line, first, end):
             return not lower and word.lower() not in self.not_after_ellipsis
         return self._full_stop_ends(line, sentence, first, begin, lower, starts, closed)
+
+    def _touches(self, line: str, sentence: int, first: int, stop: int) -> bool:
+        """Whether a sentence follows a mark without a space: "The dog.The cat", not "Node.js" or "U.S.A"."""
+        before = _word_before(line, sentence, first)
+        if not (len(before) > 1 and before.isalpha() and before[1:].islower() and not self.classes_of(before)):
+            return False
+        word = _word(line, first + 1, stop)
+        behind = line[first + 1 + len(word) : first + 2 + len(word)]
+        return word[:1].isupper() and word.lower() in self.starters and behind in ("", " ", ",", "'", "’")
 
     def _ends_loudly(
         self, line: str, sentence: int, first: int, begin: int, stop: int, word: str, starts: bool

@@ -7,10 +7,12 @@ element is closed with it, and emphasis is opened again behind it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mobilenmt.runtime.text.markup.document import Layout, Mark, Unit
+from mobilenmt.runtime.text.markup.entities import UNKNOWN
 
 _SPACE = " \t\n\f\r"
 _RUNS = re.compile(f"[{_SPACE}]+")
@@ -112,6 +114,21 @@ class Builder:
         self._add(_RUNS.sub(" ", inside))
         if lead + len(inside) < len(text):
             self._read_space(start + lead + len(inside), end)
+
+    def spelled(self, text: str, at: int, found: Iterable[tuple[int, int, str]]) -> None:
+        """Read a text with references, which begins at source[at]; those to no character are kept as they are."""
+        done = 0
+        for start, end, characters in found:
+            if done < start:
+                self.text(text[done:start], at + done, at + start)
+            if characters == UNKNOWN:
+                self.kept(text[start:end], text[start:end], at + start)
+            else:
+                self.text(characters, at + start, at + end)
+                self.spelling.setdefault(characters, text[start:end])
+            done = end
+        if done < len(text):
+            self.text(text[done:], at + done, at + len(text))
 
     def space(self, behind_mark: str = "") -> None:
         """Read what parts words though no white space is there, a line break; and how a mark before it spells that."""

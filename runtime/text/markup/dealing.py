@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from mobilenmt.runtime.text.markup.document import Link, Result
+from mobilenmt.runtime.text.markup.spans import Span, spans
 from mobilenmt.runtime.text.markup.weave import TEXT, Piece
 from mobilenmt.runtime.text.markup.words import words
 
@@ -32,25 +33,25 @@ def deal(sources: Sequence[str], result: Result) -> list[Result]:
         As many results as pieces, without the white space at the cuts.
     """
     target = result.text
-    spans = [match.span() for match in _WORD.finditer(target)]
-    if len(spans) < len(sources):
-        spans = [(word.start, word.end) for word in words(target)]
+    places = _together([match.span() for match in _WORD.finditer(target)], spans(target))
+    if len(places) < len(sources):
+        places = [(word.start, word.end) for word in words(target)]
     total = sum(map(len, sources)) + len(sources) - 1
     links = [link for link in result.links if link[0] < link[1] and link[2] < link[3]]
     cuts = [0]  # words before each cut
     offset = 0
     for number, source in enumerate(sources[:-1]):
         offset += len(source) + 1
-        low = min(cuts[-1] + 1, len(spans))
-        high = max(low, len(spans) - (len(sources) - 1 - number))
-        cuts.append(_best_cut(target, spans, low, min(high, len(spans)), links, offset, offset / max(1, total)))
-    cuts.append(len(spans))
+        low = min(cuts[-1] + 1, len(places))
+        high = max(low, len(places) - (len(sources) - 1 - number))
+        cuts.append(_best_cut(target, places, low, min(high, len(places)), links, offset, offset / max(1, total)))
+    cuts.append(len(places))
     shares = []
     begin = 0
     for number, source in enumerate(sources):
         first, last = cuts[number], cuts[number + 1]
-        start = spans[first][0] if first < last else 0
-        end = spans[last - 1][1] if first < last else 0
+        start = places[first][0] if first < last else 0
+        end = places[last - 1][1] if first < last else 0
         mine = [
             (max(a - begin, 0), min(b - begin, len(source)), max(c, start) - start, min(d, end) - start)
             for a, b, c, d in links
@@ -62,28 +63,40 @@ def deal(sources: Sequence[str], result: Result) -> list[Result]:
 
 
 def _best_cut(
-    target: str, spans: Sequence[tuple[int, int]], low: int, high: int, links: Sequence[Link], offset: int, share: float
+    target: str, places: Sequence[Span], low: int, high: int, links: Sequence[Link], offset: int, share: float
 ) -> int:
     """Give how many words stand before a cut: `low` to `high`."""
-    starts = [start for start, _ in spans]
+    starts = [start for start, _ in places]
     # change[g]: how many more links cross a cut before word g than one before word g - 1
-    change = [0] * (len(spans) + 1)
+    change = [0] * (len(places) + 1)
     for a, _, c, _ in links:
         word = max(0, bisect_left(starts, c + 1) - 1)
-        change[word + 1 if word < len(spans) else word] += -1 if a < offset else 1
+        change[word + 1 if word < len(places) else word] += -1 if a < offset else 1
     crossing = 0
     best, least = low, (True, len(links) + 1, 1.0)
     for cut in range(high + 1):
         crossing += change[cut]
         if cut < low or not cut:
             continue
-        end = spans[cut - 1][1]
+        end = places[cut - 1][1]
         away = abs(end / max(1, len(target)) - share)
         near = max(0.0, away - _NEAR) if target[end - 1] in _PAUSES else away
         cost = (away > _FARTHEST, crossing, near)
         if cost < least:
             best, least = cut, cost
     return best
+
+
+def _together(found: Sequence[Span], whole: Sequence[Span]) -> list[Span]:
+    """Words, those of one kept span as one."""
+    joined: list[Span] = []
+    ends = {at for a, b in whole for at in range(a + 1, b)}
+    for start, end in found:
+        if joined and start in ends:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
 
 
 def break_lines(pieces: Sequence[Piece], lines: int) -> list[Piece]:
@@ -94,7 +107,8 @@ def break_lines(pieces: Sequence[Piece], lines: int) -> list[Piece]:
     if lines < 2:
         return list(pieces)
     shown = "".join(text for text, kind in pieces if kind == TEXT)
-    spaces = [match.start() for match in re.finditer(r"(?<=\S)\s(?=\S)", shown)]
+    held = {at for a, b in spans(shown) for at in range(a, b)}  # "3.5 km" stays on a line
+    spaces = [match.start() for match in re.finditer(r"(?<=\S)\s(?=\S)", shown) if match.start() not in held]
     chosen: list[int] = []
     reach = len(shown) / lines / 2
     for number in range(1, lines):

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from mobilenmt.runtime.text.data import load
 
+#: What a reference to no character stands for (``&#0;``, ``&#xd800;``): it is kept as it is spelled.
+UNKNOWN = "\ufffd"
 _COMMON = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'", "nbsp": "\xa0"}
 _REFERENCE = re.compile(r"&(?:#[xX][0-9a-fA-F]+;?|#[0-9]+;?|[A-Za-z][A-Za-z0-9]*;?)")
 #: What browsers read for the numbers that name no character, as Windows has it.
@@ -57,7 +59,7 @@ def _read(reference: str, strict: bool) -> tuple[int, str]:
 
 def _character(number: int, strict: bool) -> str:
     if number <= 0 or number > 0x10FFFF or 0xD800 <= number <= 0xDFFF:
-        return "\ufffd"
+        return UNKNOWN
     return chr(number) if strict else _WINDOWS.get(number, chr(number))
 
 

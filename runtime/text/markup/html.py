@@ -11,7 +11,7 @@ from itertools import groupby
 
 from mobilenmt.runtime.text.markup.builder import Builder
 from mobilenmt.runtime.text.markup.document import Document, Layout, Result, Unit
-from mobilenmt.runtime.text.markup.entities import encode, references
+from mobilenmt.runtime.text.markup.entities import UNKNOWN, encode, references
 from mobilenmt.runtime.text.markup.tokens import Token, tokens
 from mobilenmt.runtime.text.markup.weave import TEXT, weave
 
@@ -104,17 +104,8 @@ class _Parser:
         self._parts.extend(self._builder.finish(at).parts())
 
     def _read_text(self, token: Token) -> None:
-        at = token.start
-        text = self._source[at : token.end]
-        done = 0
-        for start, end, characters in references(text):
-            if done < start:
-                self._builder.text(text[done:start], at + done, at + start)
-            self._builder.text(characters, at + start, at + end)
-            self._builder.spelling.setdefault(characters, text[start:end])
-            done = end
-        if done < len(text):
-            self._builder.text(text[done:], at + done, token.end)
+        text = self._source[token.start : token.end]
+        self._builder.spelled(text, token.start, references(text))
 
     def _start(self, token: Token, was_break: bool) -> None:
         name = token.name
@@ -169,7 +160,7 @@ class _Parser:
         pieces: list[str] = []
         done = 0
         for start, end, characters in references(text):
-            pieces.extend((text[done:start], characters))
+            pieces.extend((text[done:start], text[start:end] if characters == UNKNOWN else characters))
             done = end
         return "".join([*pieces, text[done:]])
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mobilenmt.runtime.text.markup.blocks import normal
 from mobilenmt.runtime.text.markup.embedded import TAG
-from mobilenmt.runtime.text.markup.entities import references
+from mobilenmt.runtime.text.markup.entities import UNKNOWN, references
 
 _PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _SPECIAL = re.compile(r"[\\`*_~\[\]!<&\n$]")
@@ -100,7 +100,8 @@ class _Reader:
             sign = text[stop]
             if sign == "&" and stop in entities:
                 at, shown = entities[stop]
-                self._add(Inline("text", stop, at, shown))
+                spelled = text[stop:at]
+                self._add(Inline("kept", stop, at, spelled) if shown == UNKNOWN else Inline("text", stop, at, shown))
             else:
                 at = self._special(sign, stop)
         self._emphasis(0)

@@ -194,15 +194,7 @@ class _Parser:
 
     def _text(self, at: int, end: int) -> None:
         text = self._source[at:end]
-        done = 0
-        for start, stop, characters in references(text, strict=True) if self._vtt and "&" in text else ():
-            if done < start:
-                self._builder.text(text[done:start], at + done, at + start)
-            self._builder.text(characters, at + start, at + stop)
-            self._builder.spelling.setdefault(characters, text[start:stop])
-            done = stop
-        if done < len(text):
-            self._builder.text(text[done:], at + done, end)
+        self._builder.spelled(text, at, references(text, strict=True) if self._vtt and "&" in text else ())
 
     def _join(self) -> list[Layout | Unit]:
         """Join what goes on in the next cue."""

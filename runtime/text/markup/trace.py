@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from mobilenmt.runtime.text.markup.document import Link, Mark, Result
+from mobilenmt.runtime.text.markup.spans import same_spans, spans
 from mobilenmt.runtime.text.markup.words import Word, overlapping, pair, pair_in_proportion, words
 
 
@@ -38,8 +39,11 @@ class Trace:
     def _link(self, links: Sequence[Link]) -> None:
         text, target = self.text, self.target
         kept = [(mark.start, mark.end, index) for index, mark in enumerate(self._marks) if mark.kept]
-        from_words = words(text, kept)
-        to_words = words(target, self._find_kept(kept, from_words, links))
+        whole = spans(text, self._marks)
+        from_words = words(text, sorted([*kept, *((a, b, -1) for a, b in whole)]))
+        taken = self._find_kept(kept, from_words, links)
+        free = same_spans(target, text, whole, [(a, b) for a, b, _ in taken])
+        to_words = words(target, sorted([*taken, *((a, b, -1) for a, b in free)]))
         if links:
             origins = pair(text, target, from_words, to_words, links)
         else:

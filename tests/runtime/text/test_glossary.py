@@ -94,6 +94,10 @@ def test_other_languages_have_no_english_plural() -> None:
         ("house\t", "line 2"),
         ("\tHaus", "line 2"),
         ("a\tb\tc\td", "line 2"),
+        ("house\tHaus\nHof", "line 2 of the glossary holds a line end"),
+        ("house\tHaus\u2028Hof", "line 2 of the glossary holds a line end"),
+        ("house\tHaus\tHäuser\rHöfe", "line 2 of the glossary holds a line end"),
+        ("house\tHaus\udc80", "line 2 of the glossary holds half of a pair"),
     ],
 )
 def test_a_line_that_is_none_is_told(line: str, message: str) -> None:
@@ -104,6 +108,8 @@ def test_a_line_that_is_none_is_told(line: str, message: str) -> None:
 def test_an_empty_term_is_told() -> None:
     with pytest.raises(InputError, match="a term has a source"):
         Glossary((Term("", "x"),))
+    with pytest.raises(InputError, match="a term must not hold a line end"):
+        Glossary((Term("dog", "a\nb"),))
 
 
 def test_a_glossary_is_made_of_terms_or_lines() -> None:

@@ -38,6 +38,20 @@ def test_ends_lie_before_the_white_space() -> None:
     assert split("他来了。她走了。", "zh") == [4, 8]
 
 
+def test_a_sentence_may_follow_without_a_space() -> None:
+    assert split("The dog.The cat.", "en") == [8, 16]
+    assert split("It is late!We go. Now.", "en") == [11, 17, 22]
+    for whole in (
+        "Node.js runs.",
+        "See e.g.The dog",
+        "the U.S.A is big",
+        "a.b.The c",
+        "dog.The.cat x",
+    ):
+        assert split(whole, "en") == [len(whole)]
+    assert split("call app.Run now", "en") == [16]
+
+
 def test_language_codes() -> None:
     text = "Er kommt am 3. Mai. Dann geht er."
     assert split(text, "de") == split(text, "de-AT") == split(text, "de_DE") == split(text, "deu_Latn") == [19, 33]

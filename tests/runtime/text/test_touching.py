@@ -27,6 +27,22 @@ def run(spoil: Callable[[str], str], text: str) -> Result:
     return Keeper(translate).run([text])[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "signs"),
+    [
+        ("Open Mon–Fri from nine.", "–"),
+        ("yes—no", "—"),
+        ("I was tired—so I went home.", "—"),
+        ("This is _very important_ today.", "__"),
+        ("_two words_", "__"),
+    ],
+)
+def test_dashes_and_lines_of_emphasis_stay(shipped: Translator, text: str, signs: str) -> None:
+    output = shipped.translate(text)
+    assert "".join(sign for sign in output if sign in "–—_") == signs
+    assert "_two" not in output and "_very" not in output
+
+
 RECORDS = {
     '"Red apple","3.50 EUR"': ["Red apple", "3.50 EUR"],
     '1,"Red apple","3.50 EUR"': ["1", "Red apple", "3.50 EUR"],

@@ -205,7 +205,9 @@ WRITTEN = [
     ("<p>&nope; &copy z</p>", "<p>z &copy &nope;</p>"),
     ("<p>x &amp;lt; y</p>", "<p>y &amp;lt; x</p>"),
     ("<p>say &quot;hi&quot; now</p>", "<p>now &quot;hi&quot; say</p>"),
-    ("<p>&#0; &#x110000; a</p>", "<p>a &#0; &#0;</p>"),
+    # ... and what stands for no character is kept as it is spelled
+    ("<p>&#0; &#x110000; a</p>", "<p>a &#x110000; &#0;</p>"),
+    ("<p>&#xD800; b <code>&#0;</code></p>", "<p><code>&#0;</code> b &#xD800;</p>"),
     ("<title>a &amp; b</title>", "<title>b &amp; a</title>"),
     # untouched
     ("<pre>a  b\n c</pre><p>d e</p>", "<pre>a  b\n c</pre><p>e d</p>"),

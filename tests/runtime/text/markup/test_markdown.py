@@ -83,6 +83,7 @@ WRITTEN = [
     ("see [x y][A] now\n\n[a]: /u\n", "now [y x][A] see\n\n[a]: /u\n"),
     ("a \\* b", "b \\* a"),
     ("a &amp; b &copy;", "&copy; b &amp; a"),
+    ("a &#0; b `c &#0;` &#x110000;", "&#x110000; `c &#0;` b &#0; a"),
     ("5 * 3 is", "is 3 * 5"),
     ("is it 1.", "1\\. it is"),
     ("a b #", "\\# b a"),

@@ -96,6 +96,10 @@ WRITTEN = [
         "WEBVTT\n\nNOTE a b\n\n00:01.000 --> 00:02.000\nc &amp; b &lt; a\n",
     ),
     (
+        "WEBVTT\n\n00:01.000 --> 00:02.000\na &#0; b &#xd800;\n",
+        "WEBVTT\n\n00:01.000 --> 00:02.000\n&#xd800; b &#0; a\n",
+    ),
+    (
         "WEBVTT\n\nx y\n00:01.000 --> 00:02.000 line:0\na <c.red>b c</c>\n",
         "WEBVTT\n\nx y\n00:01.000 --> 00:02.000 line:0\n<c.red>c b</c> a\n",
     ),
@@ -175,10 +179,27 @@ def test_without_links_it_is_dealt_out_by_length_and_rather_behind_a_comma() -> 
         ("oneword", 2, "oneword"),
         ("a b c d e f", 3, "a b\nc d\ne f"),
         ("Hello there, nice to meet you", 2, "Hello there,\nnice to meet you"),
+        ("It is 3.5 km now", 2, "It is\n3.5 km now"),
+        ("3.5 km", 2, "3.5 km"),
     ],
 )
 def test_lines_break_near_the_middle(text: str, lines: int, expected: str) -> None:
     assert "".join(piece for piece, _ in break_lines([(text, TEXT)], lines)) == expected
+
+
+def test_no_cue_and_no_mark_parts_a_kept_span() -> None:
+    shares = deal(["one two 3.5 km", "four five"], Result("eins zwei drei 3,5 km vier"))
+    assert [share.text for share in shares] == ["eins zwei drei", "3,5 km vier"]
+    source = cues("It is 3.5 km <b><i>to go</b>")
+    for links in ([(0, 2, 0, 2), (6, 9, 3, 6), (10, 12, 3, 6)], []):
+        output = translate_document(source, "srt", lambda _, links=links: [Result("Es 3,5 km gehen", links)])
+        assert "3,5 km" in output
+        assert all(tag in output for tag in ("<b>", "<i>", "</b>"))
+
+
+def test_a_mark_inside_a_kept_span_stays_inside() -> None:
+    made = lambda _: [Result("Es sind 3,5 km.", [(0, 2, 0, 2), (3, 5, 3, 7), (6, 12, 8, 14)])]  # noqa: E731
+    assert translate_document("<p>It is <b>3.5</b> km.</p>", "html", made) == "<p>Es sind <b>3,5</b> km.</p>"
 
 
 def test_what_the_model_writes_is_no_time_and_no_empty_line() -> None:
