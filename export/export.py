@@ -83,7 +83,7 @@ def export(
     with PackWriter(out, force=force) as writer:
         unk = _write_tokenizer(loaded, writer)
         report(f"writing {precision} graphs and weights")
-        _write_graphs(loaded, precision, candidates, writer)
+        write_graphs(loaded, precision, candidates, writer)
         pack_name = name or Path(os.path.abspath(out)).name.removesuffix(".zip")  # noqa: PTH100
         source, target = _languages(loaded.path, pack_name, source_language, target_language)
         manifest = PackManifest(
@@ -91,7 +91,7 @@ def export(
             source_language=source,
             target_language=target,
             precision=cast(Literal["int8", "fp32"], precision),
-            model=_model_info(loaded),
+            model=model_info(loaded),
             tokens=TokenIds(
                 start=loaded.config.decoder_start_token_id,
                 eos=loaded.config.eos_token_id,
@@ -102,7 +102,7 @@ def export(
             segmentation=Segmentation(sentences),
             placeholders=placeholders or Placeholders(),
             card=card or {},
-            tools=_tools(),
+            tools=tool_versions(),
         )
         from mobilenmt.export.native.file import NATIVE_FILE, native_bytes
 
@@ -127,7 +127,8 @@ def export(
     return Pack.open(path)
 
 
-def _write_graphs(checkpoint: Checkpoint, precision: str, shortlist: Shortlist | None, writer: PackWriter) -> None:
+def write_graphs(checkpoint: Checkpoint, precision: str, shortlist: Shortlist | None, writer: PackWriter) -> None:
+    """Write the five graphs of a checkpoint and weights.bin, unchecked."""
     from mobilenmt.export.batch import build_batch
     from mobilenmt.export.decoder import build_decoder
     from mobilenmt.export.encoder import build_encoder
@@ -148,7 +149,7 @@ def _write_graphs(checkpoint: Checkpoint, precision: str, shortlist: Shortlist |
         "decoder": build_decoder,
     }
     for stem, build in builders.items():
-        proto = build(model, Graph(stem, store)).to_model(_tools()["mobilenmt"])
+        proto = build(model, Graph(stem, store)).to_model(tool_versions()["mobilenmt"])
         writer.path(f"{stem}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
     writer.reserve(store.nbytes)
     store.write(writer.path(WEIGHTS_FILE))
@@ -173,7 +174,8 @@ def _write_tokenizer(checkpoint: Checkpoint, writer: PackWriter) -> int | None:
     return prepared.unk_id
 
 
-def _model_info(checkpoint: Checkpoint) -> ModelInfo:
+def model_info(checkpoint: Checkpoint) -> ModelInfo:
+    """What pack.json says of a checkpoint's dimensions."""
     config = checkpoint.config
     names = {field.name for field in fields(ModelInfo)}
     return ModelInfo(
@@ -198,7 +200,8 @@ def _languages(checkpoint: Path, name: str, source: str | None, target: str | No
     return found[0], found[1]
 
 
-def _tools() -> dict[str, str]:
+def tool_versions() -> dict[str, str]:
+    """Package -> version, of those that have a part in a pack."""
     versions = {}
     for package in ("mobilenmt", "onnx", "onnxruntime", "torch", "transformers", "tokenizers", "numpy"):
         try:

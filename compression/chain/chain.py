@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from mobilenmt.compression.chain.recipe import Recipe
 from mobilenmt.compression.chain.table import STAGES, find_stage, section_of
 from mobilenmt.compression.core.stage import StageResult
+from mobilenmt.compression.pack.stage import ExportSettings
+from mobilenmt.compression.plan.resolve import Planned, RecipePlan
+from mobilenmt.compression.plan.settings import StudentSettings
+from mobilenmt.compression.prune.stage import shape_before
+from mobilenmt.compression.train.student import StudentShape
+from mobilenmt.compression.vocabulary.stage import VocabularySettings
 
 S = TypeVar("S")
+UP_TO_THE_TEACHER = ("corpus", "vocabulary", "teacher_model", "teacher", "teacher_pack")
+"""Folders that students of several sizes can have in common."""
 
 
 class Chain:
@@ -21,11 +30,13 @@ class Chain:
     Args:
         recipe: what is to be made.
         work: the work folder; made when the first stage runs.
+        common: a work folder that stages up to the teacher lie in; by default they lie in ``work`` as all others.
     """
 
-    def __init__(self, recipe: Recipe, work: Path) -> None:
+    def __init__(self, recipe: Recipe, work: Path, common: Path | None = None) -> None:
         self.recipe = recipe
         self.work = work
+        self.common = common
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -35,7 +46,19 @@ class Chain:
     def run(self, stage: str, *, force: bool = False) -> StageResult:
         """Run one stage, or find it done. Raises the stage's errors; StageError if one before it was not run."""
         self.work.mkdir(parents=True, exist_ok=True)
+        self.keep_plan(force=force)
         return find_stage(stage).run(self, force)
+
+    def keep_plan(self, *, force: bool = False) -> StageResult | None:
+        """Plan the student, or find it planned, if the recipe gives it a size; None if not.
+
+        Raises PlanError if no shape fits, StageError if the plan is one of other settings, and not ``force``.
+        """
+        if self._plan is None:
+            return None
+        kept = self._plan.keep(self.work, force=force)
+        self.__dict__.pop("_planned", None)
+        return kept
 
     def told(self, result: StageResult) -> str:
         """One line about what a stage did: its name, whether it was done before, and its summary's plain values."""
@@ -80,8 +103,33 @@ class Chain:
         return self.recipe.sections.get(section_of(settings), {})
 
     def section(self, settings: type[S], **defaults: Any) -> S:
-        """That section, checked; ``defaults`` stand in for keys that the recipe lacks. Raises RecipeError."""
+        """That section, checked; ``defaults`` stand in for keys that the recipe lacks. Raises RecipeError.
+
+        ``StudentShape`` is the student's, planned if the recipe gives it a size; the vocabulary is as large as planned
+        if the recipe does not say.
+        """
+        if settings is StudentShape:
+            planned = self._planned
+            return cast(S, planned.shape if planned else self.recipe.section(StudentSettings).shape())
+        if settings is VocabularySettings and self._plan is not None and self._plan.vocabulary is None:
+            defaults = {"size": self._planned.vocabulary if self._planned else None, **defaults}
         return self.recipe.section(settings, **defaults)
+
+    @cached_property
+    def _plan(self) -> RecipePlan | None:
+        """What is to be planned; None where the recipe gives dimensions."""
+        student = self.recipe.section(StudentSettings)
+        if student.size is None:
+            return None
+        vocabulary = self.recipe.sections.get("vocabulary", {})
+        told = self.recipe.section(VocabularySettings).size if {"size", "initial"} & set(vocabulary) else None
+        given = self.recipe.sections.get("student", {})
+        inside = shape_before(self) if self.prunes else None
+        return RecipePlan(student, given, self.recipe.section(ExportSettings), told, inside)
+
+    @cached_property
+    def _planned(self) -> Planned | None:
+        return None if self._plan is None else self._plan.find(self.work)
 
     @property
     def trains_teacher(self) -> bool:
@@ -92,6 +140,11 @@ class Chain:
     def has_teacher(self) -> bool:
         """Whether the recipe has a teacher, or trains one."""
         return self.recipe.has("teacher") or self.trains_teacher
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the student starts from a pruned model."""
+        return self.recipe.has("prune")
 
     @property
     def teacher_translates(self) -> bool:
@@ -111,6 +164,8 @@ class Chain:
 
     def folder(self, stage: str) -> Path:
         """Where a stage's results lie."""
+        if self.common is not None and stage in UP_TO_THE_TEACHER:
+            return self.common / stage
         return self.work / stage
 
     @property
@@ -127,6 +182,11 @@ class Chain:
     def teacher_checkpoint(self) -> Path:
         """The teacher that is trained here."""
         return self.folder("teacher_model") / "checkpoint"
+
+    @property
+    def pruned_checkpoint(self) -> Path:
+        """The pruned model that the student starts from."""
+        return self.folder("prune") / "checkpoint"
 
     @property
     def pack(self) -> Path:

@@ -27,7 +27,7 @@ def compress(
     force: bool = False,
     report: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
 ) -> dict[str, StageResult]:
-    """Run the stages of a chain that are not done, and write ``report.md`` and ``report.json`` in its work folder.
+    """Run the stages of a chain that are not done, and write ``report.html``, ``.md`` and ``.json`` in its work folder.
 
     Killed at any moment, the next call goes on where this one was: a stage that has finished is skipped, one that was
     begun resumes.
@@ -40,7 +40,7 @@ def compress(
         report: receives a line when a stage begins and one when it ends.
 
     Returns:
-        Stage -> its result.
+        Stage -> its result; first the plan, where the recipe gives the student a size.
 
     Raises:
         MobileNMTError: from the checks before the start, or from a stage; what is finished stays.
@@ -49,6 +49,10 @@ def compress(
     for warning in check_chain(chain, stages).warnings:
         report(f"warning: {warning}")
     results: dict[str, StageResult] = {}
+    planned = chain.keep_plan(force=force)
+    if planned is not None:
+        results["plan"] = planned
+        report(chain.told(planned))
     for stage in stages:
         report(f"{stage} …")
         results[stage] = _run(chain, stage, force, report)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilenmt.compression.chain.chain import Chain
-from mobilenmt.compression.chain.estimate import estimate_pack_bytes
 from mobilenmt.compression.chain.table import find_stage
 from mobilenmt.compression.core.errors import StageError
 from mobilenmt.compression.core.stage import is_finished
 from mobilenmt.compression.corpus.stage import CorpusSettings, parts_of_all
+from mobilenmt.compression.pack.estimate import estimate_pack_bytes
 from mobilenmt.compression.pack.stage import ExportSettings
+from mobilenmt.compression.plan.search import describe
+from mobilenmt.compression.plan.settings import StudentSettings
 from mobilenmt.compression.teacher.stage import settings_of
 from mobilenmt.compression.train.settings import TeacherModelSettings
 from mobilenmt.compression.train.size import count_parameters
@@ -44,6 +46,8 @@ class Plan:
     """A rough estimate of what the stages that are not done will write."""
     free_bytes: int
     warnings: tuple[str, ...]
+    planned: str = ""
+    """What a size of the student became, in a few words."""
 
     def text(self, chain: Chain) -> str:
         """The plan for a person."""
@@ -52,6 +56,7 @@ class Plan:
         lines = [
             f"{recipe.name}: {recipe.source_language} to {recipe.target_language}, seed {recipe.seed}, in {chain.work}",
             *(f"  {stage:<{width}}  {self._state(stage):<6} {self.notes[stage]}" for stage in self.stages),
+            *([f"plan: {self.planned}"] if self.planned else []),
             f"student: {self.parameters:,} parameters; pack: about {self.pack_bytes:,} bytes",
             f"disk: about {self.disk_bytes / 1e9:.2f} GB to write, {self.free_bytes / 1e9:.1f} GB free",
         ]
@@ -73,7 +78,7 @@ def check_chain(chain: Chain, stages: Sequence[str]) -> Plan:
     for section in recipe.sections:
         if section not in ("teacher", "distill"):  # their stages complete these
             recipe.check(section)
-    shape, vocabulary = recipe.section(StudentShape), recipe.section(VocabularySettings)
+    shape, vocabulary = chain.section(StudentShape), chain.section(VocabularySettings)
     export = recipe.section(ExportSettings)
     done = tuple(stage for stage in stages if is_finished(chain.folder(stage)))
     to_do = [stage for stage in stages if stage not in done]
@@ -102,7 +107,16 @@ def check_chain(chain: Chain, stages: Sequence[str]) -> Plan:
             f"{chain.work}: the chain needs about {disk / 1e9:.2f} GB of room, the disk has {free / 1e9:.2f} GB; "
             "make room, or take another work folder"
         )
-    return Plan(tuple(stages), done, notes, parameters, pack_bytes, disk, free, tuple(warnings))
+    planned = _planned(chain, shape)
+    return Plan(tuple(stages), done, notes, parameters, pack_bytes, disk, free, tuple(warnings), planned)
+
+
+def _planned(chain: Chain, shape: StudentShape) -> str:
+    student = chain.recipe.section(StudentSettings)
+    if student.size is None:
+        return ""
+    limits = [f"{value}" for value in (student.size, student.latency, student.memory) if value is not None]
+    return f"{describe(shape, chain.section(VocabularySettings).size)}, for {', '.join(limits)}"
 
 
 def _disk(chain: Chain, to_do: Sequence[str], parameters: int, pack_bytes: int) -> int:
@@ -124,6 +138,8 @@ def _disk(chain: Chain, to_do: Sequence[str], parameters: int, pack_bytes: int) 
                 shape = chain.section(TeacherModelSettings).shape
                 own = count_parameters(shape, chain.section(VocabularySettings).size)
             needed += _PER_BYTE["dataset"] * text + _STATES * 4 * own
+    if "prune" in to_do:
+        needed += 2 * 4 * parameters
     if "export" in to_do:
         needed += 2 * pack_bytes
     return int(needed)

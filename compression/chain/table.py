@@ -16,6 +16,7 @@ STAGES: dict[str, str] = {
     "vocabulary": "mobilenmt.compression.vocabulary.stage:STAGE",
     "teacher_model": "mobilenmt.compression.train.stage:TEACHER_MODEL",
     "teacher": "mobilenmt.compression.teacher.stage:STAGE",
+    "prune": "mobilenmt.compression.prune.stage:STAGE",
     "distill": "mobilenmt.compression.train.stage:STAGE",
     "export": "mobilenmt.compression.pack.stage:STAGE",
     "evaluate": "mobilenmt.compression.evaluate.stage:STAGE",
@@ -24,7 +25,7 @@ STAGES: dict[str, str] = {
 
 SHARED_SECTIONS: dict[str, str] = {
     "augment": "mobilenmt.compression.dataset.augment:AugmentSettings",
-    "student": "mobilenmt.compression.train.student:StudentShape",
+    "student": "mobilenmt.compression.plan.settings:StudentSettings",
 }
 """Sections that several stages read -> where their class stands."""
 

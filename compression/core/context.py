@@ -71,6 +71,14 @@ class Context(Protocol):
         """Whether the recipe names a teacher, or trains one."""
 
     @property
+    def prunes(self) -> bool:
+        """Whether the student starts from a pruned model."""
+
+    @property
+    def pruned_checkpoint(self) -> Path:
+        """That model, if the recipe has one."""
+
+    @property
     def teacher_translates(self) -> bool:
         """Whether the student learns from the teacher's text."""
 

@@ -38,5 +38,17 @@ class StoppedError(TrainingError):
         """What the command line ends with: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
 
 
+class PruneError(MobileNMTError):
+    """A checkpoint cannot be pruned to what was asked for, or there is too little to go by."""
+
+
+class PlanError(MobileNMTError, ValueError):
+    """No shape fits into a budget, a budget is no size or time, or a fit of a machine will not do."""
+
+
 class EvaluationError(MobileNMTError):
     """A model, a test set or a peer's output cannot be scored."""
+
+
+class ReportError(MobileNMTError):
+    """A folder that is to be reported on is no work folder, or what lies in it is damaged."""

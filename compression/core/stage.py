@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilenmt.compression.core.errors import StageError
+from mobilenmt.compression.core.memory import process_memory
 from mobilenmt.compression.core.settings import shown, to_mapping
 from mobilenmt.runtime.atomic import atomic_path, remove, remove_temporary
 
@@ -96,16 +97,17 @@ def run_stage(
         else:
             write_json(folder / STARTED, wanted)
         remove_temporary(folder)
-        begin = time.monotonic()
+        begin, held = time.monotonic(), process_memory("VmHWM")
         summary = to_mapping(work(folder))
         remove_temporary(folder)
         seconds = time.monotonic() - begin
+        cost = _cost(seconds, held)
         outputs = {
             path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
             for path in _files(folder)
             if path.relative_to(folder).parts[0] not in scratch
         }
-        manifest = {**wanted, "outputs": outputs, "summary": summary, "versions": _versions()}
+        manifest = {**wanted, "outputs": outputs, "summary": summary, "cost": cost, "versions": _versions()}
         write_json(folder / MANIFEST, manifest)
     return StageResult(name, folder, skipped=False, summary=summary, seconds=seconds)
 
@@ -295,6 +297,13 @@ def _files(folder: Path) -> list[Path]:
         path for path in folder.rglob("*") if path.is_file() and path not in ours and ".tmp-" not in str(path.name)
     ]
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _cost(seconds: float, held_before: int | None) -> dict[str, Any]:
+    """Time of the last call (one that resumed counts from there), and the most memory that the process has held. Where
+    that was held before the stage began already, the stage's own is not known: at most so much."""
+    held = process_memory("VmHWM")
+    return {"seconds": round(seconds, 2), "memory_bytes": held, "memory_is_a_bound": held == held_before}
 
 
 def _versions() -> dict[str, str]:

@@ -43,7 +43,7 @@ class EvaluateSettings:
     threads: int = 1
     """Sentences translated at once, 0 for one a core."""
     teacher: bool = True
-    """In a chain, evaluate the teacher too if it was trained there."""
+    """In a chain, evaluate the teacher too, and what pruning left of it before the student was trained."""
     peers: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     """Other systems' outputs, one line a sentence: name -> one file for each test set."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from mobilenmt.runtime.atomic import atomic_path
 RESULTS = "scores.json"
 TABLE = "scores.md"
 PLOT = "scores.png"
+OUTPUTS = "outputs"
+TESTS = "tests"
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,14 @@ class Evaluation:
         return "\n".join(lines) + "\n"
 
     def write(self, folder: Path) -> None:
-        """Write scores.json, scores.md, scores.png and every translation (outputs/SYSTEM/TEST.txt) into a folder."""
+        """Write scores.json, scores.md, scores.png, every translation (outputs/SYSTEM/TEST.txt), and sources with their
+        references (tests/TEST.tsv) into a folder."""
+        for test in self.tests:
+            pairs = zip(test.sources, test.references, strict=True)
+            _write(folder / TESTS / f"{file_name(test.name)}.tsv", (f"{source}\t{target}" for source, target in pairs))
         for system, tests in self.outputs.items():
-            for test, outputs in tests.items():
-                path = folder / "outputs" / _file_name(system) / f"{_file_name(test)}.txt"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with atomic_path(path) as temporary:
-                    temporary.write_text("".join(f"{line}\n" for line in outputs), encoding="utf-8", newline="\n")
+            for test_name, outputs in tests.items():
+                _write(folder / OUTPUTS / file_name(system) / f"{file_name(test_name)}.txt", outputs)
         with atomic_path(folder / TABLE) as temporary:
             temporary.write_text(self.table(), encoding="utf-8")
         self.plot(folder / PLOT)
@@ -123,6 +126,12 @@ class Evaluation:
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=120)
         pyplot.close(figure)
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
 
 
 def _machine() -> dict[str, Any]:
@@ -161,7 +170,8 @@ def _costs(system: SystemResult) -> list[str]:
     ]
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
+    """Name of a system or of a test set, as files have it."""
     return (
         "".join(character if character.isalnum() or character in "._-" else "_" for character in text).lstrip(".")
         or "_"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STUDENT = "student fp32"
 PACK = "pack"
 TEACHER = "teacher"
+PRUNED = "pruned"
 
 
 def run(
@@ -27,10 +28,11 @@ def run(
     checkpoint: Path,
     pack: Path,
     teacher: TeacherSettings | None,
+    pruned: Path | None = None,
     languages: tuple[str, str],
     force: bool = False,
 ) -> StageResult:
-    """Write scores.json, scores.md, scores.png and outputs/ into ``folder``.
+    """Write scores.json, scores.md, scores.png, outputs/ and tests/ into ``folder``.
 
     Args:
         settings: test sets and peers.
@@ -38,6 +40,7 @@ def run(
         checkpoint: the student.
         pack: what it was exported to.
         teacher: evaluated as it teaches, if the settings want it; n-best and sampling become a beam.
+        pruned: the checkpoint that the student started from; evaluated too if the settings want the teacher.
         languages: codes of source and target, as in the recipe.
         force: begin anew.
 
@@ -52,6 +55,8 @@ def run(
 
         models[TEACHER] = as_evaluated(teacher)
         inputs["teacher"] = fingerprint(teacher.checkpoint)
+    if pruned is not None and settings.teacher:
+        models[PRUNED], inputs["pruned"] = pruned, pruned
     inputs |= {f"test set {path.parent.name}/{path.name}": path for path in settings.files}
     inputs |= {f"{peer} {path.name}": path for peer, paths in settings.peers.items() for path in paths}
 
@@ -109,6 +114,7 @@ def _run(context: Context, force: bool) -> StageResult:
         checkpoint=context.folder("distill") / "checkpoint",
         pack=context.pack,
         teacher=as_it_teaches(context, force=force) if context.has_teacher else None,
+        pruned=context.pruned_checkpoint if context.prunes else None,
         languages=context.languages,
         force=force,
     )
@@ -119,7 +125,7 @@ STAGE = Stage(
     settings=EvaluateSettings,
     run=_run,
     check=_check,
-    help="Score the student of a recipe, its pack, its teacher and peers on the recipe's test sets.",
+    help="Score the student of a recipe, its pack, its teacher, the pruned model and peers on the recipe's test sets.",
     example="lines=200",
     wanted=lambda context: bool(context.section(EvaluateSettings).files),
     needs=("matplotlib", "onnx", "sacrebleu", "torch", "transformers"),

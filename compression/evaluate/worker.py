@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from mobilenmt.compression.core.memory import process_memory
+
 if TYPE_CHECKING:
     from mobilenmt.compression.teacher.settings import TeacherSettings
 
@@ -123,7 +125,7 @@ def _main() -> None:
     try:
         load = _load_teacher if "teacher" in job else _load_pack
         opener, size = load(job), TEACHER_CHUNK if "teacher" in job else CHUNK
-        before = _memory("VmRSS")
+        before = process_memory("VmRSS")
         begin = time.perf_counter()
         translate = opener()
         loaded = time.perf_counter() - begin
@@ -137,7 +139,7 @@ def _main() -> None:
     except MobileNMTError as error:
         _answer({"error": str(error)})
         return
-    peak = _memory("VmHWM")
+    peak = process_memory("VmHWM")
     added = None if peak is None or before is None else peak - before
     _answer({"seconds": seconds, "load_seconds": loaded, "peak_bytes": peak, "added_bytes": added})
 
@@ -184,17 +186,6 @@ def _load_teacher(job: Mapping[str, Any]) -> Callable[[], _Translate]:
 
 def _answer(value: Mapping[str, Any]) -> None:
     print(json.dumps(value), flush=True)
-
-
-def _memory(key: str) -> int | None:
-    """A figure of /proc/self/status in bytes (of this program alone: getrusage counts its parent's as well)."""
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith(f"{key}:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
 
 
 def _last_line(stream: IO[bytes]) -> str:

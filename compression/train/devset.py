@@ -1,4 +1,4 @@
-"""Evaluation while training: dev sets, greedy translation in batches of one length, BLEU and chrF."""
+"""Evaluation while training: dev sets, greedy translation in batches of one length, BLEU and chrF, and the loss."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy as np
 from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.core.scoring import Score, Scorer
 from mobilenmt.compression.core.streams import open_regular
-from mobilenmt.compression.dataset.batches import by_length
+from mobilenmt.compression.dataset.batches import Array, by_length, make_batch
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    import torch
     from transformers import MarianMTModel
 
 BATCH_TOKENS, BATCH_SENTENCES = 4096, 256
@@ -60,6 +61,27 @@ def read_dev_sets(paths: Sequence[Path], lines: int) -> list[DevSet]:
     return sets
 
 
+class _Tokenized:
+    """Pairs in memory, as the dataset on disk gives them."""
+
+    def __init__(self, sources: list[list[int]], targets: list[list[int]]) -> None:
+        self._sides = sources, targets
+        self.source_lengths, self.target_lengths = (np.array([len(ids) for ids in side]) for side in self._sides)
+        self.longest = np.maximum(self.source_lengths, self.target_lengths)
+
+    def __len__(self) -> int:
+        return len(self.longest)
+
+    def gather(self, indices: Array, pad: int) -> tuple[Array, Array]:
+        """Padded int64 arrays [B, S] and [B, T] of some sentences."""
+        found = []
+        for side in self._sides:
+            rows = [side[index] for index in indices.tolist()]
+            longest = max(map(len, rows))
+            found.append(np.array([row + [pad] * (longest - len(row)) for row in rows], np.int64))
+        return found[0], found[1]
+
+
 class DevEvaluator:
     """Translates dev sets greedily with a model under training, and scores them for the vocabulary's target language.
 
@@ -75,6 +97,8 @@ class DevEvaluator:
         sources = [source for dev in sets for source in dev.sources]
         encoded = [[*ids[: max_positions - 1], vocabulary.eos] for ids in vocabulary.encode_batch(sources)]
         self._encoded = encoded
+        references = vocabulary.encode_batch([reference for dev in sets for reference in dev.references])
+        self._pairs = _Tokenized(encoded, [[*ids[: max_positions - 1], vocabulary.eos] for ids in references])
         self._batches = list(by_length(np.array([len(ids) for ids in encoded]), BATCH_TOKENS, BATCH_SENTENCES))
 
     def translate(self, model: MarianMTModel, rank: int = 0, world: int = 1) -> dict[int, str]:
@@ -100,6 +124,43 @@ class DevEvaluator:
                     found[index] = self.vocabulary.decode(ids)
         model.train(training)
         return found
+
+    def loss(self, model: MarianMTModel, dtype: torch.dtype, rank: int = 0, world: int = 1) -> tuple[float, int]:
+        """Negative log-likelihood of the references, summed in nats, and its tokens, ``</s>`` included.
+
+        It tells models apart long before their BLEU does. References longer than the model has positions for are cut.
+
+        Args:
+            model: the model.
+            dtype: type of its matrix products.
+            rank: number of this process, which reads its share.
+            world: how many processes there are.
+        """
+        import torch
+
+        from mobilenmt.compression.train.forward import hidden_states
+        from mobilenmt.compression.train.loss import LossWeights, fused_loss
+
+        training, total, tokens = model.training, 0.0, 0
+        model.train(False)
+        table, bias = model.model.shared.weight, model.final_logits_bias
+        assert isinstance(bias, torch.Tensor)
+        with torch.no_grad():
+            for chosen in list(by_length(self._pairs.longest, BATCH_TOKENS, BATCH_SENTENCES))[rank::world]:
+                batch = make_batch(self._pairs, chosen, self.pad, None)
+                source, mask, start, positions, labels = (
+                    None if array is None else torch.from_numpy(array).to(model.device)
+                    for array in (batch.source, batch.source_mask, batch.decoder_input, batch.positions, batch.labels)
+                )
+                assert source is not None and start is not None and labels is not None
+                states = hidden_states(model, source, mask, start, dtype)
+                states = states.reshape(-1, states.shape[-1])
+                if positions is not None:
+                    states = states.index_select(0, positions)
+                _, sums = fused_loss(states, table, bias, labels, LossWeights(), dtype=dtype)
+                total, tokens = total + float(sums[0]), tokens + batch.tokens
+        model.train(training)
+        return total, tokens
 
     def score(self, translations: dict[int, str]) -> dict[str, Score]:
         """BLEU and chrF of each dev set, by its name."""

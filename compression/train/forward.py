@@ -22,7 +22,18 @@ def hidden_states(
     decoder_input: torch.Tensor,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """States of the last decoder layer, [B, T, D] of ``dtype``.
+    """States of the last decoder layer, [B, T, D] of ``dtype``; arguments as of :func:`layer_states`."""
+    return layer_states(student, source, source_mask, decoder_input, dtype)[1][-1].transpose(0, 1)
+
+
+def layer_states(
+    student: Any,
+    source: torch.Tensor,
+    source_mask: torch.Tensor | None,
+    decoder_input: torch.Tensor,
+    dtype: torch.dtype,
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """States behind every layer of the encoder, [S, B, D] of ``dtype``, and of the decoder, [T, B, D].
 
     Args:
         student: a ``MarianMTModel``; its training mode decides about dropout.
@@ -35,9 +46,11 @@ def hidden_states(
     run = _Pass(student, dtype)
     own = run.padding_mask(source_mask, source.shape[1], config.encoder_attention_heads)
     memory = run.embed(model.encoder, source)
+    encoded, decoded = [], []
     for layer in model.encoder.layers:
         memory = run.self_attention(memory, layer, own)
         memory = run.feed_forward(memory, layer)
+        encoded.append(memory)
     if config.decoder_attention_heads != config.encoder_attention_heads:
         own = run.padding_mask(source_mask, source.shape[1], config.decoder_attention_heads)
     causal = run.causal_mask(decoder_input.shape[1])
@@ -46,7 +59,8 @@ def hidden_states(
         states = run.self_attention(states, layer, causal, causal=True)
         states = run.cross_attention(states, memory, layer, own)
         states = run.feed_forward(states, layer)
-    return states.transpose(0, 1)
+        decoded.append(states)
+    return encoded, decoded
 
 
 class _Pass:

@@ -6,18 +6,29 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.dataset.augment import AugmentSettings
 from mobilenmt.compression.train.settings import TrainSettings
-from mobilenmt.compression.train.student import TOKENIZER_FILES, StudentShape
+from mobilenmt.compression.train.student import TOKENIZER_FILES, StudentShape, make_student
+
+if TYPE_CHECKING:
+    from transformers import MarianMTModel
 
 NO_RESULT = ("save_every", "save_seconds", "teacher_tokens", "threads", "device")
 """Settings that change nothing in what the files that come out mean; they may change on the way, as machines do."""
 
 
-_LATER: Mapping[str, Any] = {"optimizer": "adam", "muon_momentum": 0.95, "compiled": False}
+_LATER: Mapping[str, Any] = {
+    "optimizer": "adam",
+    "muon_momentum": 0.95,
+    "compiled": False,
+    "hidden": 0.0,
+    "hidden_loss": "mse",
+    "hidden_every": 1,
+    "hidden_schedule": "linear",
+}
 """Settings that came later, with what trainers before them did: folders made then are not of other settings."""
 
 
@@ -49,6 +60,8 @@ class TrainingJob:
     """The recipe's."""
     report: Callable[[str], None] = lambda line: None
     """Receives a line now and then."""
+    make: Callable[..., MarianMTModel] = make_student
+    """Makes the model: experiments have other ones of the same outer form (examples/paper), and each its own folder."""
 
     def __post_init__(self) -> None:
         longest, positions = self.settings.max_tokens, self.shape.max_position_embeddings

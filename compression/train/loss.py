@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from mobilenmt.compression.train.forward import hidden_states
+from mobilenmt.compression.train.forward import layer_states
+from mobilenmt.compression.train.hidden.loss import HiddenTargets, hidden_loss
 
 CHUNK_BYTES = 16_000_000
 """fp32 logits held at once on a CPU: about half of a cache shared by its cores (8 MB: 6 % slower)."""
@@ -191,7 +192,7 @@ class TrainingModule(nn.Module):
 
     def __init__(self, student: Any, weights: LossWeights, dtype: torch.dtype, *, compiled: bool = False) -> None:
         super().__init__()
-        self.states = torch.compile(hidden_states, dynamic=True) if compiled else hidden_states
+        self.states = torch.compile(layer_states, dynamic=True) if compiled else layer_states
         self.student = student
         self.weights = weights
         self.dtype = dtype
@@ -204,19 +205,30 @@ class TrainingModule(nn.Module):
         positions: torch.Tensor | None,
         labels: torch.Tensor,
         soft: tuple[torch.Tensor, torch.Tensor] | None = None,
+        taught: HiddenTargets | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss and sums of a batch, see :func:`fused_loss`; shapes as in ``batches.Batch``."""
+        """Loss and sums of a batch; shapes as in ``batches.Batch``.
+
+        The sums are those of :func:`fused_loss`, and of the hidden states' loss without its weight: float64 [4].
+        """
         with FastDropout():
-            hidden = self.states(self.student, source, source_mask, decoder_input, self.dtype)
+            states = self.states(self.student, source, source_mask, decoder_input, self.dtype)
+        hidden = states[1][-1].transpose(0, 1)
         hidden = hidden.reshape(-1, hidden.shape[-1])
         if positions is not None:
             hidden = hidden.index_select(0, positions)
-        return fused_loss(
+        loss, sums = fused_loss(
             hidden,
-            self.student.model.shared.weight,
+            self.student.lm_head.weight,  # the embedding, which it is tied to
             self.student.final_logits_bias,
             labels,
             self.weights,
             soft,
             self.dtype,
         )
+        apart = sums.new_zeros(1)
+        if taught is not None:
+            distance = hidden_loss(states, taught, source_mask, positions)
+            loss = loss + taught.weight * distance
+            apart += distance.detach()
+        return loss, torch.cat((sums, apart))

@@ -26,13 +26,14 @@ from mobilenmt.compression.dataset.batches import (
 )
 from mobilenmt.compression.train.averaging import Snapshots, swapped
 from mobilenmt.compression.train.devset import DevEvaluator, mean_score, read_dev_sets, to_json
+from mobilenmt.compression.train.hidden.matching import MATCHED
 from mobilenmt.compression.train.interrupt import StopRequest
 from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.resume import is_state, load_state, open_state, save_state
 from mobilenmt.compression.train.runlog import RunLog, plot, read_log
-from mobilenmt.compression.train.schedule import learning_rate, total_steps
+from mobilenmt.compression.train.schedule import hidden_weight, learning_rate, total_steps
 from mobilenmt.compression.train.soft_targets import open_targets
-from mobilenmt.compression.train.student import DROPOUT, load_weights, make_student, save_checkpoint
+from mobilenmt.compression.train.student import DROPOUT, load_weights, save_checkpoint
 from mobilenmt.compression.train.tally import Tally
 from mobilenmt.compression.train.update import Updater
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
@@ -55,7 +56,7 @@ class TrainingRun:
         self.report = job.report if self.main else lambda line: None
         dev_sets = read_dev_sets(settings.dev, settings.dev_lines)
         self.evaluator = DevEvaluator(dev_sets, vocabulary, job.shape.max_position_embeddings) if dev_sets else None
-        student = make_student(
+        student = job.make(
             job.shape,
             vocabulary,
             seed=derive_seed(job.seed, "weights"),
@@ -63,13 +64,16 @@ class TrainingRun:
         )
         if settings.initial is not None and not is_state(settings.initial):
             load_weights(student, settings.initial, vocabulary, layers=settings.initial_layers)
-        self.stored, soft = open_targets(settings, dataset, vocabulary, folder / "soft", accelerator.device)
-        self.updater = Updater(student, settings, accelerator, soft, job.seed)
+        self.updates_per_epoch = self.plan(0).updates
+        self.total = total_steps(settings, self.updates_per_epoch)
+        targets = open_targets(job, dataset, vocabulary, folder / "soft", accelerator.device, self.total)
+        self.stored = targets.stored
+        if targets.hidden is not None:
+            self.report(targets.hidden.told)
+        self.updater = Updater(student, settings, accelerator, targets.soft, job.seed, targets.hidden)
         self.student = student
         self.log = RunLog(folder / "log.jsonl")
         self.snapshots = Snapshots(folder / "snapshots", settings.average_last)
-        self.updates_per_epoch = self.plan(0).updates
-        self.total = total_steps(settings, self.updates_per_epoch)
         self.step = self.epoch = self.position = self.waited = 0
         self.best: dict[str, Any] | None = None
         self.stopped_early = False
@@ -191,7 +195,8 @@ class TrainingRun:
                     )
 
     def write_log(self, rate: float) -> str:
-        found = self.tally.entry(self.updater.weights.word_level)
+        hidden = None if self.updater.hidden is None else hidden_weight(self.settings, self.step, self.total)
+        found = self.tally.entry(self.updater.weights.word_level, hidden)
         if self.main:
             self.log.write({"step": self.step, "kind": "train", "epoch": self.epoch, "rate": rate, **found})
         return f"loss {found['nll']:.3f}, {found['tokens_per_second']:,} tokens/s"
@@ -200,24 +205,28 @@ class TrainingRun:
         """The moving average, which is what is evaluated and kept; None without one."""
         return None if self.updater.average is None else self.updater.average.values
 
-    def translate_dev(self, kind: str) -> tuple[dict[str, Any], float]:
-        """Scores of the weights as they are, and their mean."""
+    def translate_dev(self, kind: str) -> tuple[dict[str, Any], float, float]:
+        """Scores of the weights as they are, their mean, and the loss in nats a token."""
         from accelerate.utils import gather_object
 
         assert self.evaluator is not None
         begin = time.monotonic()
-        mine = self.evaluator.translate(self.student, self.accelerator.process_index, self.accelerator.num_processes)
+        share = self.accelerator.process_index, self.accelerator.num_processes
+        mine = self.evaluator.translate(self.student, *share)
         merged: dict[int, str] = dict(gather_object(list(mine.items())))
+        parts = gather_object([self.evaluator.loss(self.student, self.updater.dtype, *share)])
+        loss = sum(part[0] for part in parts) / sum(part[1] for part in parts)
         scores = self.evaluator.score(merged)
         mean = mean_score(scores, self.settings.dev_metric)
         shown = ", ".join(f"{name} {score.bleu:.1f} BLEU {score.chrf:.1f} chrF" for name, score in scores.items())
-        self.report(f"update {self.step:,}, {kind}: {shown} ({time.monotonic() - begin:.0f} s)")
+        told = f"{shown}, loss {loss:.3f} ({time.monotonic() - begin:.0f} s)"
+        self.report(f"update {self.step:,}, {kind}: {told}")
         self.tally.mark += time.monotonic() - begin
-        return to_json(scores), mean
+        return to_json(scores), mean, loss
 
     def evaluate(self) -> None:
         with swapped(self.updater.parameters, self.average_values()):
-            scores, mean = self.translate_dev("dev")
+            scores, mean, loss = self.translate_dev("dev")
             better = self.best is None or mean > self.best["mean"]
             if better:
                 self.best = {"step": self.step, "mean": mean, "scores": scores}
@@ -226,7 +235,8 @@ class TrainingRun:
         self.waited = 0 if better else self.waited + 1
         self.stopped_early = bool(self.settings.patience) and self.waited >= self.settings.patience
         if self.main:
-            self.log.write({"step": self.step, "kind": "dev", "scores": scores, "mean": mean, "best": better})
+            found = {"scores": scores, "mean": mean, "loss": round(loss, 4), "best": better}
+            self.log.write({"step": self.step, "kind": "dev", **found})
             plot(self.log.path, self.folder / "curve.png")
 
     def finish(self) -> dict[str, Any]:
@@ -243,7 +253,7 @@ class TrainingRun:
                 final, values = {"chosen": "average", "step": self.step, "scores": {}}, averaged
             else:
                 with swapped(self.updater.parameters, averaged):
-                    scores, mean = self.translate_dev("average")
+                    scores, mean, _ = self.translate_dev("average")
                 if mean > self.best["mean"]:
                     final, values = {"chosen": "average", "step": self.step, "scores": scores}, averaged
         if self.main:
@@ -251,7 +261,9 @@ class TrainingRun:
                 load_weights(self.student, self.folder / "best", self.vocabulary)
                 values = None
             with swapped(self.updater.parameters, values):
-                save_checkpoint(self.student, self.vocabulary, self.folder / "checkpoint")
+                initial = self.settings.initial  # what it was pruned from, it is still matched to
+                beside = [] if initial is None else [initial / MATCHED]
+                save_checkpoint(self.student, self.vocabulary, self.folder / "checkpoint", beside)
             plot(self.log.path, self.folder / "curve.png")
         return {
             **final,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mobilenmt.compression.core.errors import TrainingError
-from mobilenmt.compression.train.settings import DEFAULT_EPOCHS, TrainSettings
+from mobilenmt.compression.train.settings import DEFAULT_EPOCHS, DistillSettings, TrainSettings
 
 
 def total_steps(settings: TrainSettings, updates_per_epoch: int) -> int:
@@ -39,6 +39,18 @@ def learning_rate(settings: TrainSettings, step: int, total: int) -> float:
     if decaying:
         rate *= min(1.0, (total - step + 1) / decaying)
     return rate
+
+
+def hidden_weight(settings: TrainSettings, step: int, total: int) -> float:
+    """Weight of the loss of hidden states in update ``step`` (the first is 1) of ``total``; 0 without one."""
+    if not isinstance(settings, DistillSettings):
+        return 0.0
+    left = (total - step + 1) / total
+    if settings.hidden_schedule == "linear":
+        return settings.hidden * left
+    if settings.hidden_schedule == "cosine":
+        return settings.hidden * 0.5 * (1 - math.cos(math.pi * left))
+    return settings.hidden
 
 
 class Optimizer:
@@ -133,7 +145,7 @@ class Optimizer:
 
 def is_matrix(name: str, value: torch.Tensor) -> bool:
     """Whether a parameter is a matrix of a layer: Muon and weight decay are for these alone."""
-    return value.dim() > 1 and name != "model.shared.weight"
+    return value.dim() > 1 and not name.startswith("model.shared.")
 
 
 _KEPT: dict[type, tuple[str, ...]] = {torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq")}

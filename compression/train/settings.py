@@ -91,7 +91,8 @@ class TrainSettings:
     initial: Path | None = None
     """Checkpoint folder to start from, of the same width and vocabulary; None starts from random weights. Or the folder
     ``last`` of another run (or a state in it): its moving average comes along, and what its optimizer keeps, if it is
-    the same one; so a run can go on with other text or other settings. Steps are counted anew."""
+    the same one; so a run can go on with other text or other settings. Steps are counted anew.
+    In a recipe with [prune] it is what comes out of that, unless something else is given."""
     initial_layers: Literal["same", "spread"] = "same"
     """same: the checkpoint of ``initial`` has the same number of layers. spread: layers are taken evenly from its, so
     that a student starts from some of its teacher's layers (in a recipe without ``initial``: of the teacher trained
@@ -148,8 +149,19 @@ class DistillSettings(TrainSettings):
     soft_targets: Literal["stored", "live"] = "stored"
     """stored: the teacher reads all text once, before training, and top_k is kept (4 bytes for each of them and token,
     6 for a vocabulary above 65,536). live: it runs beside the student, again in each epoch."""
+    hidden: float = 0.0
+    """Weight of a loss of hidden states: how far those behind the student's layers are from those behind the matched
+    layers of the teacher, as a mean over the layers of each side, beside that of the words. If the student starts from
+    what pruning left of this teacher, layers and residual channels are those that stayed; else layers are matched
+    evenly, and a fixed projection stands between different widths."""
+    hidden_loss: Literal["mse", "cosine"] = "mse"
+    """mse: the squared difference, a mean over the channels. cosine: 1 minus the cosine of the two."""
+    hidden_every: int = 1
+    """Every so-many-th layer is compared, counted from the last one of each side."""
+    hidden_schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """The weight over the updates: the same in all, or falling from ``hidden`` to 0 linearly or along half a cosine."""
     teacher: Path | None = None
-    """Checkpoint folder of the teacher of word_level; its vocabulary must be the student's."""
+    """Checkpoint folder of the teacher of word_level and hidden; its vocabulary must be the student's."""
     teacher_tokens: int = 8192
     """Tokens (padding counted) the teacher reads at once when distributions are stored."""
 
@@ -163,10 +175,21 @@ class DistillSettings(TrainSettings):
             raise RecipeError(f"top_k: must be from 0 to 1024, found {self.top_k}")
         if self.teacher_tokens < self.max_tokens:
             raise RecipeError(f"teacher_tokens: must hold a sentence of max_tokens ({self.max_tokens})")
+        if not (self.hidden >= 0 and math.isfinite(self.hidden)):
+            raise RecipeError(f"hidden: must be 0 or more, found {self.hidden}")
+        if not 1 <= self.hidden_every <= 1024:
+            raise RecipeError(f"hidden_every: must be from 1 to 1024, found {self.hidden_every}")
+        if self.hidden and self.teacher is None:
+            raise RecipeError("hidden: hidden states are the teacher's; name its checkpoint in teacher")
         if self.word_level and self.teacher is None:
             raise RecipeError("word_level: word-level distillation needs the teacher's checkpoint; name it in teacher")
         if self.word_level and self.soft_targets == "stored" and not self.top_k:
             raise RecipeError("top_k: all pieces cannot be stored; give a number, or soft_targets = 'live'")
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether a teacher's checkpoint runs beside the training, or before it."""
+        return bool(self.word_level or self.hidden)
 
 
 @dataclass(frozen=True)

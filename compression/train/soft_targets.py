@@ -8,6 +8,7 @@ counts as done when ``done/NNNNNN`` is there, which is made after its rows are o
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,10 @@ import torch
 from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.core.progress import progress
 from mobilenmt.compression.dataset.batches import Array, Pairs, by_length, make_batch
+from mobilenmt.compression.train.hidden.teacher import HiddenTeacher
+from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.loss import CHUNK_BYTES_GPU, soften
+from mobilenmt.compression.train.schedule import hidden_weight
 from mobilenmt.compression.train.settings import DistillSettings, TrainSettings
 from mobilenmt.compression.train.student import check_same_vocabulary
 from mobilenmt.compression.train.update import DeviceBatch, SoftTargets, matrix_type
@@ -45,18 +49,33 @@ class SoftTeacher:
         self.dtype = matrix_type(settings.precision, device)
         self.model: Any = MarianMTModel.from_pretrained(settings.teacher, attn_implementation="sdpa")
         self.model = self.model.float().to(device).eval().requires_grad_(False)
+        self._deep = bool(settings.hidden)
+        self._latest: tuple[DeviceBatch, Any] | None = None
+
+    @torch.no_grad()
+    def outputs(self, batch: DeviceBatch) -> Any:
+        """What the model in front of the output layer gives, with all hidden states if settings want them.
+
+        Asked twice for the same batch it reads once.
+        """
+        if self._latest is None or self._latest[0] is not batch:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+                found = self.model.model(
+                    input_ids=batch.source,
+                    attention_mask=batch.source_mask,
+                    decoder_input_ids=batch.decoder_input,
+                    use_cache=False,
+                    output_hidden_states=self._deep,
+                )
+            self._latest = batch, found
+        return self._latest[1]
 
     @torch.no_grad()
     def best(self, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """The ``count`` likeliest pieces of each target token: int64 [N, K], and their log-probabilities, float32."""
         model = self.model
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            hidden = model.model(
-                input_ids=batch.source,
-                attention_mask=batch.source_mask,
-                decoder_input_ids=batch.decoder_input,
-                use_cache=False,
-            ).last_hidden_state
+            hidden = self.outputs(batch).last_hidden_state
             hidden = hidden.reshape(-1, hidden.shape[-1])
             if batch.positions is not None:
                 hidden = hidden.index_select(0, batch.positions)
@@ -111,23 +130,46 @@ class StoredTargets:
         return np.repeat(begins - (ends - lengths), lengths) + np.arange(ends[-1])
 
 
+@dataclass(frozen=True)
+class Targets:
+    """What a teacher gives to a training; None each where it is not wanted."""
+
+    stored: StoredTargets | None = None
+    """Brings its distributions into a batch."""
+    soft: SoftTargets | None = None
+    """Its distributions of a batch."""
+    hidden: HiddenTeacher | None = None
+    """Its hidden states of a batch."""
+
+
 def open_targets(
-    settings: TrainSettings, dataset: Pairs, vocabulary: Vocabulary, folder: Path, device: torch.device
-) -> tuple[StoredTargets | None, SoftTargets | None]:
-    """What brings the teacher's distributions into a batch, if they are stored, and what gives those of a batch."""
-    if not isinstance(settings, DistillSettings) or not settings.word_level:
-        return None, None
-    temperature = settings.temperature
-    if settings.soft_targets == "stored":
+    job: TrainingJob, dataset: Pairs, vocabulary: Vocabulary, folder: Path, device: torch.device, total: int
+) -> Targets:
+    """Open what is stored in ``folder``, and load the teacher if it is to run beside the student, ``total`` updates."""
+    settings = job.settings
+    if not isinstance(settings, DistillSettings) or not settings.reads_teacher:
+        return Targets()
+    temperature, stored = settings.temperature, None
+    soft: SoftTargets | None = None
+    teacher = None
+    if settings.hidden or settings.soft_targets == "live":
+        teacher = SoftTeacher(settings, vocabulary, device)
+    if settings.word_level and settings.soft_targets == "stored":
         stored = StoredTargets(folder, dataset, vocabulary, settings.top_k)
-        return stored, lambda batch: (batch.soft_ids, soften(batch.soft_logprobs, temperature))
-    teacher = SoftTeacher(settings, vocabulary, device)
 
-    def live(batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        ids, logprobs = teacher.best(batch)
-        return ids, soften(logprobs, temperature)
+        def soft(batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+            return batch.soft_ids, soften(batch.soft_logprobs, temperature)
 
-    return None, live
+    elif settings.word_level and teacher is not None:
+
+        def soft(batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+            ids, logprobs = teacher.best(batch)
+            return ids, soften(logprobs, temperature)
+
+    if not settings.hidden or teacher is None:
+        return Targets(stored, soft)
+    hidden = HiddenTeacher(teacher, settings, job.shape, lambda step: hidden_weight(settings, step, total))
+    return Targets(stored, soft, hidden)
 
 
 def store_targets(

@@ -105,7 +105,7 @@ def _check_checkpoints(job: TrainingJob, known: Vocabulary) -> None:
         check_state(settings.initial, make_student(job.shape, known, seed=0), known)
     elif settings.initial is not None:
         load_weights(make_student(job.shape, known, seed=0), settings.initial, known, layers=settings.initial_layers)
-    if isinstance(settings, DistillSettings) and settings.word_level and settings.teacher is not None:
+    if isinstance(settings, DistillSettings) and settings.reads_teacher and settings.teacher is not None:
         check_soft_teacher(settings.teacher, known, settings.max_tokens)
 
 
@@ -130,7 +130,8 @@ def _check_job(context: Context, job: TrainingJob, name: str) -> None:
     """What can be checked before the stages before this one have run."""
     _check_dev(job, name, context.languages[1])
     for key, path in job.checkpoints().items():
-        if path != context.teacher_checkpoint.absolute() and not (path / "config.json").is_file():
+        made_here = (context.teacher_checkpoint.absolute(), context.pruned_checkpoint.absolute())
+        if path not in made_here and not (path / "config.json").is_file():
             if key == "initial" and [*path.glob("state.json"), *path.glob("step-*/state.json")]:
                 if job.settings.initial_layers == "spread":
                     raise RecipeError(
@@ -142,16 +143,19 @@ def _check_job(context: Context, job: TrainingJob, name: str) -> None:
 
 
 def distill_settings(context: Context) -> DistillSettings:
-    """Settings of the student's training; in a recipe that trains a teacher, that one is its teacher by default."""
+    """Settings of the student's training. In a recipe that trains a teacher, that one is its teacher by default; in one
+    that prunes a model, the student starts from what is left of it."""
     given = context.given(DistillSettings)
-    wanted = {"teacher": "word_level" in given, "initial": given.get("initial_layers") == "spread"}
+    wanted = {"teacher": "word_level" in given or "hidden" in given, "initial": given.get("initial_layers") == "spread"}
     own = str(context.teacher_checkpoint.absolute())
-    return context.section(
-        DistillSettings, **{key: own for key, want in wanted.items() if want and context.trains_teacher}
-    )
+    defaults = {key: own for key, want in wanted.items() if want and context.trains_teacher}
+    if context.prunes:
+        defaults["initial"] = str(context.pruned_checkpoint.absolute())
+    return context.section(DistillSettings, **defaults)
 
 
-def _distill(context: Context) -> TrainingJob:
+def student_job(context: Context) -> TrainingJob:
+    """What trains the student of a recipe."""
     return _job(context, distill_settings(context), context.section(StudentShape), context.text)
 
 
@@ -165,10 +169,12 @@ def _teacher_model(context: Context) -> TrainingJob:
 def _check_distill(context: Context, to_do: bool) -> str:
     settings = distill_settings(context)
     if to_do:
-        _check_job(context, _distill(context), STAGE.name)
+        _check_job(context, student_job(context), STAGE.name)
     kind = "teacher's text" if context.teacher_translates else "references"
     if settings.word_level:
         kind += f" and, by {settings.word_level:g}, its distributions"
+    if settings.hidden:
+        kind += f" and, by {settings.hidden:g}, its hidden states"
     return f"{kind}, {_length(settings)}"
 
 
@@ -195,7 +201,7 @@ TEACHER_MODEL = Stage(
 STAGE = Stage(
     name="distill",
     settings=DistillSettings,
-    run=lambda context, force: run(_distill(context), context.folder("distill"), force=force),
+    run=lambda context, force: run(student_job(context), context.folder("distill"), force=force),
     check=_check_distill,
     help="Train the student of a recipe on the teacher's text, or on the references if there is no teacher.\n\n"
     "On several processes: accelerate launch --num_processes 2 -m mobilenmt distill RECIPE",

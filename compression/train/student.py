@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -212,8 +212,10 @@ def trained_parameters(model: MarianMTModel) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def save_checkpoint(model: MarianMTModel, vocabulary: Vocabulary, folder: Path) -> None:
+def save_checkpoint(model: MarianMTModel, vocabulary: Vocabulary, folder: Path, beside: Sequence[Path] = ()) -> None:
     """Write a checkpoint folder with its tokenizer, atomically, in place of one that is there.
+
+    Files of ``beside`` that are there are copied into it.
 
     Raises TrainingError if the disk refuses.
     """
@@ -223,9 +225,9 @@ def save_checkpoint(model: MarianMTModel, vocabulary: Vocabulary, folder: Path) 
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             model.save_pretrained(temporary)
-            for name in TOKENIZER_FILES:
-                if (vocabulary.path.parent / name).is_file():
-                    shutil.copyfile(vocabulary.path.parent / name, temporary / name)
+            for path in (*(vocabulary.path.parent / name for name in TOKENIZER_FILES), *beside):
+                if path.is_file():
+                    shutil.copyfile(path, temporary / path.name)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{folder}: cannot be written: {error}") from error
 

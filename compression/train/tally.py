@@ -25,7 +25,7 @@ class Tally:
 
     def __init__(self, settings: TrainSettings, accelerator: Accelerator) -> None:
         self.settings, self.accelerator = settings, accelerator
-        self.window = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
+        self.window = torch.zeros(5, dtype=torch.float64, device=accelerator.device)
         self.tokens = self.skipped = self.bad_in_a_row = 0
         self.norm = 0.0
         """Of the latest gradient that is known."""
@@ -62,16 +62,22 @@ class Tally:
                 "lower clip_norm, or take precision = 'fp32'; then begin again with --force"
             )
 
-    def entry(self, word_level: float) -> dict[str, Any]:
-        """A line of the log, and the next one begins. A collective operation: every process takes part."""
+    def entry(self, word_level: float, hidden: float | None = None) -> dict[str, Any]:
+        """A line of the log, and the next one begins. A collective operation: every process takes part.
+
+        Args:
+            word_level: weight of the teacher's distributions.
+            hidden: weight of the loss of hidden states in the latest update; None without one.
+        """
         self.flush()
         *sums, count = self.accelerator.reduce(self.window, "sum").tolist()
         now = time.monotonic()
-        nll, smoothed, divergence = (value / max(count, 1) for value in sums)
+        nll, smoothed, divergence, apart = (value / max(count, 1) for value in sums)
         found = {
             "loss": (1 - word_level) * smoothed + word_level * divergence,
             "nll": nll,
             **({"kl": divergence} if word_level else {}),
+            **({"hidden": apart, "hidden_weight": hidden} if hidden is not None else {}),
             "norm": self.norm if math.isfinite(self.norm) else None,
             "tokens": self.tokens,
             "skipped": self.skipped,
@@ -96,7 +102,9 @@ class Tally:
 
     def restore(self, values: dict[str, Any], *, main: bool) -> None:
         """Take what :meth:`values` gave out of ``values``."""
-        window = [*values.pop("window"), values.pop("window_tokens")]
+        sums = values.pop("window")
+        sums += [0.0] * (len(self.window) - 1 - len(sums))  # a state from before there was a loss of hidden states
+        window = [*sums, values.pop("window_tokens")]
         if main:  # they are its own sums, whatever the number of processes was and is
             self.window += torch.tensor(window, dtype=torch.float64, device=self.window.device)
         for name in ("tokens", "skipped", "bad_in_a_row"):

@@ -17,6 +17,7 @@ from torch.profiler import record_function
 from mobilenmt.compression.core.errors import TrainingError
 from mobilenmt.compression.dataset.batches import Batch, derive_seed
 from mobilenmt.compression.train.averaging import MovingAverage
+from mobilenmt.compression.train.hidden.loss import HiddenTargets
 from mobilenmt.compression.train.loss import LossWeights, TrainingModule
 from mobilenmt.compression.train.resume import is_state
 from mobilenmt.compression.train.schedule import Optimizer
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 SoftTargets = Callable[["DeviceBatch"], "tuple[torch.Tensor, torch.Tensor]"]
 """Pieces int64 [N, K] and softened probabilities float32 [N, K] of the teacher for a batch."""
+Hidden = Callable[["DeviceBatch", int], "HiddenTargets | None"]
+"""The teacher's states for a batch in an update, and the weight of their loss; None without one."""
 
 
 class DeviceBatch:
@@ -57,13 +60,14 @@ class Updater:
         accelerator: Accelerator,
         soft_targets: SoftTargets | None,
         seed: int,
+        hidden: Hidden | None = None,
     ) -> None:
         self.settings = settings
         self.weights = LossWeights(settings.label_smoothing)
         if isinstance(settings, DistillSettings):
             self.weights = LossWeights(settings.label_smoothing, settings.word_level, settings.temperature)
         self.accelerator = accelerator
-        self.soft_targets = soft_targets
+        self.soft_targets, self.hidden = soft_targets, hidden
         self.seed = seed
         self.student = student
         self.dtype = matrix_type(settings.precision, accelerator.device)
@@ -91,22 +95,23 @@ class Updater:
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         whole_pieces = self.settings.accumulation % world == 0
-        sums = torch.zeros(4, dtype=torch.float64, device=self.accelerator.device)
+        sums = torch.zeros(5, dtype=torch.float64, device=self.accelerator.device)
         for position, (number, counts, batch) in enumerate(work):
             torch.manual_seed(derive_seed(self.seed, "dropout", step, number, 0 if whole_pieces else rank))
             data = DeviceBatch(batch, self.accelerator.device)
             soft = None if self.soft_targets is None else self.soft_targets(data)
+            taught = None if self.hidden is None else self.hidden(data, step)
             last = position == len(work) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
                 with record_function("forward"):
                     loss, parts = self.module(
-                        data.source, data.source_mask, data.decoder_input, data.positions, data.labels, soft
+                        data.source, data.source_mask, data.decoder_input, data.positions, data.labels, soft, taught
                     )
                 # DistributedDataParallel takes the mean over processes; the sum is wanted.
                 (loss * (world / tokens if counts else 0.0)).backward()
             if counts:
-                sums[:3] += parts
-                sums[3] += batch.tokens
+                sums[:4] += parts
+                sums[4] += batch.tokens
         with record_function("optimizer"):
             norm = self._step(step, rate)
         finite = torch.isfinite(norm)
@@ -154,8 +159,8 @@ class UpdateResult:
 
     def __init__(self, sums: torch.Tensor, norm: torch.Tensor) -> None:
         self.sums = sums
-        """float64 [4]: the three of :func:`fused_loss`, and the target tokens they are summed over; zeros if the update
-        was skipped."""
+        """float64 [5]: the four of :class:`TrainingModule`, and the target tokens they are summed over; zeros if the
+        update was skipped."""
         self._norm = norm if norm.device.type == "cpu" else norm.to("cpu", non_blocking=True)
         self._copied = None
         if norm.device.type == "cuda":

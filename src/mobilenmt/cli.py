@@ -39,6 +39,9 @@ _METAVARS = {
     "keep": "NAME=REGEX",
     "no_keep": "NAME",
     "time_limit": "SECONDS",
+    "from_": "CHECKPOINT",
+    "packs": "FOLDER",
+    "vocabulary": "N,...",
 }
 _STOPPING = ("SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed; Windows has none
 
@@ -153,8 +156,10 @@ def _add_argument(parser: argparse.ArgumentParser, parameter: inspect.Parameter,
     if typing.get_origin(hint) in (types.UnionType, typing.Union):  # X | None; a Literal makes the second kind
         hint = next(item for item in typing.get_args(hint) if item is not type(None))
     help_text = help_text.replace("%", "%%")
-    flag = f"--{parameter.name.replace('_', '-')}"
+    flag = f"--{parameter.name.rstrip('_').replace('_', '-')}"  # from_: Python keeps some words for itself
     shown: dict[str, Any] = {"metavar": parameter.name.upper()}
+    if parameter.name.endswith("_"):
+        shown["dest"] = parameter.name
     if typing.get_origin(hint) is list and parameter.default is None:  # repeatable; files also several at once
         item = typing.get_args(hint)[0]
         shown["metavar"] = _METAVARS.get(parameter.name, parameter.name.upper())
@@ -172,7 +177,8 @@ def _add_argument(parser: argparse.ArgumentParser, parameter: inspect.Parameter,
         choices = typing.get_args(hint)
         parser.add_argument(flag, choices=choices, default=parameter.default, help=help_text)
     else:
-        shown["metavar"] = _METAVARS.get(parameter.name) or {Path: "FILE", int: "N"}.get(hint, parameter.name.upper())
+        metavar = {Path: "FILE", int: "N"}.get(hint, parameter.name.upper())
+        shown["metavar"] = _METAVARS.get(parameter.name) or metavar
         parser.add_argument(flag, type=hint, default=parameter.default, help=help_text, **shown)
 
 

@@ -359,7 +359,7 @@ class CommandTable(Mapping[str, Callable[..., int]]):
 
 COMMANDS = CommandTable(
     {"translate": translate, "info": info, "verify": verify, "export": export, "upgrade": upgrade, "align": align},
-    ("compress", "teacher", "evaluate", "shortlist", "calibrate"),
+    ("compress", "teacher", "evaluate", "plan", "prune", "report", "shortlist", "calibrate"),
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json as json_module
 import os
 from collections.abc import Callable
@@ -11,7 +10,11 @@ from typing import TYPE_CHECKING, Literal, Optional
 
 from mobilenmt.compression.chain.table import STAGES, find_stage
 from mobilenmt.compression.core.context import EVERY_STAGE_NEEDS
-from mobilenmt.runtime.errors import InputError, MobileNMTError
+from mobilenmt.pipeline_needs import need as _need
+from mobilenmt.pipeline_plan import plan
+from mobilenmt.runtime.errors import InputError
+
+__all__ = ["plan"]  # a command that stands elsewhere
 
 if TYPE_CHECKING:
     from mobilenmt.compression.chain.chain import Chain
@@ -31,6 +34,7 @@ def compress(
     work: Path | None = None,
     set: list[str] | None = None,  # the name of the option
     until: str | None = None,
+    size: list[str] | None = None,
     dry_run: bool = False,
     force: bool = False,
 ) -> int:
@@ -44,6 +48,8 @@ def compress(
         work: folder for all results; by default work/NAME, with the recipe's name
         set: replace a setting of the recipe, as in distill.steps=1000; may be repeated
         until: end behind this stage
+        size: plan the student for a pack of this size, as in 10MB; may be repeated: several packs of one teacher. What
+            follows the teacher lies in WORK/SIZE then
         dry_run: check everything that can be checked, print the plan and its sizes, and do nothing
         force: make stages again whose settings or inputs changed since they were made; without it that is an error
     """
@@ -52,6 +58,15 @@ def compress(
             "accelerate launch is for mobilenmt distill and mobilenmt teacher --train, not for the whole chain"
         )
     chain = _chain("compress", recipe, work, set)
+    if size:
+        from mobilenmt.compression.chain.sizes import chains_of_sizes, compress_all, plan_all
+
+        chains = chains_of_sizes(recipe, chain.work, size, set or ())
+        if dry_run:
+            print(plan_all(chains, until=until))
+        else:
+            print(*compress_all(chains, until=until, force=force), sep="\n")
+        return 0
     from mobilenmt.compression.chain.compress import compress as run
     from mobilenmt.compression.chain.compress import plan
 
@@ -59,7 +74,7 @@ def compress(
         print(plan(chain, until=until).text(chain))
         return 0
     run(chain, until=until, force=force)
-    print(chain.work / "report.md")
+    print(chain.work / "report.html", chain.work / "report.md", sep="\n")
     return 0
 
 
@@ -126,6 +141,84 @@ def shortlist(
         f"{checkpoint / FILE_NAME}: {coverage.candidates:.0f} candidates a sentence, "
         f"{coverage.tokens:.2%} of the tokens and {coverage.sentences:.1%} of the sentences of other text covered"
     )
+    return 0
+
+
+def prune(
+    checkpoint: Path,
+    out: Path,
+    to: str = "",
+    text: list[Path] | None = None,
+    importance: Literal["magnitude", "activation", "gradient", "taylor", "trajectory", "random"] = "gradient",
+    depth: Literal["loss", "magnitude", "activation", "gradient", "taylor", "trajectory", "random"] = "loss",
+    reconstruct: Literal["least_squares", "norms", "none"] = "least_squares",
+    sentences: int = 1000,
+    vocabulary: Path | None = None,
+    drop_unused: bool = False,
+    force: bool = False,
+) -> int:
+    """Prune a checkpoint to a smaller one: layers, heads, neurons, channels, pieces. No training; that comes after.
+
+    What comes out is a checkpoint like the one that went in, with a report (prune.md) beside its weights. Give it to
+    distill.initial of a recipe to train it; in a recipe [prune] does all that.
+
+    Args:
+        checkpoint: folder with a Hugging Face Marian model
+        out: folder for the pruned one
+        to: what is to be left: a shape, as in d_model=192,encoder_layers=4 (what is not named stays), or the size of
+            its INT8 pack, as in 10MB
+        text: parallel text to measure importance on, source, tab, target (plain, gz, xz or zst); may be repeated
+        importance: what says how much a channel, a head or a neuron matters
+        depth: the same for layers
+        reconstruct: fit what is left to what the whole model does on the text
+        sentences: pairs of the text to use
+        vocabulary: move the model to the tokenizer of this folder
+        drop_unused: drop the pieces that the text does not use
+        force: replace the folder OUT if it is there
+    """
+    _need("prune", "torch", "transformers", "matplotlib", "tqdm", "xopen")
+    _quiet()
+    from mobilenmt.compression.prune.command import prune as run
+
+    if not to:
+        raise InputError("say what is to be left: --to d_model=192,encoder_layers=4, or --to 10MB")
+    if not text:
+        raise InputError("give parallel text to measure importance on: --text FILE, source, tab, target")
+    print(
+        run(
+            checkpoint,
+            out,
+            to,
+            text,
+            {"importance": importance, "depth": depth, "reconstruct": reconstruct, "sentences": sentences},
+            vocabulary=vocabulary,
+            drop_unused=drop_unused,
+            force=force,
+        )
+    )
+    return 0
+
+
+def report(runs: list[Path], output: Path | None = None, markdown: Path | None = None) -> int:
+    """Report on runs of mobilenmt compress, finished or not, side by side, as one HTML page.
+
+    What each stage did and cost, learning curves, what was pruned, size, quality, time and memory of every model and
+    which of them nothing else beats, what each step cost in quality, and examples. The page needs nothing else.
+
+    Args:
+        runs: work folders, as many as you like
+        output: the page; by default report.html, of one run in its work folder, of several in this folder
+        markdown: also write the report as Markdown, without pictures
+    """
+    _need("report", "jinja2")
+    from mobilenmt.compression.report.report import HTML
+    from mobilenmt.compression.report.report import report as run
+
+    if not runs:
+        raise InputError("name at least one work folder of mobilenmt compress")
+    page = output or (runs[0] / HTML if len(runs) == 1 else Path(HTML))
+    run(runs, page, markdown)
+    print(*(path for path in (page, markdown) if path is not None), sep="\n")
     return 0
 
 
@@ -236,7 +329,9 @@ def _stage(name: str, recipe: Path, work: Path | None, overrides: list[str] | No
 
 def _chain(command: str, recipe: Path, work: Path | None, overrides: list[str] | None) -> Chain:
     stages = STAGES if command == "compress" else (command,)
-    _need(command, *EVERY_STAGE_NEEDS, *dict.fromkeys(module for name in stages for module in find_stage(name).needs))
+    reports = ("jinja2",) if command == "compress" else ()
+    needs = dict.fromkeys(module for name in stages for module in find_stage(name).needs)
+    _need(command, *EVERY_STAGE_NEEDS, *needs, *reports)
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     _quiet()
@@ -245,15 +340,6 @@ def _chain(command: str, recipe: Path, work: Path | None, overrides: list[str] |
 
     loaded = load_recipe(recipe, overrides or ())
     return Chain(loaded, work or Path("work") / loaded.name)
-
-
-def _need(command: str, *modules: str) -> None:
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MobileNMTError(
-            f"mobilenmt {command} needs {', '.join(missing)}, not installed here: install the extra 'compress' "
-            "(in a checkout of mobilenmt, pip install '.[compress]')"
-        )
 
 
 def _label(model: str) -> str:

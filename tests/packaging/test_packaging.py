@@ -193,11 +193,16 @@ def expected_files() -> set[str]:
     code = {f"mobilenmt/{path.name}" for path in (ROOT / "src/mobilenmt").glob("*.py")}
     code |= {f"mobilenmt/{path.relative_to(ROOT).as_posix()}" for part in PARTS for path in (ROOT / part).rglob("*.py")}
     code |= {f"mobilenmt/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "runtime/text/rules").rglob("*.json")}
+    report = ROOT / "compression/report"
+    code |= {f"mobilenmt/compression/report/{path.name}" for end in ("html", "css") for path in report.glob(f"*.{end}")}
     code |= {f"mobilenmt/pyinstaller/{name}" for name in ("__init__.py", "hook-mobilenmt.py")}
     info = f"mobilenmt-{mobilenmt.__version__}.dist-info"
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
     library = {f"mobilenmt/runtime/native/{LIBRARY.name}"} if compiler() else set()
     rules = {f"mobilenmt/runtime/text/rules/{path.name}" for path in (ROOT / "runtime/text/rules").glob("*.json")}
+    rules |= {
+        f"mobilenmt/compression/plan/data/{path.name}" for path in (ROOT / "compression/plan/data").glob("*.json")
+    }
     return code | library | rules | {"mobilenmt/py.typed"} | {f"{info}/{name}" for name in about}
 
 

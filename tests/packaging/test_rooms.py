@@ -17,7 +17,18 @@ from mobilenmt.compression.core.context import EVERY_STAGE_NEEDS
 from places import ROOT
 
 PACKAGES = ("runtime", "export", "compression")
-ROOMS = ("core", "corpus", "vocabulary", "dataset", ("teacher", "train"), ("pack", "evaluate"), "chain")
+ROOMS = (
+    "core",
+    "corpus",
+    "vocabulary",
+    "dataset",
+    ("teacher", "train"),
+    ("pack", "evaluate"),
+    "plan",
+    "prune",
+    "report",
+    "chain",
+)
 """From the one that knows nothing of others to the one that knows all. Those in one place: the former first."""
 MOST_FILES = 20
 MOST_BYTES = 15_000

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from mobilenmt.compression.core.errors import StageError
+from mobilenmt.compression.core.memory import process_memory
 from mobilenmt.compression.core.stage import check_stage, is_finished, run_stage, write_json
 from mobilenmt.runtime.atomic import atomic_path
 
@@ -64,7 +65,27 @@ def test_done_once_then_skipped(tmp_path: Path, text: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert set(manifest["outputs"]) == {"a.txt", "sub/b.txt"}
     assert manifest["outputs"]["a.txt"]["bytes"] == 5
-    assert {"stage", "settings", "inputs", "summary", "versions"} <= set(manifest)
+    assert {"stage", "settings", "inputs", "summary", "cost", "versions"} <= set(manifest)
+
+
+def test_a_stage_keeps_what_it_cost(tmp_path: Path, text: Path) -> None:
+    """Time, and the most memory held: the stage's own, if it raised that, else a bound."""
+    sizes: list[int] = []
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        time.sleep(0.05)
+        if not sizes:
+            sizes.append((process_memory("VmHWM") or 0) + 10_000_000)
+            assert len(bytearray(b"x") * sizes[0])  # more than ever before, and let go of at once
+        return {}
+
+    costs = []
+    for name in ("first", "second"):
+        run(tmp_path / name, text, work)
+        costs.append(json.loads((tmp_path / name / "manifest.json").read_text())["cost"])
+    assert all(0.05 <= cost["seconds"] < 30 for cost in costs)
+    assert [cost["memory_is_a_bound"] for cost in costs] == [False, True]
+    assert costs[0]["memory_bytes"] == costs[1]["memory_bytes"] > sizes[0]
 
 
 @pytest.mark.parametrize("finished", [True, False])

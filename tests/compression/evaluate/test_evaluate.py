@@ -14,6 +14,7 @@ import pytest
 from command_line import fails, run
 from mobilenmt.compression.core.errors import EvaluationError, RecipeError
 from mobilenmt.compression.core.scoring import Scorer
+from mobilenmt.compression.evaluate import stage
 from mobilenmt.compression.evaluate.evaluate import EvaluateSettings, evaluate
 from mobilenmt.compression.evaluate.scoring import assign_peers, read_test_sets
 from mobilenmt.runtime.translator import Translator
@@ -86,6 +87,8 @@ def test_a_pack_and_peers_side_by_side(tiny_pack: Path, test_set: Path, tmp_path
     stored = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))
     assert stored["systems"][0]["scores"]["set1"]["bleu"] == ours.scores["set1"].bleu
     assert (tmp_path / "out" / "outputs" / "ours" / "set1.txt").read_text(encoding="utf-8").split("\n")[:-1] == outputs
+    kept = (tmp_path / "out" / "tests" / "set1.tsv").read_text(encoding="utf-8").splitlines()
+    assert [line.split("\t") for line in kept] == [[*pair] for pair in zip(SOURCES, references, strict=True)]
     assert (tmp_path / "out" / "scores.png").read_bytes().startswith(b"\x89PNG")
     assert f"{ours.scores['set1'].bleu:.2f}" in (tmp_path / "out" / "scores.md").read_text(encoding="utf-8")
 
@@ -97,6 +100,23 @@ def test_a_checkpoint_runs_in_fp32(
     expected = [item.text for item in Translator(make_pack(tiny_checkpoint, "fp32")).translate_batch(SOURCES)]
     assert list(found.outputs["student"]["set1"]) == expected
     assert (found.systems[0].kind, found.systems[0].precision) == ("checkpoint", "fp32")
+
+
+def test_a_chain_that_prunes_scores_what_was_left(
+    tiny_checkpoint: Path, tiny_pack: Path, test_set: Path, tmp_path: Path
+) -> None:
+    """Beside the student, its pack and the teacher, and neither where the recipe wants no teacher."""
+    for teacher, names in ((True, ["student fp32", "pack", "pruned"]), (False, ["student fp32", "pack"])):
+        done = stage.run(
+            EvaluateSettings(dev=(test_set,), lines=2, teacher=teacher),
+            tmp_path / str(teacher),
+            checkpoint=tiny_checkpoint,
+            pack=tiny_pack,
+            teacher=None,
+            pruned=tiny_checkpoint,
+            languages=("en", "de"),
+        )
+        assert list(done.summary["scores"]) == names
 
 
 def test_test_sets_are_named_cut_and_turned_round(tmp_path: Path) -> None:

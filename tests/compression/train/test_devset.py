@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from mobilenmt.compression.train.devset import DevEvaluator, DevSet
+from mobilenmt.compression.train.student import make_student
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
-from training_data import toy_vocabulary
+from training_data import SHAPE, toy_pairs, toy_vocabulary
 
 sacrebleu = pytest.importorskip("sacrebleu")
 
@@ -44,6 +47,29 @@ def test_better_chinese_has_a_higher_bleu(tmp_path: Path) -> None:
     worse = ("今天我去公园。", "车站在哪里？", "他买书。")
     found = [evaluator.score(dict(enumerate(texts)))["dev"].bleu for texts in (worse, OUTPUTS, REFERENCES)]
     assert 0 < found[0] < found[1] < found[2] == pytest.approx(100)
+
+
+def test_loss_is_that_of_transformers_over_all_references(tmp_path: Path) -> None:
+    """Whatever share of them a process reads, and whether the model is training or not."""
+    vocabulary = toy_vocabulary(tmp_path)
+    sources, references = zip(*toy_pairs(40), strict=True)
+    evaluator = DevEvaluator([DevSet("dev", sources, references)], vocabulary, 64)
+    model: Any = make_student(SHAPE, vocabulary, seed=2, dropout=0.3)
+    parts = [evaluator.loss(model, torch.float32, rank, 3) for rank in range(3)]
+    assert model.training
+    wanted, tokens = 0.0, 0
+    model.eval()
+    for source, reference in zip(sources, references, strict=True):
+        ids, labels = (torch.tensor([[*vocabulary.encode(text), vocabulary.eos]]) for text in (source, reference))
+        start = torch.cat([torch.tensor([[vocabulary.pad]]), labels[:, :-1]], 1)
+        with torch.no_grad():
+            logits = model(input_ids=ids, decoder_input_ids=start).logits[0, :, :-1]  # <pad> is never generated
+        wanted += float(torch.nn.functional.cross_entropy(logits, labels[0], reduction="sum"))
+        tokens += labels.shape[1]
+    whole = evaluator.loss(model, torch.float32)
+    assert whole[1] == tokens == sum(part[1] for part in parts)
+    assert whole[0] == pytest.approx(wanted, rel=1e-4)
+    assert sum(part[0] for part in parts) == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize("language", ["de", ""])
