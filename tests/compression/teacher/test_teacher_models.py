@@ -208,8 +208,6 @@ def test_long_sources_markers_loops_and_limits_are_told(teacher_of: Callable[[st
 
 
 def test_pack_teacher_says_what_the_translator_says(tiny_fp32_pack: Path) -> None:
-    from mobilenmt.runtime.text.kept import Rules
-    from mobilenmt.runtime.text.letters import ended
     from mobilenmt.runtime.translator import Translator
 
     settings = TeacherSettings(
@@ -217,16 +215,14 @@ def test_pack_teacher_says_what_the_translator_says(tiny_fp32_pack: Path) -> Non
     )
     spec = spec_for(settings)
     assert spec.family == "pack"
-    sources = sentences(9)
+    # Words alone: numbers and marks at the end are what the translator puts back, whatever the model says.
+    sources = [text.rpartition(" ")[0] for text in sentences(9)]
     with Translator(tiny_fp32_pack) as translator:
-        wanted = translator.translate_batch(sources, beam_size=3, n_best=2, max_length=21, keep=Rules(()))
-    for source, candidates, translation in zip(sources, open_teacher(spec).translate(sources), wanted, strict=True):
+        wanted = translator.translate_batch(sources, beam_size=3, n_best=2, max_length=21)
+    for candidates, translation in zip(open_teacher(spec).translate(sources), wanted, strict=True):
         assert len(candidates) == 3
-        # The translator shows no text twice, and ends sentences as their sources do, which may make two texts one.
-        texts = list(dict.fromkeys(ended(item.text, source) for item in candidates))
-        shown = [translation.text, *(item.text for item in translation.alternatives)]
-        assert texts[: len(shown)] == shown
-    assert any(item.alternatives for item in wanted)
+        texts = list(dict.fromkeys(item.text for item in candidates))  # the translator shows no text twice
+        assert texts[:2] == [translation.text, translation.alternatives[0].text]
 
 
 # -- what is refused before it costs hours ----------------------------------------------------------------------------
