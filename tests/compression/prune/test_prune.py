@@ -106,7 +106,7 @@ def command(*arguments: object) -> int:
 def test_the_command_prunes_and_moves_the_vocabulary(
     model: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from test_vocabulary import bpe
+    from test_pruned_vocabulary import bpe
 
     new = bpe(tmp_path / "new")
     assert command(model, tmp_path / "out", "--to", "d_model=16", "--text", text, "--vocabulary", new) == 0
