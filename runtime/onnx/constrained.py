@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mobilenmt.runtime.manifest import GenerationDefaults
-from mobilenmt.runtime.onnx.rows import DEAD, Array, log_softmax, top
+from mobilenmt.runtime.onnx.rows import DEAD, Array, log_softmax, may_improve, top
 
 if TYPE_CHECKING:
     from mobilenmt.runtime.onnx.rows import Rules, Sentence
@@ -134,10 +134,7 @@ def search(
     found: Found = []
 
     def improvable(made: int) -> bool:
-        longest = limit if own.early_stopping == "never" and penalty > 0 else made
-        if not running[0] / longest**penalty > ended[-1]:
-            return False
-        return own.early_stopping is not True or bool(ended[-1] < DEAD / 2)
+        return may_improve(own, running[0], ended[-1], made, limit, penalty)
 
     made = 0
     while made < (limit if forced is None else limit - 1):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilenmt.runtime.hypothesis import SearchOptions
-from mobilenmt.runtime.manifest import PackManifest
+from mobilenmt.runtime.manifest import GenerationDefaults, PackManifest
 from mobilenmt.runtime.onnx.sessions import run_session
 
 if TYPE_CHECKING:
@@ -116,3 +116,20 @@ def top(values: Array, count: int) -> Array:
     places = np.flatnonzero(values >= bound)
     found: Array = places[np.argsort(-values[places], kind="stable")][:count]
     return found
+
+
+def may_improve(own: GenerationDefaults, best: float, worst: float, made: int, limit: int, penalty: float) -> bool:
+    """Whether a running hypothesis can still beat one that ended, as the C core's beams decide it.
+
+    Args:
+        own: how the pack generates.
+        best: sum of the best running one.
+        worst: score of the worst that ended and counts, ``DEAD`` while there are too few.
+        made: tokens so far.
+        limit: tokens at most.
+        penalty: exponent of the length.
+    """
+    longest = limit if own.early_stopping == "never" and penalty > 0 else made
+    if not best / longest**penalty > worst:
+        return False
+    return own.early_stopping is not True or bool(worst < DEAD / 2)

@@ -14,7 +14,7 @@ import numpy as np
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.manifest import PackManifest
-from mobilenmt.runtime.onnx.rows import DEAD, Array, Rules, Sentence, log_softmax, top
+from mobilenmt.runtime.onnx.rows import DEAD, Array, Rules, Sentence, log_softmax, may_improve, top
 from mobilenmt.runtime.onnx.sessions import run_session
 
 if TYPE_CHECKING:
@@ -149,10 +149,7 @@ class Stepper:
         found: list[tuple[float, tuple[int, ...]]] = []
 
         def improvable(made: int) -> bool:
-            longest = limit if own.early_stopping == "never" and penalty > 0 else made
-            if not running[0] / longest**penalty > ended[-1]:
-                return False
-            return own.early_stopping is not True or bool(ended[-1] < DEAD / 2)
+            return may_improve(own, running[0], ended[-1], made, limit, penalty)
 
         made = 0
         while made < (limit if forced is None else limit - 1):
