@@ -50,6 +50,8 @@ class BuildLibrary(build_ext):
         out.parent.mkdir(parents=True, exist_ok=True)
         command = [*shlex.split(COMPILER), *FLAGS, "-Iruntime/native", "-shared", "-s", "-o", str(out), *SOURCES]
         subprocess.run(command, check=True)
+        for path in out.parent.glob("*.lib"):  # what Windows links against, which nobody does
+            path.unlink()
 
 
 class Wheel(bdist_wheel):

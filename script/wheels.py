@@ -29,6 +29,11 @@ BIONIC_HEADERS = (
     *("sys/auxv", "sys/mman", "sys/stat"),
 )
 ANDROID_PAGES = "-Wl,-z,max-page-size=16384"  # Android 15 and later refuse less
+# Windows 10's own C library, by the names of its parts: zig's libraries for MinGW come whole, 100 kB of them.
+WINDOWS = (
+    *("-nostdlib", "-D__USE_MINGW_ANSI_STDIO=0", "script/windows.c", "-lkernel32"),
+    *(f"-lapi-ms-win-crt-{part}-l1-1-0" for part in ("heap", "private", "stdio", "string")),
+)
 INSTALL_NAME = ("-Wl,-install_name,@rpath/_native.dylib",)  # else the place where it was built
 MOST_BYTES, MOST_COMPRESSED = 300_000, 150_000
 
@@ -50,7 +55,7 @@ TARGETS = {
     "musl-aarch64": Target("aarch64-linux-musl", ("-fPIC",), wheel="musllinux_1_1_aarch64"),
     "macos-x86_64": Target("x86_64-macos.11.0", INSTALL_NAME, wheel="macosx_11_0_x86_64"),
     "macos-arm64": Target("aarch64-macos.11.0", INSTALL_NAME, wheel="macosx_11_0_arm64"),
-    "windows-amd64": Target("x86_64-windows-gnu", wheel="win_amd64"),
+    "windows-amd64": Target("x86_64-windows-gnu", WINDOWS, wheel="win_amd64"),
     "android-arm64-v8a": Target("aarch64-linux-android", library="android/arm64-v8a/libmobilenmt.so"),
     # clang fails at NEON under zig's name for this system; by this name it makes the same code, with Android's calls.
     "android-armeabi-v7a": Target(
@@ -72,7 +77,17 @@ TARGETS = {
 
 def compiler(target: Target) -> list[str]:
     """The command of zig's C compiler for a target."""
-    return [sys.executable, "-m", "ziglang", "cc", "-target", target.triple, *target.flags]
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target.triple, *target.flags]
+    if "-nostdlib" in target.flags:  # without its libraries, zig gives no headers either
+        command += ["-isystem", str(headers("windows"))]
+    return command
+
+
+def headers(system: str) -> Path:
+    """Where zig keeps a system's headers: it looks for them only where it links that system's libraries, too."""
+    import ziglang
+
+    return Path(ziglang.__file__).parent / "lib" / "libc" / "include" / f"any-{system}-any"
 
 
 def run(command: Sequence[object], **environment: str) -> None:
@@ -122,17 +137,13 @@ def build_android(target: Target, out: Path) -> None:
 
 def build_archive(target: Target, out: Path) -> None:
     """A static library: iOS takes no other from strangers."""
-    import ziglang
-
-    # zig brings Apple's headers, and looks for them on macOS alone.
-    include = Path(ziglang.__file__).parent / "lib" / "libc" / "include" / "any-darwin-any"
     objects = BUILD / target.triple
     shutil.rmtree(objects, ignore_errors=True)
     objects.mkdir(parents=True)
     made = []
     for source in map(Path, SOURCES):
         made.append(objects / ("-".join(source.relative_to(NATIVE).with_suffix("").parts) + ".o"))
-        run([*compiler(target), *FLAGS, f"-I{NATIVE}", "-isystem", include, "-c", "-o", made[-1], source])
+        run([*compiler(target), *FLAGS, f"-I{NATIVE}", "-isystem", headers("darwin"), "-c", "-o", made[-1], source])
     out.unlink(missing_ok=True)
     run([sys.executable, "-m", "ziglang", "ar", "rcs", out, *made])
 

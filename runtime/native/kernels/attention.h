@@ -93,7 +93,7 @@ INLINE void score_pages(const int looks, const int pages, const int apart, const
 /* Scores of a look to the bytes of its weights: e^(score - greatest) times the scale of the position's values, of which
    the greatest there is counts as 16383. Gives what the weights' sums have to be multiplied with. For `looked` the powers
    are kept in the place of the scores, and `sum` becomes one over their sum: multiplied, they are probabilities. */
-INLINE float weights_of(const looking *l, size_t look, size_t step, const float *looked, float *sum)
+APART float weights_of(const looking *l, size_t look, size_t step, const float *looked, float *sum)
 {
     const size_t last = l->blocks - 1, head = l->head + look * step + 32 * l->width + 128;
     const uint8_t *const *pages = l->memory->pages;
@@ -181,7 +181,7 @@ static void attend(const float *q, size_t q_stride, size_t queries, const mn_mem
     looking l = {memory, width, blocks, memory->head * MN_PAGE_HEAD(width), bytes + 8 * blocks * MN_LANES, bytes, scores};
     for (size_t i = 0; i < queries;) {
         const size_t some = !looked && queries - i >= LOOKS ? LOOKS : 1;
-        if (some == 1)
+        if (LOOKS == 1 || some == 1)
             look(1, 0, &l, q + i * q_stride, q_stride, factor, looked, out + i * out_stride, out_stride);
         else if (memory->apart)
             look(LOOKS, 1, &l, q + i * q_stride, q_stride, factor, NULL, out + i * out_stride, out_stride);
