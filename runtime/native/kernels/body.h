@@ -222,39 +222,42 @@ static void sum_of(const float *x, const float *y, size_t n, float *out)
     for (size_t i = 0; i < n; i += MN_LANES) store(out + i, add(load(x + i), load(y + i)));
 }
 
-INLINE f16 gelu(f16 x) { return mul(mul(x, all(0.5f)), add(all(1), error_function(mul(x, all(0.70710678f))))); }
+INLINE f16 gelu(f16 x) { return mul(mul(x, all(0.5f)), add(all(1), error_function(0, mul(x, all(0.70710678f))))); }
 
 INLINE f16 gelu_tanh(f16 x)
 {
     const f16 cubic = mul(mul(mul(x, x), x), all(0.044715f));
-    return mul(mul(x, all(0.5f)), add(all(1), tangent(mul(add(x, cubic), all(0.79788456f)))));
+    return mul(mul(x, all(0.5f)), add(all(1), tangent(0, mul(add(x, cubic), all(0.79788456f)))));
 }
 
 INLINE f16 mish(f16 x) /* x tanh(log(1 + e^x)) */
 {
-    const f16 soft = logarithms(add(all(1), exponential(smaller(x, all(20)))));
-    return mul(x, tangent(pick(greater(x, all(20)), x, soft)));
+    const f16 soft = logarithms(add(all(1), exponential_by(1, smaller(x, all(20)))));
+    return mul(x, tangent(1, pick(greater(x, all(20)), x, soft)));
 }
 
 INLINE f16 laplace(f16 x)
 {
     const f16 centred = quotient(sub(x, all(0.707107f)), all(0.39894258f));
-    return mul(add(error_function(centred), all(1)), all(0.5f));
+    return mul(add(error_function(1, centred), all(1)), all(0.5f));
 }
 
 static void activate(mn_activation kind, float *x, size_t n)
 {
 #define APPLY(value) for (size_t i = 0; i < n; i += MN_LANES) { const f16 v = load(x + i); store(x + i, value); } break
-    const f16 zero = all(0);
+    const f16 zero = all(0), steep = all(kind == MN_QUICK_GELU ? 1.702f : 1.0f);
     switch (kind) {
     case MN_RELU: APPLY(larger(v, zero));
-    case MN_GELU: APPLY(gelu(v));
+    case MN_GELU:
+    case MN_GELU_10:
+        for (size_t i = 0; i < n; i += MN_LANES) store(x + i, gelu(load(x + i)));
+        if (kind == MN_GELU) break;
+        APPLY(larger(smaller(v, all(10)), all(-10)));
     case MN_GELU_TANH: APPLY(gelu_tanh(v));
-    case MN_GELU_10: APPLY(larger(smaller(gelu(v), all(10)), all(-10)));
-    case MN_SILU: APPLY(mul(v, sigmoid(v)));
-    case MN_QUICK_GELU: APPLY(mul(v, sigmoid(mul(v, all(1.702f)))));
-    case MN_TANH: APPLY(tangent(v));
-    case MN_SIGMOID: APPLY(sigmoid(v));
+    case MN_SILU:
+    case MN_QUICK_GELU: APPLY(mul(v, sigmoid(0, mul(v, steep))));
+    case MN_TANH: APPLY(tangent(1, v));
+    case MN_SIGMOID: APPLY(sigmoid(1, v));
     case MN_LEAKY_RELU: APPLY(pick(greater(v, zero), v, mul(v, all(0.01f))));
     case MN_MISH: APPLY(mish(v));
     case MN_RELU2: APPLY(mul(larger(v, zero), larger(v, zero)));

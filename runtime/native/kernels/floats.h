@@ -207,16 +207,28 @@ INLINE f16 power_below_one(f16 x)
     return y;
 }
 
-APART f16 sigmoid(f16 x) { return quotient(all(1), add(all(1), exponential(sub(all(0), x)))); }
+APART void exponential_of(float *x) { store(x, exponential(load(x))); }
 
-APART f16 tangent(f16 x) /* tanh */
+/* What few models ask for (`rare`) calls it, since each copy has some 600 bytes. By memory: GCC hands over vectors in halves. */
+INLINE f16 exponential_by(const int rare, f16 x)
 {
-    const f16 e = exponential(mul(smaller(larger(x, all(-20)), all(20)), all(2)));
+    float kept[MN_LANES] __attribute__((aligned(64)));
+    if (!rare) return exponential(x);
+    store(kept, x);
+    exponential_of(kept);
+    return load(kept);
+}
+
+INLINE f16 sigmoid(const int rare, f16 x) { return quotient(all(1), add(all(1), exponential_by(rare, sub(all(0), x)))); }
+
+INLINE f16 tangent(const int rare, f16 x) /* tanh */
+{
+    const f16 e = exponential_by(rare, mul(smaller(larger(x, all(-20)), all(20)), all(2)));
     return quotient(sub(e, all(1)), add(e, all(1)));
 }
 
 /* erf to 1.5e-7: Abramowitz and Stegun 7.1.26. */
-APART f16 error_function(f16 x)
+INLINE f16 error_function(const int rare, f16 x)
 {
     const f16 a = magnitude(x);
     const f16 t = quotient(all(1), add(all(1), mul(a, all(0.3275911f))));
@@ -225,7 +237,7 @@ APART f16 error_function(f16 x)
     y = add(mul(y, t), all(1.421413741f));
     y = add(mul(y, t), all(-0.284496736f));
     y = add(mul(y, t), all(0.254829592f));
-    y = sub(all(1), mul(mul(y, t), exponential(sub(all(0), mul(a, a)))));
+    y = sub(all(1), mul(mul(y, t), exponential_by(rare, sub(all(0), mul(a, a)))));
     return pick(greater(all(0), x), sub(all(0), y), y);
 }
 
