@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,12 +106,22 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def run(*command: object, text: str = "") -> list[str]:
+    """Lines that a program prints; into a file, since Node loses what a full pipe does not take."""
     environment = os.environ | {"WINEDEBUG": "-all"}
-    result = subprocess.run(
-        [*map(str, command)], input=text, capture_output=True, text=True, check=False, timeout=3000, env=environment
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.split("\n")
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as out:
+        result = subprocess.run(
+            [*map(str, command)],
+            input=text,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=3000,
+            env=environment,
+        )
+        assert result.returncode == 0, result.stderr
+        out.seek(0)
+        return out.read().split("\n")
 
 
 @pytest.fixture(scope="session")
