@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mobilenmt.runtime.text.edges import Chunk, cut, halves, words
+from mobilenmt.runtime.text.edges import Chunk, cut, words
 from mobilenmt.runtime.text.forms import Form, Placeholders
 from mobilenmt.runtime.text.glossary import RULE, Glossary
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
+from mobilenmt.runtime.text.letters import halves
 from mobilenmt.runtime.text.placeholders import Protected, Restored, protect, restore
 from mobilenmt.runtime.text.placing import Output, Result, place
 

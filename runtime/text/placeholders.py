@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from mobilenmt.runtime.text.edges import breaks_a_pair
 from mobilenmt.runtime.text.forms import Form
 from mobilenmt.runtime.text.kept import Kept, Rules
-from mobilenmt.runtime.text.letters import FEW, is_runaway, is_wordless
+from mobilenmt.runtime.text.letters import FEW, breaks_a_pair, is_runaway, is_wordless
 
 _OPENING = "([{<⟨（［｛«‹„“‘\"'`»›"  # » and › open a quotation in German books
 _CLOSING = ")]}>⟩）］｝»›”“’\"'`«‹"
