@@ -91,6 +91,10 @@ class Keeper:
         return (self._placeholders or Placeholders()).tried
 
     @cached_property
+    def _spaced(self) -> frozenset[str]:
+        return frozenset(rule.name for rule in self._rules.rules if rule.spaced)
+
+    @cached_property
     def _copied(self) -> frozenset[str]:
         """The rules whose spans go through the model as they are."""
         named = frozenset(rule.name for rule in self._rules.rules if rule.copied)
@@ -102,7 +106,7 @@ class Keeper:
 
     def first(self, text: str, kept: Sequence[Kept]) -> str:
         """A text as the model sees it at the first try, as a whole."""
-        protected = protect(text, merged(text, kept, self._copied), self._forms[0], self._rules, self._copied)
+        protected = protect(text, merged(text, kept, self._copied, self._spaced), self._forms[0], self._rules, self._copied)
         return text if protected is None else protected.text
 
     def run(self, sentences: Sequence[str], kept: Sequence[Sequence[Kept]] | None = None) -> list[Result]:
@@ -126,7 +130,7 @@ class Keeper:
         for form, copied, beams in self._attempts():
             tried: list[tuple[_Job, Protected, Sequence[Kept]]] = []
             for job in waiting:
-                spans = merged(job.chunk.text, job.chunk.kept, copied)
+                spans = merged(job.chunk.text, job.chunk.kept, copied, self._spaced)
                 protected = protect(job.chunk.text, spans, form, self._rules, copied)
                 if protected is not None and (beams > 1 or job.best is None or protected != job.best[1]):
                     tried.append((job, protected, spans))
@@ -145,7 +149,7 @@ class Keeper:
         tried = [job for job in jobs if any(span.rule == RULE for span in job.chunk.kept)]
 
         def protected(text: str, kept: Sequence[Kept], more: frozenset[str]) -> tuple[Protected | None, list[Kept]]:
-            spans = merged(text, kept, self._copied | more)
+            spans = merged(text, kept, self._copied | more, self._spaced)
             return protect(text, spans, self._forms[0], self._rules, self._copied | more), spans
 
         def take(index: int, found: Attempt) -> bool:
@@ -222,9 +226,11 @@ def _rank(restored: Restored, output: Output) -> tuple[int, bool]:
     return restored.faults, not output.links
 
 
-def merged(text: str, kept: Sequence[Kept], apart: frozenset[str] = frozenset()) -> list[Kept]:
+def merged(
+    text: str, kept: Sequence[Kept], apart: frozenset[str] = frozenset(), spaced: frozenset[str] = frozenset()
+) -> list[Kept]:
     """Spans that touch one another, or with one space between, made one (but for the rules `apart`): fewer
-    placeholders."""
+    placeholders. One that ends as those of the rules `spaced` do is theirs."""
     spans: list[Kept] = []
     for span in kept:
         alone = span.rule in apart or (bool(spans) and spans[-1].rule in apart)
@@ -233,7 +239,7 @@ def merged(text: str, kept: Sequence[Kept], apart: frozenset[str] = frozenset())
             target = None
             if last.target is not None or span.target is not None:
                 target = last.written(text) + text[last.end : span.start] + span.written(text)
-            spans[-1] = Kept(last.start, span.end, last.rule, target)
+            spans[-1] = Kept(last.start, span.end, span.rule if span.rule in spaced else last.rule, target)
         else:
             spans.append(span)
     return spans

@@ -111,12 +111,12 @@ def protect(
     for span in kept:
         body = span.written(text)
         gap = text[done : span.start]
-        if marks and marks[-1].spaced and gap[:1].isalnum():
-            gap = f" {gap}"
         rule = rules.get(span.rule) if rules is not None else None
         stays = span.rule in copied
         spaced = rule is not None and rule.spaced and not stays
-        if spaced and gap[-1:].isalnum():
+        if marks and marks[-1].spaced and (gap[:1].isalnum() or (not gap and stays)):
+            gap = f" {gap}"
+        if spaced and (gap[-1:].isalnum() or (not gap and marks and marks[-1].placeholder == marks[-1].text)):
             gap += " "
         parts.append(gap)
         length += len(gap)
@@ -336,7 +336,8 @@ def _fit_right(right: str, mark: Mark, following: str) -> str | None:
         return f" {right}" if first.isalnum() else right
     if after in "'’" and right[:1] != after and mark.before not in ("'", "‘", "‚"):  # a genitive, most of the time
         return right
-    return _joined(right, after, first, right.lstrip(), 0, _CLOSING)
+    bare = right.lstrip()
+    return "" if not bare and following[:1] == after else _joined(right, after, first, bare, 0, _CLOSING)
 
 
 def _joined(text: str, wanted: str, there: str, bare: str, at: int, brackets: str) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from mobilenmt import Translator
+from mobilenmt.runtime.text.forms import Placeholders
 from mobilenmt.runtime.text.keeper import Keeper, Output, Result
 from mobilenmt.runtime.text.kept import find
 from mobilenmt.runtime.text.lines import cells
@@ -426,3 +427,28 @@ def test_an_abbreviation_before_a_span_ends_no_sentence() -> None:
     text = "It costs $5 (incl. 19% VAT)."
     assert Keeper(translate, language="en").run([text])[0].text == text
     assert len(seen) == 1 and seen[0].endswith("VAT).")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is 3.5 km<b>to</b> the station",
+        "The dog<b>sees</b>42 cats.",
+        "See max@example.com<i>now</i>.",
+        "The <b>12</b>dogs are here.",
+        "The dog is<b>-5</b>years old.",
+        "We pay 3.50<i>EUR</i> today.",
+        "The price is 5 km<sup>2</sup> now.",
+    ],
+)
+def test_the_model_sees_a_space_between_a_tag_and_what_touches_it_and_the_output_has_none(text: str) -> None:
+    """Be it a word, a number that goes through the model as it is, or a span that shares the tag's placeholder."""
+    seen: list[str] = []
+
+    def translate(texts: list[str], wanted: int) -> list[list[Output]]:
+        seen.extend(texts)
+        return [[Output(text)] * wanted for text in texts]
+
+    found = Keeper(translate, placeholders=Placeholders(("<x id=#/>",))).run([text])[0]
+    assert (found.text, found.flags, len(seen)) == (text, (), 1)
+    assert not re.search("[0-9A-Za-z]<x|/>[0-9A-Za-z]", seen[0]), seen
