@@ -106,7 +106,9 @@ class Keeper:
 
     def first(self, text: str, kept: Sequence[Kept]) -> str:
         """A text as the model sees it at the first try, as a whole."""
-        protected = protect(text, merged(text, kept, self._copied, self._spaced), self._forms[0], self._rules, self._copied)
+        protected = protect(
+            text, merged(text, kept, self._copied, self._spaced), self._forms[0], self._rules, self._copied
+        )
         return text if protected is None else protected.text
 
     def run(self, sentences: Sequence[str], kept: Sequence[Sequence[Kept]] | None = None) -> list[Result]:

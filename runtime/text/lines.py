@@ -11,7 +11,7 @@ from typing import NamedTuple
 from mobilenmt.runtime.text.data import load
 from mobilenmt.runtime.text.sentences import writes_ordinals
 
-_ROWS = frozenset(";,/>›»")
+_ROWS = frozenset(";,/>›»)")
 _LONGEST_ROW = 2000  # characters: what is longer is no row of a table
 
 

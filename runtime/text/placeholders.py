@@ -6,7 +6,7 @@ Pure functions.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -313,7 +313,8 @@ def _fit_left(left: str, mark: Mark) -> str | None:
     last = left[-1:]
     before = mark.before
     if mark.spaced and before.isalnum():
-        return left.rstrip()
+        bare = left.rstrip()
+        return bare if bare[-1:].isalnum() else None
     if not before or before.isspace():
         if last.isalnum() or (last and last in _MARKS + ")]}"):
             return left + " "
@@ -326,7 +327,8 @@ def _fit_right(right: str, mark: Mark, following: str) -> str | None:
     first = right[:1] or following[:1]
     after = mark.after
     if mark.spaced and after.isalnum():
-        return right.lstrip()
+        bare = right.lstrip()
+        return bare if (bare or following)[:1].isalnum() else None
     if not after or after.isspace():
         return f" {right}" if first.isalnum() or (first and first in "([{") else right
     if after in _MARKS:
@@ -342,23 +344,15 @@ def _fit_right(right: str, mark: Mark, following: str) -> str | None:
 
 def _joined(text: str, wanted: str, there: str, bare: str, at: int, brackets: str) -> str | None:
     """The text if it touches the span with what touched it in the source; spaces that came between are taken out."""
-    fits: Callable[[str], bool]
-    if wanted in _QUOTES and wanted in brackets:
 
-        def fits(sign: str) -> bool:
-            return bool(sign) and sign in _QUOTES
-
-    elif wanted.isalnum():
-        fits = str.isalnum
-    elif wanted in _DASHES:
-
-        def fits(sign: str) -> bool:
-            return bool(sign) and (sign in _DASHES or sign.isspace())
-
-    else:
-
-        def fits(sign: str) -> bool:
-            return sign == wanted
+    def fits(sign: str) -> bool:
+        if not sign or sign == wanted:
+            return bool(sign)
+        if wanted in _QUOTES and wanted in brackets:
+            return sign in _QUOTES
+        if wanted in _DASHES:
+            return sign in _DASHES or sign.isspace()
+        return wanted.isalnum() and sign.isalnum()
 
     if fits(there):
         return text
