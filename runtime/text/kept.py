@@ -15,9 +15,8 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from mobilenmt.runtime.errors import InputError
-from mobilenmt.runtime.text.data import load
+from mobilenmt.runtime.text.data import filled, load
 
-_SET = "«([A-Z]+)»"
 _NAME = "[a-z][a-z0-9_]{0,40}"
 _EDGES = ("", "after_end", "always")
 
@@ -164,7 +163,7 @@ def default_rules() -> Rules:
     data = load("kept")
 
     def whole(pattern: str) -> str:
-        return re.sub(_SET, lambda match: str(data["sets"][match[1]]), pattern)
+        return filled(pattern, data["sets"])
 
     rules = [
         Rule(
