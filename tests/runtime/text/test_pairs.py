@@ -27,7 +27,7 @@ def tried(source: str, first: str, *beam: str, pairs: bool = True) -> tuple[str,
     """What is shown of a model that says `first` greedily and `beam` with a beam, and its flags."""
 
     def said(text: str) -> Hypothesis:
-        return Hypothesis(tuple(map(ord, text)), 0.0, ())
+        return Hypothesis(tuple(map(ord, text)), 0.0, len(text) + 1)
 
     def search(some: Sequence[Sequence[int]], width: int) -> list[list[Hypothesis]]:
         return [[said(text) for text in beam] for _ in some]
