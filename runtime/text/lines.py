@@ -153,7 +153,7 @@ class LineRules(NamedTuple):
 def line_rules() -> LineRules:
     """The rules for lines."""
     found = load("lines")
-    parts = [f"(?P<{name}>{found[name]})?" for name in ("quote", "bullet", "box", "number")]
+    parts = [f"(?P<{name}>{found[name]})?" for name in ("stamp", "quote", "bullet", "box", "number")]
     months = frozenset(word for names in found["months"].values() for word in names.split())
     rows = [Row(*(re.compile(row[name]) for name in Row._fields)) for row in found["rows"]]
     marker, record, pair, fence = map(re.compile, ("".join(parts), found["record"], found["pair"], found["fence"]))
