@@ -58,8 +58,8 @@ def cells(line: str, language: str = "") -> Iterator[tuple[int, str]]:
         yield from _parted(line, begin, "|")
     elif '"' in line and ('",' in line or ',"' in line or '";' in line or ';"' in line) and _is_record(line):
         yield from _columns(line)
-    elif '"' in line and line[-1] in '",;' and (pair := line_rules().pair.fullmatch(line)) is not None:
-        yield pair.start(1), pair[1]
+    elif (line[-1] in "\"',;" or "=" in line) and (pair := line_rules().pair.fullmatch(line, begin)) is not None:
+        yield pair.start(pair.lastindex or 0), pair[pair.lastindex or 0]
     else:
         yield from _row(line, begin)
 
