@@ -24,6 +24,7 @@ _SIGNS = frozenset("<>{}[]()$%_#@\\/=&|~^*+`⟦⟧«»‹›")
 _NUMBER = re.compile("[0-9]{3}")
 _FIGURES = re.compile("[0-9]+")
 _NAME = re.compile("[A-Z]{2,}")
+_TWICE = re.compile(r"^([,;:])\1+")
 _TOKEN = re.compile(r"[^\W_]+|\s+|.", re.DOTALL)
 _FARTHEST = 0.75
 """Of the letters of a sentence, how many a span may be moved by: German moves a verb to the end, and the beginning
@@ -73,8 +74,8 @@ class Restored:
     misplaced: tuple[int, ...] = ()
     """In another order, at another end of the sentence, or parted from the quote, bracket or letter that touched it."""
     leftover: bool = False
-    """A piece of a placeholder stands in the text, or half of a pair of brackets or quotes, which the source lacks; or
-    far more became of a few words than they can mean, or nothing at all."""
+    """A piece of a placeholder, or half of a pair, is there that the source lacks; or far more became of a few words
+    than they can mean, or nothing."""
 
     @property
     def ok(self) -> bool:
@@ -323,7 +324,7 @@ def _fit_left(left: str, mark: Mark) -> str | None:
 
 
 def _fit_right(right: str, mark: Mark, following: str) -> str | None:
-    """Likewise the text on the right, up to the next span (``following``, empty for none)."""
+    """Likewise the text on the right, up to the next span (``following`` or none)."""
     first = right[:1] or following[:1]
     after = mark.after
     if mark.spaced and after.isalnum():
@@ -332,7 +333,7 @@ def _fit_right(right: str, mark: Mark, following: str) -> str | None:
     if not after or after.isspace():
         return f" {right}" if first.isalnum() or (first and first in "([{") else right
     if after in _MARKS:
-        bare = right.lstrip()
+        bare = _TWICE.sub(r"\1", right.lstrip())
         if bare[:1] == after and bare[1:2] not in _MARKS:
             return bare
         return f" {right}" if first.isalnum() else right
