@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mobilenmt.runtime.text.terms.search import Search
 
 _BEAMS = 4
-_END = ".!?…"
+_UNKNOWN = Placeholders()  # of a model of which nothing is known
 
 
 Translate = Callable[[list[str], int], list[list[Output]]]
@@ -88,17 +88,12 @@ class Keeper:
 
     @cached_property
     def _forms(self) -> tuple[Form, ...]:
-        return (self._placeholders or Placeholders()).tried
-
-    @cached_property
-    def _spaced(self) -> frozenset[str]:
-        return frozenset(rule.name for rule in self._rules.rules if rule.spaced)
+        return (self._placeholders or _UNKNOWN).tried
 
     @cached_property
     def _copied(self) -> frozenset[str]:
         """The rules whose spans go through the model as they are."""
-        named = frozenset(rule.name for rule in self._rules.rules if rule.copied)
-        return named | frozenset((self._placeholders or Placeholders()).copied)
+        return self._rules.copied.union((self._placeholders or _UNKNOWN).copied)
 
     def find(self, text: str) -> list[Kept]:
         """The spans of a text, by the rules and by `extra`."""
@@ -107,7 +102,7 @@ class Keeper:
     def first(self, text: str, kept: Sequence[Kept]) -> str:
         """A text as the model sees it at the first try, as a whole."""
         protected = protect(
-            text, merged(text, kept, self._copied, self._spaced), self._forms[0], self._rules, self._copied
+            text, merged(text, kept, self._copied, self._rules.spaced), self._forms[0], self._rules, self._copied
         )
         return text if protected is None else protected.text
 
@@ -132,7 +127,7 @@ class Keeper:
         for form, copied, beams in self._attempts():
             tried: list[tuple[_Job, Protected, Sequence[Kept]]] = []
             for job in waiting:
-                spans = merged(job.chunk.text, job.chunk.kept, copied, self._spaced)
+                spans = merged(job.chunk.text, job.chunk.kept, copied, self._rules.spaced)
                 protected = protect(job.chunk.text, spans, form, self._rules, copied)
                 if protected is not None and (beams > 1 or job.best is None or protected != job.best[1]):
                     tried.append((job, protected, spans))
@@ -151,7 +146,7 @@ class Keeper:
         tried = [job for job in jobs if any(span.rule == RULE for span in job.chunk.kept)]
 
         def protected(text: str, kept: Sequence[Kept], more: frozenset[str]) -> tuple[Protected | None, list[Kept]]:
-            spans = merged(text, kept, self._copied | more, self._spaced)
+            spans = merged(text, kept, self._copied | more, self._rules.spaced)
             return protect(text, spans, self._forms[0], self._rules, self._copied | more), spans
 
         def take(index: int, found: Attempt) -> bool:

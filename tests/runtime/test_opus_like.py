@@ -18,19 +18,19 @@ from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.text.kept import find
 from places import ROOT
-from tiny_opus import make_opus
+from tiny_models import make_opus
 
 ENGINES = [
     pytest.param("native", marks=pytest.mark.skipif(not LIBRARY.is_file(), reason="the C core was not compiled")),
     "onnx",
 ]
-CASES = (Path(__file__).parent / "data" / "kept.txt").read_text(encoding="utf-8").splitlines()
+CASES = (Path(__file__).parent / "text" / "data" / "kept.txt").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = (ROOT / "benchmarks" / "sentences.en.txt").read_text(encoding="utf-8").splitlines()
-    target = (Path(__file__).parent / "data" / "sentences.de.txt").read_text(encoding="utf-8").splitlines()
+    target = (Path(__file__).parent / "text" / "data" / "sentences.de.txt").read_text(encoding="utf-8").splitlines()
     return make_opus(tmp_path_factory.mktemp("opus") / "checkpoint", source, target)
 
 
