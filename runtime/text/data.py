@@ -20,7 +20,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def filled(pattern: str, sets: Mapping[str, str]) -> str:
-    """A pattern with what the names of sets in it, «NAME», stand for; a set may name others."""
+    """A pattern with what «NAME» in it stands for; a set may name others."""
     while (whole := re.sub("«([A-Z]+)»", lambda match: sets[match[1]], pattern)) != pattern:
         pattern = whole
     return pattern

@@ -207,13 +207,8 @@ def has_pair(text: str) -> bool:
 
 
 def breaks_a_pair(output: str, source: str, lost: bool = False) -> bool:
-    """Whether an output has half of a pair where its source has none, or lacks a pair of () or [].
-
-    Args:
-        output: the translation.
-        source: of what.
-        lost: whether a pair of quotes that the output lacks counts too.
-    """
+    """Whether an output has half of a pair where its source has none, or lacks a pair of () or [], or of quotes too
+    where they count (``lost``)."""
     if not has_pair(source) and not has_pair(output):
         return False
     for opening, closing in _BRACKETS:

@@ -194,7 +194,7 @@ class _Weaver:
         return gap if n and gap <= runs[n - 1][1] else min(max(runs[n][0], gap), runs[n][1])
 
     def _behind_end(self, at: int, gap: int) -> int:
-        """The gap, behind the marks of its sentence's end if the source has one just before the mark at a place."""
+        """The gap, behind the marks of its sentence's end if one stands just before a place of the source."""
         if self._text[max(0, at - 1) : at] in _ENDS:
             while gap < len(self._words) and self._target[self._words[gap].start] in _ENDS:
                 gap += 1
