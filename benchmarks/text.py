@@ -1,8 +1,9 @@
-"""Text handling of a pack: ``python -m benchmarks.text guards|case|unicode|cost [FILE...]``.
+"""Text handling of a pack: ``python -m benchmarks.text guards|case|pairs|unicode|cost [FILE...]``.
 
 guards: single words of the sources in FILEs (TSV of source and reference), and strings of the kinds that people report
 to translators: how many loop, grow beyond three times their source, come out too short, are given back.
 case: chrF of sentences IN CAPITALS and As Titles, as they are and through sentence case, English to German.
+pairs: of the sources in FILEs with brackets or quotes, how many lose one, and BLEU, without that guard and with it.
 unicode: random strings over all planes: whether U+FFFD shows where the source has none.
 cost: time that everything around tokenizer and search adds to a sentence; FILE has one a line.
 """
@@ -23,7 +24,9 @@ from mobilenmt import Translator
 from mobilenmt.runtime.guard import is_degenerate
 from mobilenmt.runtime.hypothesis import GREEDY, usual_length
 from mobilenmt.runtime.reading import check_call
+from mobilenmt.runtime.retry import Retry
 from mobilenmt.runtime.text.case import Case
+from mobilenmt.runtime.text.letters import breaks_a_pair, has_pair
 from mobilenmt.runtime.tokenizer import clean
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
@@ -165,6 +168,22 @@ def unicode(translator: Translator, count: int) -> None:
     print(f"{count} random strings: {shown} with a U+FFFD that the source lacks")
 
 
+def pairs(translator: Translator, rows: Sequence[tuple[str, str]]) -> None:
+    """Print how many lines lose a bracket or quote, without the guard against it and with it."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    some = [(source, reference) for source, reference in rows if has_pair(source)]
+    guard = Retry.lacks_a_pair
+    for name, check in (("without", lambda *_: False), ("with", guard)):
+        Retry.lacks_a_pair = check  # type: ignore[method-assign]
+        found = translator.translate_batch([source for source, _ in some])
+        wrong = sum(breaks_a_pair(item.text, source, lost=True) for item, (source, _) in zip(found, some, strict=True))
+        flags = Counter(flag for item in found for flag in item.flags)
+        score = BLEU().corpus_score([item.text for item in found], [[reference for _, reference in some]]).score
+        print(f"{name} the guard: {wrong} of {len(some)} lines lack one, BLEU {score:.2f}, flags {dict(flags)}")
+    Retry.lacks_a_pair = guard  # type: ignore[method-assign]
+
+
 def case(translator: Translator, pairs: Sequence[tuple[str, str]], count: int) -> None:
     """Print chrF of capitals and titles with and without sentence case."""
     from sacrebleu.metrics.chrf import CHRF
@@ -291,7 +310,7 @@ def _added(translator: Translator, name: str, lines: Sequence[str], rounds: int)
 def main() -> None:
     """Read the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("guards", "case", "unicode", "cost"))
+    parser.add_argument("what", choices=("guards", "case", "pairs", "unicode", "cost"))
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
     parser.add_argument("--pack", default="en-de")
     parser.add_argument("--engine", default="auto")
@@ -309,6 +328,8 @@ def main() -> None:
     rows = [line.split("\t") for path in options.files for line in path.read_text(encoding="utf-8").split("\n") if line]
     if options.what == "guards":
         guards(translator, [row[0] for row in rows])
+    elif options.what == "pairs":
+        pairs(translator, [(row[0], row[1]) for row in rows])
     else:
         case(translator, [(row[0], row[1]) for row in rows], options.count or 100)
 

@@ -130,7 +130,7 @@ class Passage:
         self._again = False
         return [
             Result(first.text, (), (first,), tuple(Result(item.text, (), (item,)) for item in rest))
-            for first, *rest in self._translate(texts, 1)
+            for first, *rest in self._translate(texts, 1, pairs=True)
         ]
 
     # -- before ---------------------------------------------------------------------------------------------------
@@ -171,8 +171,9 @@ class Passage:
 
     # -- the model ------------------------------------------------------------------------------------------------
 
-    def _translate(self, texts: list[str], beams: int) -> list[list[Output]]:
-        """Translations of texts; with more than one beam as many of each, whatever was asked for."""
+    def _translate(self, texts: list[str], beams: int, pairs: bool = False) -> list[list[Output]]:
+        """Translations of texts; with more than one beam as many of each, whatever was asked for. ``pairs``: as in
+        :meth:`Retry.run`; the keeper looks after those of texts with something to keep."""
         options = self._options
         if self._again and not options.alignment and self._reader.manifest.alignment is not None:
             options = replace(options, alignment=True)  # unasked: links say where a lost span belongs
@@ -193,7 +194,8 @@ class Passage:
             with self._reader.retry.brief() if beams > 1 else _NOTHING:
                 found = self._find(sources, options)
         if self._guarded:
-            found = self._reader.retry.run(list(zip(texts, sources, strict=True)), found, options.n_best, several)
+            segments = list(zip(texts, sources, strict=True))
+            found = self._reader.retry.run(segments, found, options.n_best, several, pairs)
         return [
             [self._reader.output(text, ids, item) for item in outputs]
             for text, ids, outputs in zip(texts, sources, found, strict=True)

@@ -106,12 +106,12 @@ class Reader:
         found = find([ids], options)
         first = found[0][0]
         decoded: str | None = self.tokenizer.decode(first.ids)
-        if guarded and self.retry.is_bad(text, ids, first, decoded):
+        if guarded and (self.retry.is_bad(text, ids, first, decoded) or self.retry.lacks_a_pair(text, first, decoded)):
 
             def again(bad: Sequence[Sequence[int]], width: int) -> list[list[Hypothesis]]:
                 return find(bad, replace(options, beam_size=width, n_best=width))
 
-            first = self.retry.run([(text, ids)], found, 1, again)[0][0]
+            first = self.retry.run([(text, ids)], found, 1, again, pairs=True)[0][0]
             decoded = None
         if decoded is not None and not options.alignment and not options.token_scores:
             shown = without_inventions(decoded, text)

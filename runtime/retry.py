@@ -12,7 +12,7 @@ from mobilenmt.runtime.guard import cut_loops, is_degenerate, is_short
 from mobilenmt.runtime.hypothesis import Hypothesis, Phrases, SearchOptions, fits, most_beams
 from mobilenmt.runtime.manifest import ModelInfo
 from mobilenmt.runtime.opening import Text
-from mobilenmt.runtime.text.letters import FEW, is_runaway
+from mobilenmt.runtime.text.letters import FEW, breaks_a_pair, has_pair, is_runaway
 
 _BEAMS = 4
 _END = -1  # stands for the end token, which hypotheses leave out; no piece has this id
@@ -35,19 +35,28 @@ class Retry:
         outputs: list[list[Hypothesis]],
         n_best: int,
         search: Callable[[Sequence[Sequence[int]], int], list[list[Hypothesis]]],
+        pairs: bool = False,
     ) -> list[list[Hypothesis]]:
         """Translate bad outputs again with a beam and take the best that is not bad; its flags say so (``retried``).
 
         Without one, loops are cut (``cut``); the longest stands for what is too short (``short``); and of a few words
-        that ran away or came to nothing the source itself is to be shown (``kept``).
+        that ran away or came to nothing the source itself is to be shown (``kept``). Where all that is not bad lacks
+        a bracket or quote, the best of them is shown (``unpaired``).
 
         Args:
             segments: the text and the ids of each.
             outputs: what was found for each, best first.
             n_best: outputs wanted of each.
             search: gives as many outputs of each source as it is told beams.
+            pairs: whether an output that lacks a bracket or quote of its source is tried again, too.
         """
-        bad = [index for index, found in enumerate(outputs) if self.is_bad(*segments[index], found[0])]
+
+        def is_whole(index: int, output: Hypothesis) -> bool:
+            return not (
+                self.is_bad(*segments[index], output) or (pairs and self.lacks_a_pair(segments[index][0], output))
+            )
+
+        bad = [index for index, found in enumerate(outputs) if not is_whole(index, found[0])]
         if not bad:
             return outputs
         outputs = list(outputs)
@@ -56,8 +65,9 @@ class Retry:
             again = search([segments[index][1] for index in bad], beams)
         for index, found in zip(bad, again, strict=True):
             text, source = segments[index]
-            good = next((item for item in found if not self.is_bad(text, source, item)), None)
-            first = good or self._mend(text, source, [found[0], outputs[index][0]])
+            good = next((item for item in found if is_whole(index, item)), None)
+            first = good or self._unpaired(text, source, [outputs[index][0], *found])
+            first = first or self._mend(text, source, [found[0], outputs[index][0]])
             rest = [item for item in found if item is not good]
             ranked = [replace(first, flags=("retried", *first.flags)), *rest]
             outputs[index] = distinct(ranked, self.tokenizer.decode)[:n_best] if n_best > 1 else ranked[:1]
@@ -66,6 +76,15 @@ class Retry:
     def is_bad(self, text: str, source: Sequence[int], output: Hypothesis, decoded: str | None = None) -> bool:
         """Whether an output loops, is far longer or far shorter than its source can mean; ``decoded``: its text."""
         return self._is_long(text, source, output, decoded) or self._is_short(source, output, decoded)
+
+    def lacks_a_pair(self, text: str, output: Hypothesis, decoded: str | None = None) -> bool:
+        """Whether a bracket or quote of the source, or its other half, is missing in an output."""
+        return has_pair(text) and breaks_a_pair(self._text(output, decoded), text, lost=True)
+
+    def _unpaired(self, text: str, source: Sequence[int], outputs: Sequence[Hypothesis]) -> Hypothesis | None:
+        """The first output that is not bad but for its brackets or quotes."""
+        best = next((item for item in outputs if not self.is_bad(text, source, item)), None)
+        return best and replace(best, flags=(*best.flags, "unpaired"))
 
     def _is_long(self, text: str, source: Sequence[int], output: Hypothesis, decoded: str | None = None) -> bool:
         return is_degenerate(source, output.ids) or self._is_runaway(text, source, output, decoded)

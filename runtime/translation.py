@@ -61,10 +61,10 @@ class Translation:
     several sentences, the second is made of the second best of each, and so on; one with fewer stays at its last."""
     flags: tuple[str, ...] = ()
     """What happened on the way: ``split`` (a sentence longer than the model's positions), ``retried`` (a loop, a
-    runaway or what was too short was translated again with a beam), ``cut`` (its repetition was cut), ``short`` (still
-    too short for its source), ``kept`` (a stretch was given back as it was), ``placed`` (something kept was put where
-    the alignment of words says), ``parts`` (a sentence was translated in parts around it), ``truncated`` (the length
-    limit ended it)."""
+    runaway, what was too short or lost a bracket was translated again with a beam), ``cut`` (its repetition was cut),
+    ``short`` (still too short for its source), ``unpaired`` (still without a bracket or quote), ``kept`` (a stretch was
+    given back as it was), ``placed`` (something kept was put where the alignment of words says), ``parts`` (a sentence
+    was translated in parts around it), ``truncated`` (the length limit ended it)."""
     sentences: tuple[Sentence, ...] = ()
     """The sentences, in order."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,13 @@ def load(name: str) -> dict[str, Any]:
     """The content of ``rules/<name>.json``; whoever gets it leaves it as it is."""
     content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return content
+
+
+def filled(pattern: str, sets: Mapping[str, str]) -> str:
+    """A pattern with what «NAME» in it stands for; a set may name others."""
+    while (whole := re.sub("«([A-Z]+)»", lambda match: sets[match[1]], pattern)) != pattern:
+        pattern = whole
+    return pattern
 
 
 def has(name: str) -> bool:

@@ -14,8 +14,6 @@ from mobilenmt.runtime.text.sentences import split
 
 _END = ".!?…"
 _PAIRS = {**dict(zip("([{)]}«»", ")]}([{»«", strict=True)), "„": "“", "“": "„”", "”": "“"}
-_QUOTES = '"“”„‟«»'
-_PAIRING = frozenset(_QUOTES + "()[]{}")
 _SHELLS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'", "*": "*", "_": "_", "~": "~"}
 _AFTER = (": ", " - ", " – ", " — ", " | ", " · ", " → ")  # behind a span that begins a line: a label
 
@@ -166,36 +164,6 @@ def words(text: str, start: int, end: int, kept: Sequence[Kept]) -> tuple[int, i
     while start < first and _is_foreign(text, start, end, first=True):
         start += 1
     return start, end
-
-
-def halves(text: str, start: int, end: int, kept: Sequence[Kept]) -> list[int]:
-    """Where in text[start:end], outside of spans, halves of pairs of brackets stand whose other half is elsewhere."""
-    inside = {at for span in kept for at in range(span.start, span.end)}
-    lone: list[int] = []
-    for opening, closing in ("()", "[]", "{}"):
-        open_ones: list[int] = []
-        for at in range(start, end):
-            if at in inside or text[at] not in (opening, closing):
-                continue
-            if text[at] == opening:
-                open_ones.append(at)
-            elif open_ones:
-                open_ones.pop()
-            else:
-                lone.append(at)
-        lone += open_ones
-    return sorted(lone)
-
-
-def breaks_a_pair(output: str, source: str) -> bool:
-    """Whether an output has half of a pair where its source has none, or lacks a pair of () or []."""
-    if _PAIRING.isdisjoint(output) and _PAIRING.isdisjoint(source):
-        return False
-    for opening, closing in ("()", "[]", "{}"):
-        wanted, there = source.count(opening), output.count(opening)
-        if wanted == source.count(closing) and (there != output.count(closing) or (there < wanted and opening != "{")):
-            return True
-    return sum(map(output.count, _QUOTES)) % 2 == 1 and sum(map(source.count, _QUOTES)) % 2 == 0
 
 
 def _is_foreign(text: str, start: int, end: int, first: bool = False) -> bool:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mobilenmt.runtime.text.edges import Chunk, cut, halves, words
+from mobilenmt.runtime.text.edges import Chunk, cut, words
 from mobilenmt.runtime.text.forms import Form, Placeholders
 from mobilenmt.runtime.text.glossary import RULE, Glossary
 from mobilenmt.runtime.text.kept import Kept, Rules, default_rules, gather
+from mobilenmt.runtime.text.letters import halves
 from mobilenmt.runtime.text.placeholders import Protected, Restored, protect, restore
 from mobilenmt.runtime.text.placing import Output, Result, place
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mobilenmt.runtime.text.terms.search import Search
 
 _BEAMS = 4
-_END = ".!?…"
+_UNKNOWN = Placeholders()  # of a model of which nothing is known
 
 
 Translate = Callable[[list[str], int], list[list[Output]]]
@@ -87,13 +88,12 @@ class Keeper:
 
     @cached_property
     def _forms(self) -> tuple[Form, ...]:
-        return (self._placeholders or Placeholders()).tried
+        return (self._placeholders or _UNKNOWN).tried
 
     @cached_property
     def _copied(self) -> frozenset[str]:
         """The rules whose spans go through the model as they are."""
-        named = frozenset(rule.name for rule in self._rules.rules if rule.copied)
-        return named | frozenset((self._placeholders or Placeholders()).copied)
+        return self._rules.copied.union((self._placeholders or _UNKNOWN).copied)
 
     def find(self, text: str) -> list[Kept]:
         """The spans of a text, by the rules and by `extra`."""
@@ -101,7 +101,9 @@ class Keeper:
 
     def first(self, text: str, kept: Sequence[Kept]) -> str:
         """A text as the model sees it at the first try, as a whole."""
-        protected = protect(text, merged(text, kept, self._copied), self._forms[0], self._rules, self._copied)
+        protected = protect(
+            text, merged(text, kept, self._copied, self._rules.spaced), self._forms[0], self._rules, self._copied
+        )
         return text if protected is None else protected.text
 
     def run(self, sentences: Sequence[str], kept: Sequence[Sequence[Kept]] | None = None) -> list[Result]:
@@ -125,7 +127,7 @@ class Keeper:
         for form, copied, beams in self._attempts():
             tried: list[tuple[_Job, Protected, Sequence[Kept]]] = []
             for job in waiting:
-                spans = merged(job.chunk.text, job.chunk.kept, copied)
+                spans = merged(job.chunk.text, job.chunk.kept, copied, self._rules.spaced)
                 protected = protect(job.chunk.text, spans, form, self._rules, copied)
                 if protected is not None and (beams > 1 or job.best is None or protected != job.best[1]):
                     tried.append((job, protected, spans))
@@ -144,7 +146,7 @@ class Keeper:
         tried = [job for job in jobs if any(span.rule == RULE for span in job.chunk.kept)]
 
         def protected(text: str, kept: Sequence[Kept], more: frozenset[str]) -> tuple[Protected | None, list[Kept]]:
-            spans = merged(text, kept, self._copied | more)
+            spans = merged(text, kept, self._copied | more, self._rules.spaced)
             return protect(text, spans, self._forms[0], self._rules, self._copied | more), spans
 
         def take(index: int, found: Attempt) -> bool:
@@ -221,9 +223,11 @@ def _rank(restored: Restored, output: Output) -> tuple[int, bool]:
     return restored.faults, not output.links
 
 
-def merged(text: str, kept: Sequence[Kept], apart: frozenset[str] = frozenset()) -> list[Kept]:
+def merged(
+    text: str, kept: Sequence[Kept], apart: frozenset[str] = frozenset(), spaced: frozenset[str] = frozenset()
+) -> list[Kept]:
     """Spans that touch one another, or with one space between, made one (but for the rules `apart`): fewer
-    placeholders."""
+    placeholders. One that ends as those of the rules `spaced` do is theirs."""
     spans: list[Kept] = []
     for span in kept:
         alone = span.rule in apart or (bool(spans) and spans[-1].rule in apart)
@@ -232,7 +236,7 @@ def merged(text: str, kept: Sequence[Kept], apart: frozenset[str] = frozenset())
             target = None
             if last.target is not None or span.target is not None:
                 target = last.written(text) + text[last.end : span.start] + span.written(text)
-            spans[-1] = Kept(last.start, span.end, last.rule, target)
+            spans[-1] = Kept(last.start, span.end, span.rule if span.rule in spaced else last.rule, target)
         else:
             spans.append(span)
     return spans

@@ -11,13 +11,12 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 from mobilenmt.runtime.errors import InputError
-from mobilenmt.runtime.text.data import load
+from mobilenmt.runtime.text.data import filled, load
 
-_SET = "«([A-Z]+)»"
 _NAME = "[a-z][a-z0-9_]{0,40}"
 _EDGES = ("", "after_end", "always")
 
@@ -91,6 +90,20 @@ class Rules:
         """All rules that there are, as the Translator uses them."""
         return default_rules()
 
+    @cached_property
+    def copied(self) -> frozenset[str]:
+        """Names of the rules whose spans models copy."""
+        return frozenset(rule.name for rule in self.rules if rule.copied)
+
+    @cached_property
+    def spaced(self) -> frozenset[str]:
+        """Names of the rules whose spans stand between spaces for the model."""
+        return frozenset(rule.name for rule in self.rules if rule.spaced)
+
+    @cached_property
+    def _named(self) -> dict[str, Rule]:
+        return {rule.name: rule for rule in reversed(self.rules)}
+
     def __repr__(self) -> str:
         return f"Rules({', '.join(rule.name for rule in self.rules)})"
 
@@ -102,7 +115,7 @@ class Rules:
 
     def get(self, name: str) -> Rule | None:
         """The rule of a name, or None."""
-        return next((rule for rule in self.rules if rule.name == name), None)
+        return self._named.get(name)
 
     def without(self, *names: str) -> Rules:
         """The rules but for some.
@@ -164,7 +177,7 @@ def default_rules() -> Rules:
     data = load("kept")
 
     def whole(pattern: str) -> str:
-        return re.sub(_SET, lambda match: str(data["sets"][match[1]]), pattern)
+        return filled(pattern, data["sets"])
 
     rules = [
         Rule(

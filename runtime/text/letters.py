@@ -22,6 +22,9 @@ from mobilenmt.runtime.text.kept import Kept
 _MARKS = ".!?…"
 _CLOSERS = "\"'”“’»«)] "
 _GOES_ON = ",;:-–—"
+_BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
+_QUOTES = '"“”„‟«»'
+_PAIRING = frozenset(_QUOTES).union(*_BRACKETS)
 _OTHER_SCRIPTS = "\u2e80"  # the first character of those with marks of their own
 _DOTS = 3  # that an ellipsis stands for
 
@@ -175,6 +178,45 @@ def _joined(character: str) -> bool:
     """Whether it is a letter or digit of a script that puts spaces between words and no spaces within."""
     code = ord(character)
     return character.isalnum() and any(first <= code <= last for first, last in load("letters")["joined_scripts"])
+
+
+def halves(text: str, start: int, end: int, kept: Sequence[Kept]) -> list[int]:
+    """Where in text[start:end], outside of spans, halves of pairs of brackets stand whose other half is elsewhere."""
+    inside = {at for span in kept for at in range(span.start, span.end)}
+    lone: list[int] = []
+    for opening, closing in _BRACKETS:
+        open_ones: list[int] = []
+        for at in range(start, end):
+            if at in inside or text[at] not in (opening, closing):
+                continue
+            if text[at] == opening:
+                open_ones.append(at)
+            elif open_ones:
+                open_ones.pop()
+            else:
+                lone.append(at)
+        lone += open_ones
+    return sorted(lone)
+
+
+def has_pair(text: str) -> bool:
+    """Whether there is a bracket or quote in a text."""
+    if '"' in text or "(" in text or ")" in text or "[" in text or "]" in text or "{" in text or "}" in text:
+        return True
+    return not text.isascii() and not _PAIRING.isdisjoint(text)
+
+
+def breaks_a_pair(output: str, source: str, lost: bool = False) -> bool:
+    """Whether an output has half of a pair where its source has none, or lacks a pair of () or [], or of quotes too
+    where they count (``lost``)."""
+    if not has_pair(source) and not has_pair(output):
+        return False
+    for opening, closing in _BRACKETS:
+        wanted, there = source.count(opening), output.count(opening)
+        if wanted == source.count(closing) and (there != output.count(closing) or (there < wanted and opening != "{")):
+            return True
+    wanted, there = sum(map(source.count, _QUOTES)), sum(map(output.count, _QUOTES))
+    return wanted % 2 == 0 and (there % 2 == 1 or (lost and there < wanted))
 
 
 def is_wordless(rest: str, source: str) -> bool:

@@ -1,5 +1,5 @@
-"""What stands before the words of a line: quoting, bullets, numbers (``rules/lines.json``); and which lines are plain:
-words, and nothing that a rule is for (``rules/plain.json``)."""
+"""What stands before the words of a line: quoting, bullets, numbers (``rules/lines.json``); which lines are code
+(``rules/code.json``); and which are plain: words, and nothing that a rule is for (``rules/plain.json``)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from functools import cache, lru_cache
 from typing import NamedTuple
 
-from mobilenmt.runtime.text.data import load
+from mobilenmt.runtime.text.data import filled, load
 from mobilenmt.runtime.text.sentences import writes_ordinals
 
-_ROWS = frozenset(";,/>›»")
+_ROWS = frozenset(";,/>›»)")
 _LONGEST_ROW = 2000  # characters: what is longer is no row of a table
 
 
@@ -58,8 +58,8 @@ def cells(line: str, language: str = "") -> Iterator[tuple[int, str]]:
         yield from _parted(line, begin, "|")
     elif '"' in line and ('",' in line or ',"' in line or '";' in line or ';"' in line) and _is_record(line):
         yield from _columns(line)
-    elif '"' in line and line[-1] in '",;' and (pair := line_rules().pair.fullmatch(line)) is not None:
-        yield pair.start(1), pair[1]
+    elif (line[-1] in "\"',;" or "=" in line) and (pair := line_rules().pair.fullmatch(line, begin)) is not None:
+        yield pair.start(pair.lastindex or 0), pair[pair.lastindex or 0]
     else:
         yield from _row(line, begin)
 
@@ -84,6 +84,26 @@ def _row(line: str, begin: int) -> Iterator[tuple[int, str]]:
 def is_fence(line: str) -> bool:
     """Whether a line begins or ends a block of code: its language is no word to translate."""
     return line[:3] in ("```", "~~~") and line_rules().fence.fullmatch(line) is not None
+
+
+def is_code(line: str) -> bool:
+    """Whether a line, without white space at its ends, is all of a program, data or a dialogue with a shell, and beyond
+    doubt: nothing of it is translated. A line of a file of messages is none, since its text is."""
+    rules, longest = _code()
+    if len(line) > longest:
+        return False
+    characters = frozenset(line)
+    for signs, of in rules:
+        if not (signs and signs.isdisjoint(characters)) and of.fullmatch(line) is not None:
+            return line_rules().pair.fullmatch(line) is None
+    return False
+
+
+@cache
+def _code() -> tuple[list[tuple[frozenset[str], re.Pattern[str]]], int]:
+    found = load("code")
+    rules = [(frozenset(item["signs"]), re.compile(filled(item["of"], found["sets"]))) for item in found["lines"]]
+    return rules, found["longest"]
 
 
 def _parted(line: str, begin: int, sign: str) -> Iterator[tuple[int, str]]:
@@ -130,7 +150,7 @@ class LineRules(NamedTuple):
 def line_rules() -> LineRules:
     """The rules for lines."""
     found = load("lines")
-    parts = [f"(?P<{name}>{found[name]})?" for name in ("quote", "bullet", "box", "number")]
+    parts = [f"(?P<{name}>{found[name]})?" for name in ("stamp", "quote", "bullet", "box", "number")]
     months = frozenset(word for names in found["months"].values() for word in names.split())
     rows = [Row(*(re.compile(row[name]) for name in Row._fields)) for row in found["rows"]]
     marker, record, pair, fence = map(re.compile, ("".join(parts), found["record"], found["pair"], found["fence"]))

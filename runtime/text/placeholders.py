@@ -6,15 +6,14 @@ Pure functions.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from mobilenmt.runtime.text.edges import breaks_a_pair
 from mobilenmt.runtime.text.forms import Form
 from mobilenmt.runtime.text.kept import Kept, Rules
-from mobilenmt.runtime.text.letters import FEW, is_runaway, is_wordless
+from mobilenmt.runtime.text.letters import FEW, breaks_a_pair, is_runaway, is_wordless
 
 _OPENING = "([{<⟨（［｛«‹„“‘\"'`»›"  # » and › open a quotation in German books
 _CLOSING = ")]}>⟩）］｝»›”“’\"'`«‹"
@@ -25,6 +24,7 @@ _SIGNS = frozenset("<>{}[]()$%_#@\\/=&|~^*+`⟦⟧«»‹›")
 _NUMBER = re.compile("[0-9]{3}")
 _FIGURES = re.compile("[0-9]+")
 _NAME = re.compile("[A-Z]{2,}")
+_TWICE = re.compile(r"^([,;:])\1+")
 _TOKEN = re.compile(r"[^\W_]+|\s+|.", re.DOTALL)
 _FARTHEST = 0.75
 """Of the letters of a sentence, how many a span may be moved by: German moves a verb to the end, and the beginning
@@ -74,8 +74,8 @@ class Restored:
     misplaced: tuple[int, ...] = ()
     """In another order, at another end of the sentence, or parted from the quote, bracket or letter that touched it."""
     leftover: bool = False
-    """A piece of a placeholder stands in the text, or half of a pair of brackets or quotes, which the source lacks; or
-    far more became of a few words than they can mean, or nothing at all."""
+    """A piece of a placeholder, or half of a pair, is there that the source lacks; or far more became of a few words
+    than they can mean, or nothing."""
 
     @property
     def ok(self) -> bool:
@@ -112,12 +112,12 @@ def protect(
     for span in kept:
         body = span.written(text)
         gap = text[done : span.start]
-        if marks and marks[-1].spaced and gap[:1].isalnum():
-            gap = f" {gap}"
         rule = rules.get(span.rule) if rules is not None else None
         stays = span.rule in copied
         spaced = rule is not None and rule.spaced and not stays
-        if spaced and gap[-1:].isalnum():
+        if marks and marks[-1].spaced and (gap[:1].isalnum() or (not gap and stays)):
+            gap = f" {gap}"
+        if spaced and (gap[-1:].isalnum() or (not gap and marks and marks[-1].placeholder == marks[-1].text)):
             gap += " "
         parts.append(gap)
         length += len(gap)
@@ -314,7 +314,8 @@ def _fit_left(left: str, mark: Mark) -> str | None:
     last = left[-1:]
     before = mark.before
     if mark.spaced and before.isalnum():
-        return left.rstrip()
+        bare = left.rstrip()
+        return bare if bare[-1:].isalnum() else None
     if not before or before.isspace():
         if last.isalnum() or (last and last in _MARKS + ")]}"):
             return left + " "
@@ -323,42 +324,36 @@ def _fit_left(left: str, mark: Mark) -> str | None:
 
 
 def _fit_right(right: str, mark: Mark, following: str) -> str | None:
-    """Likewise the text on the right, up to the next span (``following``, empty for none)."""
+    """Likewise the text on the right, up to the next span (``following`` or none)."""
     first = right[:1] or following[:1]
     after = mark.after
     if mark.spaced and after.isalnum():
-        return right.lstrip()
+        bare = right.lstrip()
+        return bare if (bare or following)[:1].isalnum() else None
     if not after or after.isspace():
         return f" {right}" if first.isalnum() or (first and first in "([{") else right
     if after in _MARKS:
-        bare = right.lstrip()
+        bare = _TWICE.sub(r"\1", right.lstrip())
         if bare[:1] == after and bare[1:2] not in _MARKS:
             return bare
         return f" {right}" if first.isalnum() else right
     if after in "'’" and right[:1] != after and mark.before not in ("'", "‘", "‚"):  # a genitive, most of the time
         return right
-    return _joined(right, after, first, right.lstrip(), 0, _CLOSING)
+    bare = right.lstrip()
+    return "" if not bare and following[:1] == after else _joined(right, after, first, bare, 0, _CLOSING)
 
 
 def _joined(text: str, wanted: str, there: str, bare: str, at: int, brackets: str) -> str | None:
     """The text if it touches the span with what touched it in the source; spaces that came between are taken out."""
-    fits: Callable[[str], bool]
-    if wanted in _QUOTES and wanted in brackets:
 
-        def fits(sign: str) -> bool:
-            return bool(sign) and sign in _QUOTES
-
-    elif wanted.isalnum():
-        fits = str.isalnum
-    elif wanted in _DASHES:
-
-        def fits(sign: str) -> bool:
-            return bool(sign) and (sign in _DASHES or sign.isspace())
-
-    else:
-
-        def fits(sign: str) -> bool:
-            return sign == wanted
+    def fits(sign: str) -> bool:
+        if not sign or sign == wanted:
+            return bool(sign)
+        if wanted in _QUOTES and wanted in brackets:
+            return sign in _QUOTES
+        if wanted in _DASHES:
+            return sign in _DASHES or sign.isspace()
+        return wanted.isalnum() and sign.isalnum()
 
     if fits(there):
         return text

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.text.letters import has_words, long_words
-from mobilenmt.runtime.text.lines import cells, is_fence
+from mobilenmt.runtime.text.lines import cells, is_code, is_fence
 from mobilenmt.runtime.text.sentences import split
 
 #: Longest text, in characters for each token of the limit, that is encoded at all. No tokenizer reaches 64 characters a
@@ -118,7 +118,7 @@ def _words(text: str, encode: Encode, limit: int, sentences: bool, language: str
         body = line.strip(_BLANK)
         start = offset + len(line) - len(line.lstrip(_BLANK)) if body else offset
         offset += len(line)
-        if not _has_content(body) or is_fence(body):
+        if not _has_content(body) or is_fence(body) or is_code(body):
             continue
         for begin, cell in cells(body, language):
             before = 0

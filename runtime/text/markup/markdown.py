@@ -81,6 +81,8 @@ def _read(source: str, block: Block, builder: Builder, labels: set[str]) -> list
     found = inlines(text, labels)
     pairs = _pair_tags(found, text)
     parts: list[Layout | Unit] = []
+    apart = _is_of_images(found)
+    depth = 0
     for number, inline in enumerate(found):
         start, end = place(inline.start), place(inline.end)
         raw = source[start:end]
@@ -97,12 +99,16 @@ def _read(source: str, block: Block, builder: Builder, labels: set[str]) -> list
         elif inline.kind == "kept":
             builder.kept(inline.text, raw, start)
         elif inline.kind == "open" or pairs.get(number) == "open":
+            depth += inline.kind == "open"
             if builder.full:
                 parts.extend(builder.finish(start).parts())
             split = inline.name == "emphasis"
             builder.open(inline.name or raw, raw, start, split=split)
         elif inline.kind == "close":
             builder.close(inline.name, inline.markup or raw, start, until=end)
+            depth -= 1
+            if apart and depth == 0:
+                parts.extend(builder.finish(end).parts())
         elif number in pairs:
             builder.close(pairs[number], raw, start)
         else:
@@ -110,6 +116,18 @@ def _read(source: str, block: Block, builder: Builder, labels: set[str]) -> list
             if raw[:3].lower() == "<br":
                 builder.space()
     return [*parts, *builder.finish(block.lines[-1][1]).parts()]
+
+
+def _is_of_images(found: Sequence[Inline]) -> bool:
+    """Whether all words of a block are texts of images, as of badges: no sentence, but several."""
+    inside = images = 0
+    for inline in found:
+        if inline.name == "image":
+            inside += 1 if inline.kind == "open" else -1
+            images += inline.kind == "open"
+        elif not inside and inline.kind in ("text", "kept") and not inline.text.isspace():
+            return False
+    return images > 1
 
 
 def _pair_tags(found: Sequence[Inline], text: str) -> dict[int, str]:
@@ -198,6 +216,8 @@ def _spell(pieces: Sequence[Piece], unit: Unit, everything: bool) -> str:
         spelled = "".join(several).translate(table)
         if out and "\n" in out[-1] and not out[-1].rsplit("\n", 1)[1].strip(" \t>"):  # the break was the white space
             spelled = _guard(spelled.lstrip(" "))
+        elif out and out[-1][:3].lower() == "<br":
+            spelled = spelled.removeprefix(" ")
         out.append(spelled)
     output = "".join(out)
     if unit.place == "paragraph":

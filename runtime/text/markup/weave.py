@@ -22,6 +22,7 @@ Piece = tuple[str, int]
 
 _Gaps = dict[int, tuple[list[int], list[int]]]
 
+_ENDS = frozenset(".!?…")
 _FAR = 4  # words without a link that are looked over to find a neighbour of what stood between words
 
 
@@ -187,10 +188,17 @@ class _Weaver:
             for part in order:
                 became = [t for t in self._trace.became[part] if _in_runs(t, runs)]
                 if became:
-                    return max(became) + 1 if after else min(became)
+                    return self._behind_end(mark.start, max(became) + 1) if after else min(became)
         gap = bisect_left(self._starts, mark.start * len(self._target) // max(1, len(self._text)))
         n = min(bisect_left(runs, (gap,)), len(runs) - 1)
         return gap if n and gap <= runs[n - 1][1] else min(max(runs[n][0], gap), runs[n][1])
+
+    def _behind_end(self, at: int, gap: int) -> int:
+        """The gap, behind the marks of its sentence's end if one stands just before a place of the source."""
+        if self._text[max(0, at - 1) : at] in _ENDS:
+            while gap < len(self._words) and self._target[self._words[gap].start] in _ENDS:
+                gap += 1
+        return gap
 
     def _join(
         self,

@@ -95,6 +95,7 @@ def test_a_span_far_from_its_place_is_noticed() -> None:
         ('the file "a.txt" is', 'die Datei „<x id="0"/>“ ist', "die Datei „a.txt“ ist"),
         ('the file "a.txt" is', 'die Datei „ <x id="0"/> “ ist', "die Datei „a.txt“ ist"),
         ("the file (a.txt) is", 'die Datei ( <x id="0"/>) ist', "die Datei (a.txt) ist"),
+        ("see {x}: and", 'siehe <x id="0"/>:: und', "siehe {x}: und"),
         ("see {x}, and", 'siehe <x id="0"/> , und', "siehe {x}, und"),
         ("in {x}px wide", '<x id="0"/>px breit', "{x}px breit"),
         ("the {x} file", 'die <x id="0"/>Datei', "die {x} Datei"),

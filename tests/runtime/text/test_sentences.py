@@ -124,7 +124,7 @@ def patterns() -> dict[str, str]:
     lines = json.loads((RULES / "lines.json").read_text(encoding="utf-8"))
     found = {key: general[key] for key in ("emoticon", "enumerator", "roman", "date", "reference", "speech_goes_on")}
     found["emoji"] = f"[{general['emoji_ranges']}]"
-    return found | {key: lines[key] for key in ("quote", "bullet", "box", "number")}
+    return found | {key: lines[key] for key in ("stamp", "quote", "bullet", "box", "number")}
 
 
 def test_patterns_keep_to_what_every_dialect_knows() -> None:

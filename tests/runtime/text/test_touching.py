@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from mobilenmt import Translator
+from mobilenmt.runtime.text.forms import Placeholders
 from mobilenmt.runtime.text.keeper import Keeper, Output, Result
 from mobilenmt.runtime.text.kept import find
 from mobilenmt.runtime.text.lines import cells
@@ -57,6 +58,27 @@ RECORDS = {
     "name\tprice": ["name", "price"],
     '"title": "The dog",': ["The dog"],
     '"title":"The dog"': ["The dog"],
+    '"a long text that "': ["a long text that"],
+    '"over two lines.\\n"': ["over two lines.\\n"],
+    "[12:30] <max> The dog": ["The dog"],
+    "12:32 - Max Müller: The dog": ["The dog"],
+    "12/24/23, 6:45 PM - Tom: The dog": ["The dog"],
+    "[24/12/2023, 18:45:02] Tom Smith: The dog": ["The dog"],
+    "[2024-01-05 10:30:00] ERROR: The dog": ["The dog"],
+    "'title': 'The dog',": ["The dog"],
+    'title: "The dog"': ["The dog"],
+    '- name: "The dog"': ["The dog"],
+    "app.title=The dog is here": ["The dog is here"],
+    "// The dog": ["The dog"],
+    "/* The dog */": ["The dog */"],
+    "-- The dog": ["The dog"],
+    "-The dog": ["The dog"],
+    "I saw (a) dog (b) cat.": ["I saw", "dog", "cat."],
+    "(a) the dog (b) the cat": ["the dog", "the cat"],
+    "We need: (a) a dog, (b) a cat and (c) a house.": ["We need:", "a dog", "a cat and", "a house."],
+    "You can 1) open the door 2) close it.": ["You can", "open the door", "close it."],
+    "Reasons: (i) it is late; (ii) I am tired": ["Reasons:", "it is late", "I am tired"],
+    "- (1) a door, (2) a window": ["a door", "a window"],
     '"app.title" = "The dog";': ["The dog"],
     'msgid "The dog"': ["The dog"],
     'msgstr[0] "The dog"': ["The dog"],
@@ -426,3 +448,53 @@ def test_an_abbreviation_before_a_span_ends_no_sentence() -> None:
     text = "It costs $5 (incl. 19% VAT)."
     assert Keeper(translate, language="en").run([text])[0].text == text
     assert len(seen) == 1 and seen[0].endswith("VAT).")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is 3.5 km<b>to</b> the station",
+        "The dog<b>sees</b>42 cats.",
+        "See max@example.com<i>now</i>.",
+        "The <b>12</b>dogs are here.",
+        "The dog is<b>-5</b>years old.",
+        "We pay 3.50<i>EUR</i> today.",
+        "The price is 5 km<sup>2</sup> now.",
+    ],
+)
+def test_the_model_sees_a_space_between_a_tag_and_what_touches_it_and_the_output_has_none(text: str) -> None:
+    """Be it a word, a number that goes through the model as it is, or a span that shares the tag's placeholder."""
+    seen: list[str] = []
+
+    def translate(texts: list[str], wanted: int) -> list[list[Output]]:
+        seen.extend(texts)
+        return [[Output(text)] * wanted for text in texts]
+
+    found = Keeper(translate, placeholders=Placeholders(("<x id=#/>",))).run([text])[0]
+    assert (found.text, found.flags, len(seen)) == (text, (), 1)
+    assert not re.search("[0-9A-Za-z]<x|/>[0-9A-Za-z]", seen[0]), seen
+
+
+@pytest.mark.parametrize(
+    "line", ["See (a) and the house.", "He has plan b) and a dog.", "The dog (a big one) is (b) here", "(i) am here"]
+)
+def test_a_letter_in_brackets_alone_parts_nothing(line: str) -> None:
+    assert sum(any(map(str.isalpha, cell)) for _, cell in cells(line)) == 1
+
+
+def test_words_joined_by_a_stroke_stay_joined_and_none_is_lost(shipped: Translator) -> None:
+    for text in ("and/or", "his/her dog", "Dogs/cats/birds are here.", "You need a pen and/or a pencil."):
+        found = shipped.translate(text)
+        assert [bool(part) for part in re.split("(?<=[a-zäöü])/(?=[A-ZÄÖÜa-zäöü])", found)] == [True] * (
+            text.count("/") + 1
+        ), found
+    assert "und/oder" in shipped.translate("You need a pen and/or a pencil.")
+
+    def lose(text: str) -> str:
+        return re.sub("(?<=>) her dog$", "", text)
+
+    def translate(texts: list[str], wanted: int) -> list[list[Output]]:
+        return [[Output(lose(text))] * wanted for text in texts]
+
+    found_all = Keeper(translate, placeholders=Placeholders(("<x id=#>",))).run(["his/her dog"])[0]
+    assert found_all.text == "his/her dog"

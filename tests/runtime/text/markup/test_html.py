@@ -322,6 +322,14 @@ def test_what_the_model_lost_of_kept_words_is_put_back() -> None:
     assert links
 
 
+def test_a_line_break_behind_a_sentence_stays_behind_the_marks_of_its_end() -> None:
+    source = "Go home.<br>Eat it. <br>Now"
+    links = [(0, 2, 0, 3), (3, 8, 4, 8), (8, 11, 11, 13), (12, 15, 14, 16), (17, 20, 18, 23)]
+    made = Result("Geh heim!!! Iß es. Jetzt", links)
+    expected = "Geh heim!!!<br>Iß es. <br>Jetzt"
+    assert translate_document(source, "html", lambda _: [made]) == expected
+
+
 @pytest.mark.parametrize("depth", [10, 100_000])
 def test_any_nesting_gets_through(depth: int) -> None:
     source = "<b>" * depth + "one two" + "</b>" * depth
