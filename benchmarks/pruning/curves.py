@@ -15,6 +15,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for to in options.to:
         shape = parse_target(to, config, config.vocab_size)
         gone = round(1 - count_parameters(shape, config.vocab_size) / whole, 4)
+        to = _named(shape, shape_of(config))  # what a size stands for changes with the planner
         for reconstruct in options.reconstruct:
             for importance in options.importance:
                 if (to, importance, reconstruct) not in known:
@@ -132,6 +134,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     add(row, network, time.monotonic() - begin)
     (options.out / "pruning.md").write_text(_table(rows), encoding="utf-8")
     _draw(rows, options.out / "pruning.png")
+
+
+def _named(shape: StudentShape, whole: StudentShape) -> str:
+    """The dimensions that differ from the model's, as --to takes them."""
+    names = (item.name for item in fields(StudentShape) if getattr(shape, item.name) != getattr(whole, item.name))
+    return ",".join(f"{name}={getattr(shape, name)}" for name in names) or "the shape of the model"
 
 
 def _table(rows: Sequence[Row]) -> str:

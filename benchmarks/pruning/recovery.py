@@ -133,9 +133,18 @@ def table(options: argparse.Namespace) -> None:
         at = {name: {point["step"]: point for point in run["dev"]} for name, run in runs.items()}
         rows = [[step, *(_cell(at[name].get(step)) for name in runs)] for step in steps]
         text = tabulate(rows, ["updates", *runs], tablefmt="github", disable_numparse=True)
-        parts.append(f"# {title}\n\nLoss of the references in nats a token, and mean BLEU.\n\n{text}\n{_told(at)}")
+        shapes = dict.fromkeys(_shape(run["shape"]) for run in runs.values())
+        told = f"{'; '.join(shapes)}. Loss of the references in nats a token, and mean BLEU."
+        parts.append(f"# {title}\n\n{told}\n\n{text}\n{_told(at)}")
     (out / "recovery.md").write_text("\n".join(parts), encoding="utf-8")
     _draw(found, out / "recovery.png")
+
+
+def _shape(shape: dict[str, Any]) -> str:
+    return (
+        f"{shape['d_model']} wide, {shape['encoder_layers']} + {shape['decoder_layers']} layers, "
+        f"FFN {shape['encoder_ffn_dim']} and {shape['decoder_ffn_dim']}"
+    )
 
 
 def _cell(point: dict[str, Any] | None) -> str:

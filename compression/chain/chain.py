@@ -13,6 +13,7 @@ from mobilenmt.compression.core.stage import StageResult
 from mobilenmt.compression.pack.stage import ExportSettings
 from mobilenmt.compression.plan.resolve import Planned, RecipePlan
 from mobilenmt.compression.plan.settings import StudentSettings
+from mobilenmt.compression.plan.units import parse_bytes
 from mobilenmt.compression.prune.stage import shape_before
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.compression.vocabulary.stage import VocabularySettings
@@ -114,6 +115,12 @@ class Chain:
         if settings is VocabularySettings and self._plan is not None and self._plan.vocabulary is None:
             defaults = {"size": self._planned.vocabulary if self._planned else None, **defaults}
         return self.recipe.section(settings, **defaults)
+
+    @property
+    def most_bytes(self) -> int | None:
+        """What the pack may take: ``export.max_bytes``, or the size of the student; None where neither is given."""
+        most, size = self.recipe.section(ExportSettings).max_bytes, self.recipe.section(StudentSettings).size
+        return parse_bytes(str(size)) if most is None and size is not None else most
 
     @cached_property
     def _plan(self) -> RecipePlan | None:

@@ -57,8 +57,21 @@ def compress(
         report(f"{stage} …")
         results[stage] = _run(chain, stage, force, report)
         report(chain.told(results[stage]))
+        if stage == "export" and (larger := _larger(chain, results[stage])):
+            report(f"warning: {larger}")
         write_report(chain, results)
     return results
+
+
+def _larger(chain: Chain, exported: StageResult) -> str:
+    """What to say if the pack takes more than it may; a plan knows its tokenizer only by what others took."""
+    found, most = int(exported.summary["bytes"]), chain.most_bytes
+    if most is None or found <= most:
+        return ""
+    return (
+        f"{chain.pack}: the pack takes {found:,} bytes, {found - most:,} more than the {most:,} it may; make the "
+        "student smaller, or ask for a size that is smaller by so much"
+    )
 
 
 def _run(chain: Chain, stage: str, force: bool, report: Callable[[str], None]) -> StageResult:

@@ -95,9 +95,9 @@ def check_chain(chain: Chain, stages: Sequence[str]) -> Plan:
         tokenizer_bytes=tokenizer.stat().st_size if tokenizer.is_file() else None,
     )
     warnings = []
-    if export.max_bytes is not None and pack_bytes > export.max_bytes:
+    if chain.most_bytes is not None and pack_bytes > chain.most_bytes:
         warnings.append(
-            f"the pack will take about {pack_bytes:,} bytes, export.max_bytes is {export.max_bytes:,}: make the "
+            f"the pack will take about {pack_bytes:,} bytes, {chain.most_bytes:,} are the most: make the "
             "student narrower or shallower, or its vocabulary smaller"
         )
     disk = _disk(chain, to_do, parameters, pack_bytes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mobilenmt.compression.train.size import count_in_matrices, count_in_vectors
 from mobilenmt.compression.train.student import StudentShape
@@ -27,6 +27,9 @@ GRAPH_BYTES = {"int8": (44_900, 14_950, 31_900), "fp32": (34_600, 12_300, 22_800
 """The five graphs and pack.json take about this much, and as much more for each encoder and each decoder layer."""
 SHORTLIST_GRAPH_BYTES = 5_100
 """What a shortlist adds to the graphs."""
+CARD_BYTES = 6_000
+"""Left free for a card: a description, and a line for each corpus that went in."""
+_SPARE, _TOKENIZER_SPARE = 0.002, 0.05
 _LINE = 64  # bytes; tensors of weights.bin begin at multiples
 
 
@@ -113,6 +116,23 @@ def pack_parts(
         _aligned(_encoder_layer(shape)) + encoder + records[0] // 2,
         _aligned(_decoder_layer(shape)) + decoder + records[1] // 2,
     )
+
+
+def spare_bytes(estimate: Any, vocabulary: int, *, tokenizer_known: bool) -> Any:
+    """What to leave free below a size that is to hold: what the estimate does not know.
+
+    A card, 0.2 % (twice what estimates were off by, benchmarks/results/plan), and a twentieth of a tokenizer that is
+    not there yet. One of another script than Latin can take more: the export says so.
+
+    Args:
+        estimate: bytes of a pack, or an array of them.
+        vocabulary: pieces.
+        tokenizer_known: whether the estimate counted the bytes of the tokenizer.
+    """
+    spare = CARD_BYTES + _SPARE * estimate
+    if not tokenizer_known:
+        spare += _TOKENIZER_SPARE * (_by_pieces(vocabulary, _TOKENIZER_BYTES) + _by_pieces(vocabulary, _TABLE_BYTES))
+    return spare
 
 
 def tokenizer_bytes(tokenizer: Path, pieces: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ out at once, and a width whose shallowest model is too large ends its branch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from mobilenmt.compression.core.errors import PlanError
-from mobilenmt.compression.pack.estimate import native_bytes, pack_parts
+from mobilenmt.compression.pack.estimate import native_bytes, pack_parts, spare_bytes
 from mobilenmt.compression.plan.cost import CostFit, Load
 from mobilenmt.compression.plan.quality import Prediction, Quality
 from mobilenmt.compression.plan.space import Space, with_layers
@@ -33,7 +34,7 @@ class Budget:
     """What a model may take."""
 
     bytes: int
-    """All files of the pack."""
+    """All files of the pack, with what an estimate does not know (:func:`spare_bytes`)."""
     seconds: float | None = None
     """One sentence of the load, one thread."""
     memory: int | None = None
@@ -107,9 +108,10 @@ def search(
                 shape, vocabulary, space.precision, shortlist=shortlist, tokenizer_bytes=files, table_bytes=table
             )
             sizes = parts.fixed + parts.encoder * encoder + parts.decoder * decoder
+            most = sizes + spare_bytes(sizes, vocabulary, tokenizer_known=files is not None)
             shallow = with_layers(shape, encoder[0, 0], decoder[0, 0])
-            _note(least, "bytes", float(sizes[0, 0]), shallow, vocabulary)
-            if sizes[0, 0] > budget.bytes:
+            _note(least, "bytes", float(most[0, 0]), shallow, vocabulary)
+            if most[0, 0] > budget.bytes:
                 continue
             # the same dimensions, all depths at once: the formulas take arrays for numbers of layers
             many = cast(
@@ -119,7 +121,7 @@ def search(
             seconds = fit.seconds(many, vocabulary, shortlist, load) + 0.0 * sizes
             native = native_bytes(many, vocabulary, table)
             memory = fit.bytes(many, vocabulary, shortlist, native, load) + 0.0 * sizes if fit.memory else 0.0 * sizes
-            fits = sizes <= budget.bytes
+            fits = most <= budget.bytes
             _note(least, "seconds", float(seconds[0, 0]), shallow, vocabulary)
             if budget.seconds is not None:
                 fits &= seconds <= budget.seconds
@@ -172,7 +174,7 @@ def _impossible(budget: Budget, least: dict[str, tuple[float, StudentShape, int]
     size, shape, vocabulary = least["bytes"]
     if size > budget.bytes:
         return (
-            f"{budget.bytes:,} bytes are too few: the smallest possible pack takes about {int(size):,} "
+            f"{budget.bytes:,} bytes are too few: the smallest possible pack takes about {math.ceil(size):,} "
             f"({describe(shape, vocabulary)})"
         )
     told = []

@@ -41,7 +41,7 @@ _METAVARS = {
     "time_limit": "SECONDS",
     "from_": "CHECKPOINT",
     "packs": "FOLDER",
-    "vocabulary": "N,...",
+    "vocabulary": "FOLDER",
 }
 _STOPPING = ("SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed; Windows has none
 
@@ -179,6 +179,8 @@ def _add_argument(parser: argparse.ArgumentParser, parameter: inspect.Parameter,
     else:
         metavar = {Path: "FILE", int: "N"}.get(hint, parameter.name.upper())
         shown["metavar"] = _METAVARS.get(parameter.name) or metavar
+        if parameter.name == "vocabulary" and hint is str:  # of plan: numbers to try
+            shown["metavar"] = "N,..."
         parser.add_argument(flag, type=hint, default=parameter.default, help=help_text, **shown)
 
 

@@ -182,6 +182,13 @@ def test_done_is_done(made: Made) -> None:
     assert done.stderr.count("done before") == len(ITS_STAGES)
 
 
+def test_a_pack_that_came_out_larger_than_it_may_is_said(made: Made) -> None:
+    done = compress(made.recipe, "--work", made.work, "--set", "export.max_bytes=100000")
+    assert done.returncode == 0
+    took = Pack.open(made.work / "export" / "toy").total_bytes
+    assert f"takes {took:,} bytes, {took - 100_000:,} more than the 100,000 it may" in done.stderr
+
+
 def test_a_change_is_refused_and_with_force_only_its_stages_are_made_again(made: Made) -> None:
     before = stamps(made.work)
     change = ("--set", "evaluate.test=[]", "--set", "evaluate.teacher=false")

@@ -12,7 +12,7 @@ from mobilenmt.compression.chain.chain import Chain
 from mobilenmt.compression.chain.compress import plan
 from mobilenmt.compression.chain.recipe import load_recipe
 from mobilenmt.compression.core.errors import PlanError, RecipeError, StageError
-from mobilenmt.compression.pack.estimate import estimate_pack_bytes
+from mobilenmt.compression.pack.estimate import estimate_pack_bytes, spare_bytes
 from mobilenmt.compression.pack.stage import ExportSettings
 from mobilenmt.compression.plan.cost import load_fit
 from mobilenmt.compression.train.student import StudentShape
@@ -43,7 +43,9 @@ def test_a_size_becomes_a_shape_and_a_vocabulary(recipe: Path) -> None:
     chain = chain_of(recipe)
     shape, pieces = chain.section(StudentShape), chain.section(VocabularySettings).size
     limit = ExportSettings().shortlist_for(pieces)
-    assert 1_800_000 < estimate_pack_bytes(shape, pieces, shortlist=limit) <= 2_000_000
+    planned = estimate_pack_bytes(shape, pieces, shortlist=limit)
+    assert 1_800_000 < planned + spare_bytes(planned, pieces, tokenizer_known=False) <= 2_000_000
+    assert chain.most_bytes == 2_000_000 and chain_of(recipe, "export.max_bytes=5").most_bytes == 5
     assert not chain.work.exists()  # a dry run writes nothing
     told = plan(chain).text(chain)
     assert f"plan: {shape.d_model} wide" in told and f"{pieces:,} pieces" in told and "for 2MB" in told

@@ -15,7 +15,7 @@ import pytest
 
 from mobilenmt import cli
 from mobilenmt.compression.core.errors import PlanError, RecipeError
-from mobilenmt.compression.pack.estimate import estimate_pack_bytes, native_bytes, tokenizer_bytes
+from mobilenmt.compression.pack.estimate import estimate_pack_bytes, native_bytes, spare_bytes, tokenizer_bytes
 from mobilenmt.compression.pack.shortlist import ShortlistSettings
 from mobilenmt.compression.plan.command import Request, make_plan, measure_machine, shape_for_bytes
 from mobilenmt.compression.plan.cost import (
@@ -117,6 +117,7 @@ def test_planned_bytes_are_those_of_the_pack(shape: StudentShape, vocabulary: in
         shape, vocabulary, shortlist=shortlist, tokenizer_bytes=files, native_bytes=native
     )  # fmt: skip
     assert told == pytest.approx(pack.total_bytes, rel=0.01)
+    assert pack.total_bytes <= told + spare_bytes(told, vocabulary, tokenizer_known=True)
     graphs = pack.total_bytes - found["weights.bin"] - files - native
     without = told - files - native
     assert abs(without - graphs - found["weights.bin"]) < 0.03 * graphs  # weights are exact, graphs are not
@@ -372,8 +373,11 @@ def test_impossible_budgets_say_what_is_possible() -> None:
     with pytest.raises(PlanError, match="10,000 bytes are too few: the smallest possible pack takes about") as told:
         search(Budget(10_000), SMALL, prices, quality)
     smallest = int(str(told.value).split("about ")[1].split(" ")[0].replace(",", ""))
-    assert smallest == min(one.bytes for one in _all(replace(SMALL, vocabularies=(1000,)), prices, quality))
-    assert search(Budget(smallest), SMALL, prices, quality)[0].bytes == smallest
+    least = min(one.bytes for one in _all(replace(SMALL, vocabularies=(1000,)), prices, quality))
+    assert smallest == math.ceil(least + spare_bytes(least, 1000, tokenizer_known=False))
+    assert search(Budget(smallest), SMALL, prices, quality)[0].bytes == least
+    with pytest.raises(PlanError, match=f"takes about {smallest:,}"):
+        search(Budget(smallest - 1), SMALL, prices, quality)
     with pytest.raises(PlanError, match="the fastest takes about"):
         search(Budget(5_000_000, 1e-6), SMALL, prices, quality)
     with pytest.raises(PlanError, match="the leanest takes about"):
