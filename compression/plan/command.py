@@ -94,7 +94,9 @@ def _tokenizer(checkpoint: Path, pieces: int) -> tuple[int, int] | None:
     return tokenizer_bytes(checkpoint, pieces) if (checkpoint / "tokenizer.json").is_file() else None
 
 
-def shape_for_bytes(whole: StudentShape, vocabulary: int, most: int, *, shortlist: bool = False) -> StudentShape:
+def shape_for_bytes(
+    whole: StudentShape, vocabulary: int, most: int, *, shortlist: bool = False, tokenizer: Path | None = None
+) -> StudentShape:
     """The shape inside a model's whose INT8 pack takes ``most`` bytes at most, for pruning.
 
     Args:
@@ -102,12 +104,20 @@ def shape_for_bytes(whole: StudentShape, vocabulary: int, most: int, *, shortlis
         vocabulary: pieces that will be left.
         most: bytes of the pack.
         shortlist: whether the pack gets one.
+        tokenizer: folder of its tokenizer, if that is there already, so that its bytes are counted and not estimated.
 
     Raises:
+        CheckpointError: the tokenizer will not do.
         PlanError: nothing is so small; it says how small the smallest is.
     """
     sizes = ShortlistSettings() if shortlist else None
-    space = Space(vocabularies=(vocabulary,), inside=whole, shortlist=sizes)
+    known = None if tokenizer is None else _tokenizer(tokenizer, vocabulary)
+    space = Space(
+        vocabularies=(vocabulary,),
+        inside=whole,
+        shortlist=sizes,
+        tokenizers={} if known is None else {vocabulary: known},
+    )
     return search(Budget(most), space, load_fit(), Quality(load_points()))[0].shape
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +90,12 @@ def calibrate(
     longest = min(tokens, config.max_position_embeddings) - 1
     sides = [pieces.encode([pair[side] for pair in texts], target=bool(side)) for side in (0, 1)]
     rows = [pair for pair in zip(*sides, strict=True) if 0 < len(pair[0]) <= longest and 0 < len(pair[1]) <= longest]
-    if len(rows) < LEAST_SENTENCES:
+    different = len({(tuple(source), tuple(target)) for source, target in rows})
+    if different < LEAST_SENTENCES:
         raise PruneError(
-            f"the text is too short: {len(rows)} pairs of at most {longest} pieces, at least {LEAST_SENTENCES} are "
-            "wanted and a thousand are better; give more with --text (source, tab, target on each line)"
+            f"the text is too short: {different} different pairs of at most {longest} pieces, at least "
+            f"{LEAST_SENTENCES} are wanted and a thousand are better; give more with --text (source, tab, target on "
+            "each line)"
         )
     _check_readable(rows, pieces)
     batches = tuple(_batches(rows, config))
@@ -100,14 +103,15 @@ def calibrate(
 
 
 def _check_readable(rows: Sequence[tuple[Sequence[int], Sequence[int]]], pieces: Pieces) -> None:
-    """Text in a script that the vocabulary does not have is spelled by unk."""
+    """Text in a script that the vocabulary does not have is spelled by unk, or byte by byte."""
     for side, name in enumerate(("source", "target")):
-        unknown = sum(row[side].count(pieces.unk) for row in rows)
-        total = sum(len(row[side]) for row in rows)
-        if unknown > 0.1 * total:
+        count = Counter(index for row in rows for index in row[side])
+        total = count.total()
+        unknown, in_bytes = count[pieces.unk], sum(count[index] for index in pieces.bytes)
+        if unknown > 0.1 * total or in_bytes > 0.5 * total:
             raise PruneError(
-                f"the model's vocabulary lacks {unknown / total:.0%} of the {name} side of the text; is it in the "
-                "model's languages?"
+                f"the model's vocabulary lacks {(unknown + in_bytes) / total:.0%} of the {name} side of the text; is "
+                "it in the model's languages?"
             )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,7 @@ def prune(
         raise InputError("give either --vocabulary or --drop-unused, not both")
     if out.exists() and not force and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already; name another folder, or replace it with --force")
+    _check_place(out)
     try:
         settings = from_mapping(HowToPrune, how, "--")
     except RecipeError as error:
@@ -59,7 +62,7 @@ def prune(
     raw = read_json(checkpoint / "config.json", f"{checkpoint} is no checkpoint: it has no config.json")
     config = MarianConfig.from_dict(raw)
     pieces = config.decoder_vocab_size if vocabulary is None else Vocabulary.load(vocabulary).size
-    shape = parse_target(to, config, pieces)
+    shape = parse_target(to, config, pieces, vocabulary or checkpoint)
     texts = read_texts(text, settings.sentences)
     if not texts:
         raise PruneError(f"{text[0]}: no pairs in it; source, tab, target on each line are expected")
@@ -69,3 +72,17 @@ def prune(
         f"{out}: {after['parameters']:,} of {before['parameters']:,} parameters, loss on the text "
         f"{losses['before']:.3f} before and {losses['after']:.3f} after, {report.seconds:.0f} s; see {out / MARKDOWN}"
     )
+
+
+def _check_place(out: Path) -> None:
+    """PruneError if no folder can be made there: better now than when all is done."""
+    there = out.absolute().parent
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise PruneError(f"{out}: cannot be written: {there} is no folder")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".mobilenmt-", dir=there):
+            pass
+    except OSError as error:
+        raise PruneError(f"{out}: cannot be written: {error.strerror or error}") from None

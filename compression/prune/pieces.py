@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,12 @@ class Pieces:
         tokenizer = self._target if target else self._source
         found = tokenizer.encode_batch_fast([clean_line(text) for text in texts], add_special_tokens=False)
         return [[i if i < self.size else self.unk for i in item.ids] for item in found]
+
+    @cached_property
+    def bytes(self) -> tuple[int, ...]:
+        """Ids of the pieces that are one byte each; empty where the vocabulary has none."""
+        found = (self._source.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+        return tuple(index for index in found if index is not None)
 
     def name(self, index: int) -> str:
         """The piece of an id, without the mark of those that no text can spell; "" where there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from mobilenmt.compression.core.errors import PruneError, RecipeError
@@ -30,21 +31,23 @@ def activation_of(config: MarianConfig | StudentShape) -> str:
     return "swish" if config.activation_function == "silu" else config.activation_function
 
 
-def parse_target(text: str, config: MarianConfig, vocabulary: int) -> StudentShape:
+def parse_target(text: str, config: MarianConfig, vocabulary: int, tokenizer: Path | None = None) -> StudentShape:
     """The shape that ``d_model=192,encoder_layers=4`` or ``10MB`` asks of a model; what is not named stays.
 
     Args:
         text: keys of :class:`StudentShape`, or the size of the pack.
         config: the model's.
         vocabulary: pieces that will be left.
+        tokenizer: folder of their tokenizer, so that a size counts it.
 
     Raises:
+        CheckpointError: the tokenizer will not do.
         PruneError: it is neither, or no part of the model.
         PlanError: it is no size, or nothing so small is possible.
     """
     whole = shape_of(config)
     if re.match(r"\s*[\d.]", text, re.ASCII):
-        return shape_for_bytes(whole, vocabulary, parse_bytes(text, "the size of the pack"))
+        return shape_for_bytes(whole, vocabulary, parse_bytes(text, "the size of the pack"), tokenizer=tokenizer)
     changes: dict[str, Any] = {}
     numbers = [item.name for item in fields(StudentShape) if item.name not in _NOT_PRUNED]
     for item in text.split(","):

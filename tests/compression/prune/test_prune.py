@@ -131,6 +131,7 @@ def test_what_will_not_do_is_one_line_and_leaves_nothing(
         ((model, out, "--text", text), "say what is to be left"),
         ((model, out, "--to", "d_model=16"), "give parallel text"),
         ((model, out, "--to", "d_model=64", "--text", text), "d_model is 32, 64 is wanted"),
+        ((model, text / "out", "--to", "d_model=16", "--text", text), f"cannot be written: {text} is no folder"),
         ((broken, out, "--to", "d_model=16", "--text", text), "NaN"),
         ((model, out, "--to", "d_model=16", "--text", tmp_path / "short.tsv"), "too short"),
         ((tmp_path / "nothing", out, "--to", "d_model=16", "--text", text), "no such checkpoint folder"),

@@ -12,7 +12,7 @@ import torch
 from prunable import opened, prunable
 
 from mobilenmt.compression.core.errors import CorpusError, PlanError, PruneError, RecipeError
-from mobilenmt.compression.pack.estimate import estimate_pack_bytes
+from mobilenmt.compression.pack.estimate import estimate_pack_bytes, native_bytes, tokenizer_bytes
 from mobilenmt.compression.prune.calibrate import calibrate, measure_loss, read_texts
 from mobilenmt.compression.prune.closed_forms import fewer_products, fewer_values, solve
 from mobilenmt.compression.prune.flow import collect
@@ -166,6 +166,18 @@ def test_a_size_gives_a_part_of_the_model_that_keeps_it(folder: Path) -> None:
     assert parse_target("1GB", whole, 8000) == shape_of(whole)
 
 
+def test_a_size_counts_the_tokenizer_that_is_there(folder: Path) -> None:
+    config = load_checkpoint(folder).config  # 344 pieces: fewer than any that is trained
+    files, table = tokenizer_bytes(folder, config.vocab_size)
+    shape = parse_target("190kB", config, config.vocab_size, folder)
+    native = native_bytes(shape, config.vocab_size, table)
+    assert (
+        0.8 * 190_000
+        < estimate_pack_bytes(shape, config.vocab_size, tokenizer_bytes=files, native_bytes=native)
+        <= 190_000
+    )
+
+
 def test_settings_out_of_range_are_refused() -> None:
     for name, value in (("sentences", 0), ("ridge", -1.0), ("tokens", 1), ("position_weight", float("nan"))):
         with pytest.raises(RecipeError, match=name):
@@ -175,8 +187,13 @@ def test_settings_out_of_range_are_refused() -> None:
 def test_text_that_will_not_do_is_one_clear_line(folder: Path, tmp_path: Path) -> None:
     network, pieces, _ = opened(folder)
     config = network.config
-    with pytest.raises(PruneError, match="the text is too short: 9 pairs"):
+    with pytest.raises(PruneError, match="the text is too short: 9 different pairs"):
         calibrate(toy_pairs(9), pieces, config)
+    with pytest.raises(PruneError, match="the text is too short: 9 different pairs"):
+        calibrate(toy_pairs(9) * 100, pieces, config)
+    chinese = [(f"这是第{number}句话", f"это предложение номер {number}") for number in range(60)]
+    with pytest.raises(PruneError, match=r"the model's vocabulary lacks .* of the source side"):  # it spells bytes
+        calibrate(chinese, pieces, config)
     german = [("Das ist nicht der Hund, und es ist auch nicht die Katze", "This is not the dog and it is in the house")]
     with pytest.raises(PruneError, match="the source side is said to be 'en' but reads like 'de'"):
         calibrate(german * 300, pieces, config, languages=("en", "de"))
