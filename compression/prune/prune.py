@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from mobilenmt.compression.core.cores import free_cores
 from mobilenmt.compression.core.errors import PruneError
@@ -95,8 +96,8 @@ def prune(
             match = of_pruned(found.layers, depth, report.channels)
             write_matches(temporary, checkpoint, match)
             write_report(report, found.scores, found.selection, temporary)
-    except OSError as error:
-        raise PruneError(f"{out}: cannot be written: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise PruneError(f"{out}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
     return report
 
 

@@ -149,6 +149,27 @@ def test_what_will_not_do_is_one_line_and_leaves_nothing(
     assert not out.exists() and not list(tmp_path.glob("*.tmp-*"))
 
 
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(model: Path, text: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: configuration fits, weights do not."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("old")
+    code = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+from mobilenmt import cli
+sys.exit(cli.main(sys.argv[1:]))
+"""
+    arguments = ["prune", str(model), str(out), "--to", "d_model=16", "--text", str(text), "--force"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, env=environment()
+    )
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and last.startswith(f"mobilenmt: error: {out}: cannot be written"), done.stderr
+    assert [path.name for path in out.iterdir()] == ["old"] and not list(tmp_path.glob("*tmp-*"))
+
+
 def test_killed_at_any_moment_it_leaves_the_old_or_the_new(model: Path, text: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     called = [sys.executable, "-m", "mobilenmt", "prune", model, out, "--to", "d_model=16", "--text", text]
