@@ -1,4 +1,4 @@
-"""The recipes in examples/en-de: each one passes every check before the start, and its pack fits what it promises."""
+"""The recipes in examples/en-de and sizes: each passes every check before the start, and its pack fits what it promises."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from made_up_pairs import make_pairs, write_tsv
 from mobilenmt.compression.chain.chain import Chain
 from mobilenmt.compression.chain.compress import compress, plan
 from mobilenmt.compression.chain.recipe import load_recipe
+from mobilenmt.compression.chain.sizes import chains_of_sizes
 from mobilenmt.compression.chain.table import settings_class
 from mobilenmt.compression.core.pairs import Pair, PairWriter
 from mobilenmt.compression.train.stage import distill_settings
@@ -82,6 +83,23 @@ def test_every_recipe_is_ready_to_start(folder: Path, name: str) -> None:
     ]
 
 
+def test_the_recipe_of_three_sizes_is_ready_to_start(folder: Path) -> None:
+    shutil.copy(ROOT / "examples" / "sizes" / "recipe.toml", folder)
+    _checkpoint(folder, StudentShape(256, 6, 2, 4, 4, 1024, 768), folder / "start")
+    sizes = {"5MB": 5_000_000, "10MB": 10_000_000, "20MB": 20_000_000}
+    chains = chains_of_sizes(folder / "recipe.toml", folder / "run", list(sizes), ["vocabulary.size=500"])
+    for chain, most in zip(chains, sizes.values(), strict=True):
+        found = plan(chain)
+        assert found.warnings == ()
+        assert 0.9 * most < found.pack_bytes <= most
+        wanted = ["corpus", "vocabulary", "teacher_model", "prune", "distill", "export", "evaluate"]
+        assert list(found.stages) == wanted  # the teacher writes no text: it is heard word by word
+        evaluated = chain.recipe.section(settings_class("evaluate"))
+        trained = [distill_settings(chain), chain.recipe.section(settings_class("teacher_model"))]
+        assert {path.parent.name for part in (*trained, evaluated) for path in part.dev} == {"dev"}
+        assert evaluated.test == ()
+
+
 @pytest.mark.slow
 def test_the_recipe_for_an_accelerator_runs_from_end_to_end(folder: Path) -> None:
     """All of gpu.toml, small: what needs hours must not fail at its last stage for a mistake in the recipe."""
@@ -105,7 +123,7 @@ def _checkpoint(folder: Path, shape: StudentShape, path: Path) -> None:
     settings = VocabularySettings(size=500)
     result = train_vocabulary(settings, folder / "vocabulary", pairs=folder / "pairs.tsv.zst", languages=("en", "de"))
     vocabulary = Vocabulary.load(result.folder)
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(make_student(shape, vocabulary, seed=1), vocabulary, path)
 
 
