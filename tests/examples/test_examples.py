@@ -1,4 +1,4 @@
-"""The recipes in examples/en-de and sizes: each passes every check before the start, and its pack fits what it promises."""
+"""The recipes in examples/en-de and sizes: each passes every check beforehand, and its pack fits what it promises."""
 
 from __future__ import annotations
 
