@@ -138,10 +138,18 @@ def check_stage(folder: Path, *, name: str, settings: object, inputs: Mapping[st
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically: UTF-8, indented, ending in a line end. NaN and infinity are refused."""
+    """Write JSON atomically: UTF-8, indented, ending in a line end. NaN and infinity are refused.
+
+    Raises OSError, which names the file, if the disk refuses.
+    """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        if error.filename is None:  # as where the disk is full, which a write is told and an open is not
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -244,6 +245,16 @@ def test_atomic_path_replaces_a_folder(tmp_path: Path) -> None:
             (temporary / "deep").mkdir(parents=True)
             (temporary / "deep" / "file").write_text(content)
         assert (path / "deep" / "file").read_text() == content and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, *arguments: object, **options: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left on device") as told:
+        write_json(tmp_path / "value.json", {})
+    assert told.value.filename == str(tmp_path / "value.json") and not list(tmp_path.iterdir())
 
 
 def test_write_json_refuses_what_is_not_json(tmp_path: Path) -> None:
