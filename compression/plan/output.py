@@ -65,7 +65,10 @@ _REFERENCE = "256 wide, FFN 512, 12+2 layers, 8,000 pieces"
 
 def _origin(quality: Quality) -> str:
     if quality.informative:
-        return f"the paper's design as prior, {quality.informative} trained models"
+        told = f"the paper's design as prior, {quality.informative} trained models"
+        for name, times in sorted(quality.surprises.items()):
+            told += f"; those of {name!r} are not as it expects and count as if they were {times:.0f} times less sure"
+        return told
     return "the paper's design alone so far: no two trained models to compare are known"
 
 
@@ -93,7 +96,12 @@ def to_json(
         "budget": asdict(budget),
         "load": asdict(load),
         "fit": asdict(fit),
-        "quality": {"points": quality.points, "informative": quality.informative, "reference": _REFERENCE},
+        "quality": {
+            "points": quality.points,
+            "informative": quality.informative,
+            "surprises": quality.surprises,
+            "reference": _REFERENCE,
+        },
         "candidates": [one.to_dict() for one in candidates],
     }
 

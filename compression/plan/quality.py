@@ -98,6 +98,9 @@ class Quality:
             values[row] = math.log(point.bleu)
             noise = NOISE if point.deviation is None else max(point.deviation / point.bleu, NOISE / 3)
             weights[row] = 1 / noise**2
+        self.surprises = _surprises(points, rows[:, : len(mean)], values, weights, mean)
+        """Groups that the prior does not foresee -> by how much the deviation of their points is raised."""
+        weights /= np.array([self.surprises.get(point.group, 1.0) for point in points]) ** 2
         precision = np.zeros((rows.shape[1], rows.shape[1]))
         precision[: len(mean), : len(mean)] = np.diag(1 / (DOUBT * mean) ** 2)  # none on the groups' own level
         pull = precision @ np.concatenate([mean, np.zeros(len(groups))])
@@ -126,6 +129,31 @@ class Quality:
         spread = np.sqrt(NOISE**2 + np.einsum("ni,ij,nj->n", distances, self._covariance, distances))
         found: Vector = distances @ self.exponents - _NORMAL_90 * spread
         return found
+
+
+def _surprises(
+    points: Sequence[Point], rows: Vector, values: Vector, weights: Vector, mean: Vector
+) -> dict[str, float]:
+    """Groups whose differences are three deviations or more beyond what the prior and their noise let expect.
+
+    Such a group is of models for which the prior does not speak: much smaller ones, or ones that have hardly begun to
+    learn. A regression that took it at its word would carry its powers to sizes that nobody trained. So its deviation
+    is raised by Birge's ratio (1932), the root of chi-square over the degrees of freedom.
+    """
+    found = {}
+    for name in {point.group for point in points}:
+        one = np.array([point.group == name for point in points])
+        freedom = int(one.sum()) - 1
+        if freedom < 1:
+            continue
+        differences = rows[one][1:] - rows[one][0]  # the group's own level falls out
+        off = values[one][1:] - values[one][0] - differences @ mean
+        noise = np.diag(1 / weights[one][1:]) + 1 / weights[one][0]
+        expected = noise + (differences * (DOUBT * mean) ** 2) @ differences.T
+        square = float(off @ np.linalg.solve(expected, off))
+        if square > freedom + 3 * math.sqrt(2 * freedom):
+            found[name] = math.sqrt(square / freedom)
+    return found
 
 
 def prior_exponents() -> Vector:

@@ -276,6 +276,24 @@ def test_points_move_the_prediction_as_bayes_says() -> None:
     assert after.high / after.low < before.high / before.low
 
 
+def test_points_that_contradict_the_prior_by_far_count_little() -> None:
+    """A deep decoder 70 % ahead, as in models that have hardly begun to learn, must not flatten every encoder."""
+    shapes = [StudentShape(128, 6, 1, 4, 4, 256, 256), StudentShape(128, 3, 3, 4, 4, 256, 256)]
+    points = [Point("early", shape, 2000, bleu, "made up") for shape, bleu in zip(shapes, (9.5, 16.4), strict=True)]
+    quality = Quality(points)
+    (times,) = quality.surprises.values()
+    distance = logs(shapes[1], 2000) - logs(shapes[0], 2000)
+    off = math.log(16.4 / 9.5) - distance @ prior_exponents()
+    expected = 2 * NOISE**2 + float((distance * DOUBT * prior_exponents()) @ (distance * DOUBT * prior_exponents()))
+    assert times == pytest.approx(abs(off) / math.sqrt(expected))
+    assert all(quality.exponents > 0.5 * prior_exponents())
+    assert quality.exponents[2] > prior_exponents()[2]  # they still say which way
+    best = search(Budget(10_000_000), Space(), load_fit(), quality)[0].shape
+    assert best.encoder_layers >= 4 * best.decoder_layers
+    likely = [replace(one, bleu=bleu) for one, bleu in zip(points, (9.5, 9.4), strict=True)]
+    assert not Quality(likely).surprises
+
+
 def test_the_reference_is_its_own_measure_and_doubt_grows_with_distance() -> None:
     quality = Quality(load_points())
     same = quality.predict(REFERENCE, REFERENCE_VOCABULARY)
