@@ -191,7 +191,7 @@ def _plan_chart(part: RunPart, several: bool) -> Chart | None:
         Series("chosen", part.colour, points[:1], line=False),
     ]
     return make_chart(
-        f"Shapes that were planned{f' for {part.name}' if several else ''}",
+        f"Shapes that were planned{f' for {part.name}' if several else ''}: predicted ms a sentence against size",
         [one for one in series if one.points],
         x=("size", words.size),
         y=("predicted ms a sentence", words.short),

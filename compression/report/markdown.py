@@ -36,9 +36,7 @@ def render(content: Content) -> str:
         if part.run.pruned is not None:
             lines += ["", f"## What was pruned{_of(part, several)}", "", *_rounds(part), *_pruned(part.run.pruned)]
         if part.run.planned is not None:
-            best = part.run.planned.candidates[0]
-            planned = f"Asked for {part.run.planned.size:,} bytes, planned {best['bytes']:,}"
-            lines += ["", f"## What was planned{_of(part, several)}", "", f"{planned}."]
+            lines += ["", f"## What was planned{_of(part, several)}", "", _text(words.planned(part.run))]
     if content.examples:
         lines += ["", "## Examples", "", *_examples(content)]
     made = "The manifest.json of each stage has its settings, hashes of what went in and came out, and versions."

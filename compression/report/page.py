@@ -12,7 +12,7 @@ from mobilenmt.compression.report.content import Content
 
 _FILTERS = (
     *("change", "corpus_line", "count", "duration", "facts", "figure"),
-    *("languages", "memory", "milliseconds", "pack", "rounds", "score", "size"),
+    *("languages", "memory", "milliseconds", "pack", "planned", "rounds", "score", "size"),
 )
 """Functions of :mod:`words` that the template writes figures with."""
 

@@ -170,3 +170,32 @@ def _kept(character: str) -> str:
     control = (code < 32 and character not in "\t\n") or 0x7F <= code <= 0x9F
     nothing = 0xD800 <= code <= 0xDFFF or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE
     return "\ufffd" if control or nothing else character
+
+
+def planned(run: Run) -> str:
+    """What was asked for, what was planned for it, and what came out; "" where nothing was planned."""
+    if run.planned is None:
+        return ""
+    best, export = run.planned.candidates[0], run.stage("export")
+    made = None if export is None else number(export.summary.get("bytes"))
+    told = f"Asked for {run.planned.size:,} bytes, planned {best['bytes']:,}"
+    if made is not None:
+        over = made - run.planned.size
+        told += f", made {made:,.0f}" + (f", {over:,.0f} more than asked" if over > 0 else "")
+    told += f"; {milliseconds(1e3 * best['seconds'])} a sentence predicted"
+    if run.planned.machine:
+        told += f" on {run.planned.machine}"
+    shape = _dimensions(best)
+    return f"{told}. Chosen: {shape}." if shape else f"{told}."
+
+
+def _dimensions(candidate: Mapping[str, Any]) -> str:
+    shape, pieces = candidate.get("shape"), number(candidate.get("vocabulary"))
+    if not isinstance(shape, Mapping) or pieces is None:
+        return ""
+    names = ("d_model", "encoder_ffn_dim", "decoder_ffn_dim", "encoder_layers", "decoder_layers")
+    found = [number(shape.get(name)) for name in names]
+    if None in found:
+        return ""
+    width, inner, outer, encoder, decoder = map(count, found)
+    return f"{width} wide, FFN {inner} and {outer}, {encoder} + {decoder} layers, {count(pieces)} pieces"

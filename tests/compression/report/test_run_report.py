@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -23,7 +24,8 @@ from mobilenmt.compression.report.chart import HEIGHT, WIDTH, Point, Series, mak
 from mobilenmt.compression.report.compare import choose_examples, compare, steps
 from mobilenmt.compression.report.read import read_run
 from mobilenmt.compression.report.report import report
-from mobilenmt.compression.report.words import change, clean, duration, size
+from mobilenmt.compression.report.run import Planned
+from mobilenmt.compression.report.words import change, clean, duration, planned, size
 
 EVIL = """<script>alert('x')</script>&amp;"onload="|`<b>`\u202e\x01\ufdd0 ]]> ${x} {{ 7 * 7 }} *_[a](b)"""
 
@@ -427,3 +429,20 @@ def test_figures_as_people_write_them() -> None:
     assert [change(value) for value in (None, 0.04, -0.04, 1.25, -10.0, -0.06)] == [
         *("", "0.0", "0.0", "+1.2", "−10.0", "−0.1")
     ]
+
+
+def test_a_plan_is_told_with_what_came_of_it(tmp_path: Path) -> None:
+    """The made-up pack has 1,500,000 bytes."""
+    shape = {"d_model": 96, "encoder_layers": 6, "decoder_layers": 2, "encoder_ffn_dim": 384, "decoder_ffn_dim": 192}
+    chosen = {"bytes": 1_480_000, "seconds": 2.5e-4, "shape": shape, "vocabulary": 2000}
+    run = read_run(make_run(tmp_path / "run"))
+    told = planned(replace(run, planned=Planned(1_510_000, "a phone", (chosen,))))
+    assert told == (
+        "Asked for 1,510,000 bytes, planned 1,480,000, made 1,500,000; 0.25 ms a sentence predicted on a phone. "
+        "Chosen: 96 wide, FFN 384 and 192, 6 + 2 layers, 2,000 pieces."
+    )
+    told = planned(replace(run, planned=Planned(1_490_000, "", ({"bytes": 1, "seconds": 1e-3},))))
+    assert told == (
+        "Asked for 1,490,000 bytes, planned 1, made 1,500,000, 10,000 more than asked; 1 ms a sentence predicted."
+    )
+    assert planned(replace(run, planned=None)) == ""
