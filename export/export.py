@@ -175,6 +175,7 @@ def write_graphs(
     from mobilenmt.export.weights import WEIGHTS_FILE, WeightStore
 
     quantizer = quantizer or Quantizer(Quantization())
+    compact = not quantizer.plain  # the graphs are a tenth of a pack of 4 bits; those of others stay as they are
     store = WeightStore()
     model = ModelWriter(checkpoint, Float32() if precision == "fp32" else Mixed(quantizer), shortlist)
     builders = {
@@ -185,7 +186,7 @@ def write_graphs(
         "decoder": build_decoder,
     }
     for stem, build in builders.items():
-        proto = build(model, Graph(stem, store)).to_model(tool_versions()["mobilenmt"])
+        proto = build(model, Graph(stem, store, compact=compact)).to_model(tool_versions()["mobilenmt"])
         writer.path(f"{stem}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
     if precision == "int8":
         quantizer.check_names()

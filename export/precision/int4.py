@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from mobilenmt.export.graph import FLOAT, INT8, Graph
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from mobilenmt.export.graph import FLOAT, INT8, OPSET, OURS, Graph
 from mobilenmt.export.precision.blocks import blockwise, cut, wide_product, with_late_scales
 from mobilenmt.export.precision.int8 import Int8
 from mobilenmt.export.precision.protocol import Use, scaled
@@ -86,8 +90,7 @@ def _steps(graph: Graph, multipliers: str, scale: str) -> str:
     home = graph.home
     key = f"{multipliers} steps"
     if key not in home.derived:
-        factors = home.op("Cast", multipliers, to=FLOAT)
-        home.derived[key] = home.op("Mul", factors, home.op("Unsqueeze", scale, home.i64(1)))
+        home.derived[key] = home.call(_STEPS, multipliers, scale)
     return home.derived[key]
 
 
@@ -96,17 +99,58 @@ def _whole(graph: Graph, data: str, multipliers: str, found: Rounded, *, turn: b
     home = graph.home
     key = f"{data} {'turned' if turn else 'whole'}"
     if key not in home.derived:
-        rows, columns = found.values.shape
-        low = home.op("BitwiseAnd", data, home.constant(15, np.uint8))
-        high = home.op("BitShift", data, home.constant(4, np.uint8), direction="RIGHT")
-        pairs = [home.op("Unsqueeze", part, home.i64(-1)) for part in (low, high)]
-        values = home.op("Concat", *pairs, axis=-1)
-        values = home.op("Reshape", values, home.i64(rows, -1, found.block))
-        values = home.op("Sub", home.op("Cast", values, to=FLOAT), home.f32(_MIDDLE))
-        factors = home.op("Unsqueeze", home.op("Cast", multipliers, to=FLOAT), home.i64(-1))
-        values = home.op("Cast", home.op("Mul", values, factors), to=INT8)
-        values = home.op("Reshape", values, home.i64(rows, -1))
+        columns = found.values.shape[1]
+        values = home.call(_TURNED if turn else _WHOLE, data, multipliers)
         if columns % found.block:
-            values = home.op("Slice", values, home.i64(0), home.i64(columns), home.i64(1))
-        home.derived[key] = home.op("Transpose", values, perm=[1, 0]) if turn else values
+            values = home.op("Slice", values, home.i64(0), home.i64(columns), home.i64(0 if turn else 1))
+        home.derived[key] = values
     return home.derived[key]
+
+
+def _function(name: str, *nodes: tuple[Any, ...], **constants: Any) -> onnx.FunctionProto:
+    """A function of the first two values its nodes read; a node is a type, inputs, the output, and attributes."""
+    made = [
+        helper.make_node("Constant", [], [key], value=numpy_helper.from_array(value))
+        for key, value in constants.items()
+    ]
+    made += [helper.make_node(kind, inputs.split(), [output], **kinds) for kind, inputs, output, kinds in nodes]
+    imports = [helper.make_opsetid("", OPSET)]
+    return helper.make_function(OURS, name, ["a", "b"], [nodes[-1][2]], made, imports)
+
+
+_EXPANDING: list[tuple[Any, ...]] = [
+    ("BitwiseAnd", "a fifteen", "low", {}),
+    ("BitShift", "a four", "high", {"direction": "RIGHT"}),
+    ("Unsqueeze", "low last", "lows", {}),
+    ("Unsqueeze", "high last", "highs", {}),
+    ("Concat", "lows highs", "pairs", {"axis": -1}),
+    ("Reshape", "pairs blocks", "bits", {}),
+    ("Cast", "bits", "bits32", {"to": FLOAT}),
+    ("Sub", "bits32 middle", "values", {}),
+    ("Cast", "b", "b32", {"to": FLOAT}),
+    ("Unsqueeze", "b32 last", "factors", {}),
+    ("Mul", "values factors", "products", {}),
+    ("Cast", "products", "integers", {"to": INT8}),
+    ("Reshape", "integers rows", "whole", {}),
+]
+_EXPANDED: dict[str, Any] = {
+    "fifteen": np.array(15, np.uint8),
+    "four": np.array(4, np.uint8),
+    "last": np.array([-1], np.int64),
+    "middle": np.array(_MIDDLE, np.float32),
+    "blocks": np.array([0, 0, -1], np.int64),
+    "rows": np.array([0, -1], np.int64),
+}
+_WHOLE = _function("Whole", *_EXPANDING, **_EXPANDED)
+"""uint8 [N, n, size / 2] of two values a byte, and uint8 [N, n] -> int8 [N, n * size]. A function, since the graphs of
+a pack would have these nodes a hundred times."""
+_TURNED = _function("Turned", *_EXPANDING, ("Transpose", "whole", "turned", {"perm": [1, 0]}), **_EXPANDED)
+"""The same as int8 [n * size, N]."""
+_STEPS = _function(
+    "Steps",
+    ("Cast", "a", "factors", {"to": FLOAT}),
+    ("Unsqueeze", "b last", "scales", {}),
+    ("Mul", "factors scales", "steps", {}),
+    last=np.array([-1], np.int64),
+)
+"""uint8 [N, n] and fp32 [N] -> fp32 [N, n]."""

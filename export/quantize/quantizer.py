@@ -36,6 +36,11 @@ class Quantizer:
             )
 
     @property
+    def plain(self) -> bool:
+        """Whether the pack is as packs were before there was a choice."""
+        return self.settings.plain and not self._given
+
+    @property
     def all_tables_int8(self) -> bool:
         """Whether embeddings and output layer are all of one form, ``int8``."""
         return all(self.settings.form_of(name).kind == "int8" for name in TABLES)
@@ -86,7 +91,7 @@ class Quantizer:
 
     def section(self) -> QuantizationInfo | None:
         """What pack.json says of it; None for a pack that is as packs always were."""
-        if self.settings.plain and not self._given:
+        if self.plain:
             return None
         s = self.settings
         others = {name: form.name for name, form in sorted(self.forms.items()) if form.name != s.form}
@@ -95,6 +100,6 @@ class Quantizer:
     def weights(self) -> dict[str, Array] | None:
         """fp32 [N, K] of every matrix as both engines multiply with it, by name, those in fp32 left out; None where
         :meth:`section` is None."""
-        if self.section() is None:
+        if self.plain:
             return None
         return {name: found.weights() for name, found in self._made.items()}
