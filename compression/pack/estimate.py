@@ -198,7 +198,7 @@ def _biases(*rows: int) -> list[int]:
 def _blockwise(rows: int, columns: int) -> list[int]:
     """Where the decoder runs, rows lie in blocks: bytes of values, of a scale for each block, and, where a row is of
     several blocks, of one for the row, for the kernel that takes it so."""
-    from mobilenmt.export.precision import block_size
+    from mobilenmt.export.quantize.forms import block_size
 
     size = block_size(columns)
     blocks = -(-columns // size)

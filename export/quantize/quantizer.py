@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 from mobilenmt.export.quantize.forms import Form
 from mobilenmt.export.quantize.rounding import Array, Rounded, round_matrix
 from mobilenmt.export.quantize.settings import Quantization
 from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.sections import QuantizationInfo
+
+TABLES = ("source_embedding", "target_embedding", "output_embedding")
+"""Names of tables; tied ones have the first one's."""
 
 
 class Quantizer:
@@ -21,7 +26,7 @@ class Quantizer:
     def __init__(self, settings: Quantization, rounded: Mapping[str, Rounded] | None = None) -> None:
         self.settings = settings
         self._given = dict(rounded or {})
-        self._known: dict[tuple[str, int], Rounded] = {}
+        self._made: dict[str, Rounded] = {}
         self.forms: dict[str, Form] = {}
         """Of every matrix that was asked for, by name."""
         if settings.method != "nearest" and not self._given:
@@ -29,6 +34,11 @@ class Quantizer:
                 f"method {settings.method} rounds with a text that calibrates: mobilenmt quantize; "
                 "an export alone rounds to the nearest"
             )
+
+    @property
+    def all_tables_int8(self) -> bool:
+        """Whether embeddings and output layer are all of one form, ``int8``."""
+        return all(self.settings.form_of(name).kind == "int8" for name in TABLES)
 
     def form(self, name: str) -> Form:
         """The form of a matrix."""
@@ -47,11 +57,12 @@ class Quantizer:
                 found.check(form, weight.shape)
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
+            self._made[name] = found
             return found
-        key = name, levels or form.levels
-        if key not in self._known:
+        found = self._made.get(name)
+        if found is None:
             s = self.settings
-            self._known[key] = round_matrix(
+            found = self._made[name] = round_matrix(
                 weight,
                 form,
                 clipping=s.clipping,
@@ -59,4 +70,31 @@ class Quantizer:
                 granularity=s.granularity,
                 levels=levels,
             )
-        return self._known[key]
+        return found
+
+    def check_names(self) -> None:
+        """After all graphs are built: whether every name and pattern stands for a matrix.
+
+        Raises:
+            InputError: one does not.
+        """
+        for pattern in (*self.settings.matrices, *self._given):
+            if not any(name == pattern or fnmatchcase(name, pattern) for name in self.forms):
+                raise InputError(
+                    f"matrices: this checkpoint has none called {pattern!r}; it has {', '.join(sorted(self.forms))}"
+                )
+
+    def section(self) -> QuantizationInfo | None:
+        """What pack.json says of it; None for a pack that is as packs always were."""
+        if self.settings.plain and not self._given:
+            return None
+        s = self.settings
+        others = {name: form.name for name, form in sorted(self.forms.items()) if form.name != s.form}
+        return QuantizationInfo(s.form, s.clipping, s.granularity, s.method, others)
+
+    def weights(self) -> dict[str, Array] | None:
+        """fp32 [N, K] of every matrix as both engines multiply with it, by name, those in fp32 left out; None where
+        :meth:`section` is None."""
+        if self.section() is None:
+            return None
+        return {name: found.weights() for name, found in self._made.items()}
