@@ -12,6 +12,7 @@ from mobilenmt.compression.core.context import Context, Stage
 from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.stage import StageResult, run_stage
 from mobilenmt.compression.pack.shortlist import ShortlistSettings, sample_lines
+from mobilenmt.export.quantize.settings import Quantization
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.text.forms import TRAINED_FORM, Placeholders
 
@@ -29,6 +30,8 @@ class ExportSettings:
 
     precision: Literal["int8", "fp32"] = "int8"
     """int8 for use, fp32 as the reference."""
+    quantization: Quantization = field(default_factory=Quantization)
+    """Forms of the matrices of an int8 pack, and how they are rounded."""
     max_bytes: int | None = None
     """Warn before and after if all files of the pack take more than this."""
     shortlist_sentences: int = 50_000
@@ -51,6 +54,8 @@ class ExportSettings:
     def __post_init__(self) -> None:
         if self.max_bytes is not None and self.max_bytes < 1:
             raise RecipeError(f"max_bytes: expected at least 1, found {self.max_bytes}")
+        if self.precision == "fp32" and not self.quantization.plain:
+            raise RecipeError("quantization: an fp32 pack keeps every matrix as it is; it is for precision = 'int8'")
         try:
             Placeholders(self.placeholders)
         except InputError as error:
@@ -127,6 +132,7 @@ def run(
             shortlist=shortlist or False,
             sentences=settings.sentences,
             pairs=_parallel(inputs.get("pairs")),
+            quantization=settings.quantization,
             report=told.append,
         )
         return {
@@ -141,6 +147,8 @@ def run(
     identity: dict[str, Any] = {"precision": settings.precision}
     if not settings.sentences:  # so that packs made before there was a choice still count as made
         identity["sentences"] = False
+    if not settings.quantization.plain:
+        identity["quantization"] = settings.quantization.to_dict()
     if pairs is not None and settings.shortlist_sentences and settings.precision == "int8":
         identity |= {"shortlist_sentences": settings.shortlist_sentences, "shortlist": settings.shortlist}
         if settings.shortlist_from == "text":
@@ -216,7 +224,8 @@ def _check(context: Context, to_do: bool) -> str:
     settings = context.section(ExportSettings)
     if to_do:
         read_card(settings.card)
-    return f"{settings.precision}, {context.pack}"
+    kind = settings.precision if settings.quantization.plain else settings.quantization.form
+    return f"{kind}, {context.pack}"
 
 
 def _run(context: Context, force: bool) -> StageResult:

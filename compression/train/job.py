@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilenmt.compression.core.errors import TrainingError
+from mobilenmt.compression.core.pack_forms import PackForms
 from mobilenmt.compression.dataset.augment import AugmentSettings
-from mobilenmt.compression.train.quantized.forms import PackForms
 from mobilenmt.compression.train.settings import DistillSettings, TrainSettings
 from mobilenmt.compression.train.student import TOKENIZER_FILES, StudentShape, make_student
 from mobilenmt.export.quantize.settings import Quantization
@@ -77,6 +77,11 @@ class TrainingJob:
             raise TrainingError(
                 f"max_tokens {longest} exceeds max_position_embeddings {positions} of the model; "
                 "lower the one or raise the other"
+            )
+        quantization = self.pack.quantization if self.simulated is None else self.simulated.quantization
+        if self.simulated is not None and {quantization.form, *quantization.matrices.values()} == {"fp32"}:
+            raise TrainingError(
+                "quantization_aware: its pack will be fp32, which rounds nothing; name a form, or leave it out"
             )
 
     @property

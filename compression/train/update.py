@@ -15,11 +15,11 @@ import torch
 from torch.profiler import record_function
 
 from mobilenmt.compression.core.errors import TrainingError
+from mobilenmt.compression.core.pack_forms import PackForms
 from mobilenmt.compression.dataset.batches import Batch, derive_seed
 from mobilenmt.compression.train.averaging import MovingAverage
 from mobilenmt.compression.train.hidden.loss import HiddenTargets
 from mobilenmt.compression.train.loss import LossWeights, TrainingModule
-from mobilenmt.compression.train.quantized.forms import PackForms
 from mobilenmt.compression.train.quantized.simulation import LOG_RANGES, Simulation
 from mobilenmt.compression.train.resume import is_state
 from mobilenmt.compression.train.schedule import Optimizer

@@ -14,21 +14,20 @@ SIGNED_LEVELS, POSITIVE_LEVELS = 127, 255
 """Integers on each side of 0, or above 0 alone where no value can be below."""
 _LEAST = 1e-20
 """A row without a larger magnitude counts as zeros, in the engine and here."""
-_VALUES_AT_ONCE = 2**18  # fp32 numbers: so that several passes over them stay in a cache
+_VALUES_AT_ONCE = 2**19  # fp32 numbers: so that several passes over them stay in a cache
 
 
 class _RoundRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor, levels: int) -> torch.Tensor:
         rows = values.reshape(-1, values.shape[-1])
-        greatest = rows.abs().amax(1, keepdim=True).float()
-        factor = torch.where(greatest > _LEAST, levels / greatest, 0.0)
-        scale = greatest / levels
         out = torch.empty_like(rows)
-        step = max(1, _VALUES_AT_ONCE // rows.shape[1]) if rows.device.type == "cpu" else max(1, len(rows))
+        step = max(1, _VALUES_AT_ONCE // rows.shape[1] if rows.device.type == "cpu" else len(rows))
         for start in range(0, len(rows), step):
-            part = slice(start, start + step)
-            out[part] = rows[part].to(torch.float32, copy=True).mul_(factor[part]).round_().mul_(scale[part])
+            part = rows[start : start + step].to(torch.float32, copy=True)
+            greatest = (part if levels == POSITIVE_LEVELS else part.abs()).amax(1, keepdim=True)
+            factor = torch.where(greatest > _LEAST, levels / greatest, 0.0)
+            out[start : start + step] = part.mul_(factor).round_().mul_(greatest / levels)
         return out.view(values.shape)
 
     @staticmethod
@@ -54,13 +53,13 @@ class _RoundClipped(torch.autograd.Function):
         ctx.save_for_backward(values, log_range)
         ctx.positive = positive
         step, low, high = _grid(log_range, positive)
-        return values.float().div_(step).round_().clamp_(low, high).mul_(step).to(values.dtype)
+        return values.to(torch.float32, copy=True).div_(step).round_().clamp_(low, high).mul_(step).to(values.dtype)
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> Any:
         values, log_range = ctx.saved_tensors
         step, low, high = _grid(log_range, ctx.positive)
-        scaled = values.float().div_(step)
+        scaled = values.to(torch.float32, copy=True).div_(step)
         inside = (scaled >= low) & (scaled <= high)
         by_step = torch.where(inside, scaled.round() - scaled, scaled.clamp(low, high))
         by_step = (by_step * upstream[0]).sum() * step / (values.shape[-1] * high) ** 0.5

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from mobilenmt.compression.core.errors import TrainingError
+from mobilenmt.compression.core.pack_forms import PackForms
 from mobilenmt.compression.train.averaging import swapped
 from mobilenmt.compression.train.forward import Pass
-from mobilenmt.compression.train.quantized.forms import PackForms
 from mobilenmt.compression.train.quantized.rounding import round_clipped, round_rows, substitute
 from mobilenmt.compression.train.quantized.weights import TABLE, RoundedWeights
 from mobilenmt.compression.train.student import trained_parameters

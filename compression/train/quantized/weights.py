@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mobilenmt.compression.train.quantized.forms import PackForms
+from mobilenmt.compression.core.pack_forms import PackForms
 from mobilenmt.export.quantize.forms import LEVELS, WIDE_LEVELS
 from mobilenmt.export.quantize.rounding import round_matrix
 

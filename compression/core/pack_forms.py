@@ -1,4 +1,4 @@
-"""What training is told about the pack that comes out. Imports nothing heavy."""
+"""What stages before the export know of how the pack stores its matrices. Imports nothing heavy."""
 
 from __future__ import annotations
 
