@@ -118,6 +118,18 @@ def stacked_name(names: Sequence[str]) -> str:
     return names[0] + "".join(f"+{name.rpartition('.')[2]}" for name in names[1:])
 
 
+def unstacked_names(name: str) -> list[str]:
+    """The projections of :func:`stacked_name`. Keys and values come again for each decoder layer."""
+    first, *others = name.split("+")
+    prefix, _, part = first.rpartition(".")
+    parts = [part, *others]
+    kinds = list(dict.fromkeys(parts))
+    around, _, block = prefix.rpartition(".layers.0.")
+    if len(kinds) == len(parts):
+        return [f"{prefix}.{part}" for part in parts]
+    return [f"{around}.layers.{i // len(kinds)}.{block}.{part}" for i, part in enumerate(parts)]
+
+
 def _angles(count: int, width: int) -> tuple[Array, tuple[Array, Array]]:
     """Sines and cosines of the angles of sinusoidal positions: of every sixteenth row [blocks, 1, 2 * half], the sines
     first; and of the first sixteen rows, sines and cosines [1, rows, half] each."""

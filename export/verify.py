@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilenmt.export.checkpoint import Checkpoint
+from mobilenmt.export.layers import unstacked_names
 from mobilenmt.runtime.errors import ExportError
 from mobilenmt.runtime.onnx.engine import Engine
 from mobilenmt.runtime.onnx.ort import SessionConfig, open_session
@@ -144,9 +145,7 @@ def put_weights(model: MarianMTModel, weights: Mapping[str, Array]) -> None:
         "output_embedding": [model.lm_head],
     }
     for name, matrix in weights.items():
-        first, *others = name.split("+")
-        parts = [first, *(f"{first.rpartition('.')[0]}.{part}" for part in others)]
-        modules = tables.get(name) or [model.get_submodule(part) for part in parts]
+        modules = tables.get(name) or [model.get_submodule(part) for part in unstacked_names(name)]
         rows = np.split(matrix, np.cumsum([len(module.weight) for module in modules])[:-1])
         for module, part in zip(modules, rows, strict=True):
             with torch.no_grad():

@@ -62,6 +62,19 @@ def blockwise(
     return graph.op("MatMulNBits", *inputs, K=columns, N=rows, bits=bits, block_size=size, accuracy_level=4)
 
 
+def with_late_scales(graph: Graph, data: str) -> str:
+    """``data`` for :func:`blockwise` whose scales are computed in the graph: constant once both are folded.
+
+    ONNX Runtime packs constant data before it runs, with scales that are not there yet in a session that folds
+    nothing, and gives zeros. So the data are made as late as the scales; such a session is slow, but right.
+    """
+    home = graph.home
+    key = f"{data} late"
+    if key not in home.derived:
+        home.derived[key] = home.op("Identity", data)
+    return home.derived[key]
+
+
 def wide_product(graph: Graph, x: str, data: str, scale: str, bias: str) -> str:
     """x [..., K] times int8 ``data`` [K, N] with scales [N]; all activations share a scale."""
     inputs = [x, data, scale] + (["", bias] if bias else [])

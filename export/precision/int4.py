@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mobilenmt.export.graph import FLOAT, INT8, Graph
-from mobilenmt.export.precision.blocks import blockwise, cut, wide_product
+from mobilenmt.export.precision.blocks import blockwise, cut, wide_product, with_late_scales
 from mobilenmt.export.precision.int8 import Int8
 from mobilenmt.export.precision.protocol import Use, scaled
 from mobilenmt.export.quantize.rounding import Rounded
@@ -30,7 +30,7 @@ class Int4(Int8):
         data, multipliers, scale = self._store(graph, name, found)
         if use is Use.STEP:
             steps = _steps(graph, multipliers, scale)
-            return blockwise(graph, x, data, steps, offset, columns, rows, found.block, bits=4)
+            return blockwise(graph, x, with_late_scales(graph, data), steps, offset, columns, rows, found.block, bits=4)
         whole = _whole(graph, data, multipliers, found, turn=True)
         return wide_product(graph, x, whole, scale, offset)
 
@@ -54,7 +54,9 @@ class Int4(Int8):
         data, multipliers, scale = (graph.weight_rows(f"{item}.{rows}", item, rows) for item in stored)
         offset = "" if bias is None else graph.weight(f"{name}.bias.{rows}", bias[:rows])
         steps = _steps(graph, multipliers, scale)
-        return blockwise(graph, x, data, steps, offset, table.shape[1], rows, found.block, bits=4)
+        return blockwise(
+            graph, x, with_late_scales(graph, data), steps, offset, table.shape[1], rows, found.block, bits=4
+        )
 
     def _rows(self, graph: Graph, name: str, stored: Rounded) -> str:
         data, multipliers, _ = self._store(graph, name, stored)

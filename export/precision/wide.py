@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mobilenmt.export.graph import Graph
-from mobilenmt.export.precision.blocks import blockwise, gather_blocks, in_blocks, table_data, whole_blocks
+from mobilenmt.export.precision.blocks import (
+    blockwise,
+    gather_blocks,
+    in_blocks,
+    table_data,
+    whole_blocks,
+    with_late_scales,
+)
 from mobilenmt.export.precision.float32 import score_rows
 from mobilenmt.export.precision.protocol import Precision, Use, scaled
 from mobilenmt.export.quantize.quantizer import Quantizer
@@ -27,7 +34,7 @@ class WideInt8(Precision):
         offset = "" if bias is None else graph.weight(f"{name}.bias", bias)
         scale = _repeated(graph, graph.weight(f"{name}.scale", found.scales), blocks.shape[:2])
         data = graph.weight(f"{name}.int8.rows", blocks)
-        return blockwise(graph, x, data, scale, offset, weight.shape[1], len(weight), size)
+        return blockwise(graph, x, with_late_scales(graph, data), scale, offset, weight.shape[1], len(weight), size)
 
     def embed(self, graph: Graph, ids: str, name: str, table: Array, factor: float, *, chosen: bool) -> str:
         found = self._quantizer.round(name, table)
@@ -65,7 +72,7 @@ class WideInt8(Precision):
         )
         offset = "" if bias is None else graph.weight(f"{name}.bias.{rows}", bias[:rows])
         scale = _repeated(graph, scale, (rows, blocks.shape[1]))
-        return blockwise(graph, x, data, scale, offset, table.shape[1], rows, size)
+        return blockwise(graph, x, with_late_scales(graph, data), scale, offset, table.shape[1], rows, size)
 
 
 def _repeated(graph: Graph, scale: str, shape: tuple[int, ...]) -> str:
