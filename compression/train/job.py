@@ -78,10 +78,18 @@ class TrainingJob:
                 f"max_tokens {longest} exceeds max_position_embeddings {positions} of the model; "
                 "lower the one or raise the other"
             )
-        quantization = self.pack.quantization if self.simulated is None else self.simulated.quantization
-        if self.simulated is not None and {quantization.form, *quantization.matrices.values()} == {"fp32"}:
+        simulated = self.simulated
+        if simulated is None:
+            return
+        quantization = simulated.quantization
+        if {quantization.form, *quantization.matrices.values()} == {"fp32"}:
             raise TrainingError(
                 "quantization_aware: its pack will be fp32, which rounds nothing; name a form, or leave it out"
+            )
+        if quantization.method != "nearest":
+            raise TrainingError(
+                "quantization_aware: training rounds to the nearest, its pack will be rounded by "
+                f"{quantization.method}; take nearest in [export], or leave it out"
             )
 
     @property
