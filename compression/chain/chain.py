@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from mobilenmt.compression.chain.recipe import Recipe
 from mobilenmt.compression.chain.table import STAGES, find_stage, section_of
+from mobilenmt.compression.core.pack_forms import PackForms
 from mobilenmt.compression.core.stage import StageResult
 from mobilenmt.compression.pack.stage import ExportSettings
 from mobilenmt.compression.plan.resolve import Planned, RecipePlan
@@ -17,6 +18,7 @@ from mobilenmt.compression.plan.units import parse_bytes
 from mobilenmt.compression.prune.stage import shape_before
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.compression.vocabulary.stage import VocabularySettings
+from mobilenmt.export.quantize.settings import Quantization
 
 S = TypeVar("S")
 UP_TO_THE_TEACHER = ("corpus", "vocabulary", "teacher_model", "teacher", "teacher_pack")
@@ -199,6 +201,13 @@ class Chain:
     def pack(self) -> Path:
         """The pack that comes out."""
         return self.folder("export") / self.name
+
+    @property
+    def pack_forms(self) -> PackForms:
+        """How it will store its matrices."""
+        export = self.section(ExportSettings)
+        quantization = export.quantization if export.precision == "int8" else Quantization(form="fp32")
+        return PackForms(quantization, export.shortlist_for(self.section(VocabularySettings).size) is not None)
 
     def quantized_teacher(self, *, force: bool) -> Path:
         """An INT8 pack of the teacher that was trained here, made if need be."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from mobilenmt.compression.core.pack_forms import PackForms
 from mobilenmt.compression.core.stage import StageResult
 
 S = TypeVar("S")
@@ -88,6 +89,10 @@ class Context(Protocol):
     @property
     def pack(self) -> Path:
         """The pack that comes out."""
+
+    @property
+    def pack_forms(self) -> PackForms:
+        """How it will store its matrices."""
 
 
 EVERY_STAGE_NEEDS = ("filelock", "tqdm", "xopen", "zstandard")

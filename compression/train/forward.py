@@ -6,6 +6,7 @@ sums in products are fp32), and gradients are those of :mod:`~mobilenmt.compress
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,9 +22,10 @@ def hidden_states(
     source_mask: torch.Tensor | None,
     decoder_input: torch.Tensor,
     dtype: torch.dtype,
+    make: Callable[[Any, torch.dtype], Pass] | None = None,
 ) -> torch.Tensor:
     """States of the last decoder layer, [B, T, D] of ``dtype``; arguments as of :func:`layer_states`."""
-    return layer_states(student, source, source_mask, decoder_input, dtype)[1][-1].transpose(0, 1)
+    return layer_states(student, source, source_mask, decoder_input, dtype, make)[1][-1].transpose(0, 1)
 
 
 def layer_states(
@@ -32,6 +34,7 @@ def layer_states(
     source_mask: torch.Tensor | None,
     decoder_input: torch.Tensor,
     dtype: torch.dtype,
+    make: Callable[[Any, torch.dtype], Pass] | None = None,
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """States behind every layer of the encoder, [S, B, D] of ``dtype``, and of the decoder, [T, B, D].
 
@@ -41,9 +44,10 @@ def layer_states(
         source_mask: bool [B, S], False at padding; None without padding.
         decoder_input: int64 [B, T].
         dtype: type of the matrix products and of what lies between them.
+        make: makes another pass of the student than a :class:`Pass`.
     """
     model, config = student.model, student.config
-    run = _Pass(student, dtype)
+    run = (make or Pass)(student, dtype)
     own = run.padding_mask(source_mask, source.shape[1], config.encoder_attention_heads)
     memory = run.embed(model.encoder, source)
     encoded, decoded = [], []
@@ -63,7 +67,7 @@ def layer_states(
     return encoded, decoded
 
 
-class _Pass:
+class Pass:
     """One pass: the model's settings, and its layers as functions of states [time, sentences, width]."""
 
     def __init__(self, student: Any, dtype: torch.dtype) -> None:
@@ -84,6 +88,7 @@ class _Pass:
     ) -> torch.Tensor:
         heads = layer.self_attn
         packed = self.linear(states, heads.q_proj, heads.k_proj, heads.v_proj, scale=heads.scaling)
+        packed = self.heads(packed, 3 * heads.num_heads)
         found = attend(packed, None, mask, heads.num_heads, causal=causal, dropout=self.attention_dropout)
         return self.add_norm(states, self.linear(found, heads.out_proj), layer.self_attn_layer_norm)
 
@@ -91,8 +96,8 @@ class _Pass:
         self, states: torch.Tensor, memory: torch.Tensor, layer: Any, mask: torch.Tensor | None
     ) -> torch.Tensor:
         heads = layer.encoder_attn
-        queries = self.linear(states, heads.q_proj, scale=heads.scaling)
-        packed = self.linear(memory, heads.k_proj, heads.v_proj)
+        queries = self.heads(self.linear(states, heads.q_proj, scale=heads.scaling), heads.num_heads)
+        packed = self.heads(self.linear(memory, heads.k_proj, heads.v_proj), 2 * heads.num_heads)
         found = attend(queries, packed, mask, heads.num_heads, dropout=self.attention_dropout)
         return self.add_norm(states, self.linear(found, heads.out_proj), layer.encoder_attn_layer_norm)
 
@@ -106,11 +111,24 @@ class _Pass:
 
     def linear(self, states: torch.Tensor, *layers: nn.Linear, scale: float = 1.0, relu: bool = False) -> torch.Tensor:
         """Some linear layers side by side, the first one's output scaled."""
-        low = [(layer.weight.to(self.dtype), layer.bias.to(self.dtype)) for layer in layers]
+        states = self.read(states, layers[0])
+        low = [(self.weight(layer), layer.bias.to(self.dtype)) for layer in layers]
         if scale != 1.0:
             low[0] = (low[0][0] * scale, low[0][1] * scale)
         weight, bias = (torch.cat(part) if len(low) > 1 else part[0] for part in zip(*low, strict=True))
         return linear(states.view(-1, states.shape[2]), weight, bias, relu=relu).view(*states.shape[:2], -1)
+
+    def weight(self, layer: nn.Linear) -> torch.Tensor:
+        """A layer's matrix, as products read it."""
+        return layer.weight.to(self.dtype)
+
+    def read(self, states: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
+        """What goes into a layer, and those beside it, as products read it."""
+        return states
+
+    def heads(self, packed: torch.Tensor, count: int) -> torch.Tensor:
+        """Queries, keys or values of ``count`` heads side by side, as attention reads them."""
+        return packed
 
     def add_norm(self, states: torch.Tensor, added: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
         return add_norm(states, self.dropped(added, self.config.dropout), norm.weight, norm.bias)

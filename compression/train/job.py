@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilenmt.compression.core.errors import TrainingError
+from mobilenmt.compression.core.pack_forms import PackForms
 from mobilenmt.compression.dataset.augment import AugmentSettings
-from mobilenmt.compression.train.settings import TrainSettings
+from mobilenmt.compression.train.settings import DistillSettings, TrainSettings
 from mobilenmt.compression.train.student import TOKENIZER_FILES, StudentShape, make_student
+from mobilenmt.export.quantize.settings import Quantization
 
 if TYPE_CHECKING:
     from transformers import MarianMTModel
@@ -28,6 +30,9 @@ _LATER: Mapping[str, Any] = {
     "hidden_loss": "mse",
     "hidden_every": 1,
     "hidden_schedule": "linear",
+    "quantization_aware": False,
+    "quantization_from": 1,
+    "quantization_activations": "rows",
 }
 """Settings that came later, with what trainers before them did: folders made then are not of other settings."""
 
@@ -60,6 +65,9 @@ class TrainingJob:
     """The recipe's."""
     report: Callable[[str], None] = lambda line: None
     """Receives a line now and then."""
+    pack: PackForms = field(default_factory=PackForms)
+    """How its pack will store it, for ``quantization_aware = true``; with a form named there, only whether the pack has
+    a shortlist counts."""
     make: Callable[..., MarianMTModel] = make_student
     """Makes the model: experiments have other ones of the same outer form (examples/paper), and each its own folder."""
 
@@ -70,6 +78,22 @@ class TrainingJob:
                 f"max_tokens {longest} exceeds max_position_embeddings {positions} of the model; "
                 "lower the one or raise the other"
             )
+        simulated = self.simulated
+        if simulated is None:
+            return
+        quantization = simulated.quantization
+        if {quantization.form, *quantization.matrices.values()} == {"fp32"}:
+            raise TrainingError(
+                "quantization_aware: its pack will be fp32, which rounds nothing; name a form, or leave it out"
+            )
+
+    @property
+    def simulated(self) -> PackForms | None:
+        """What training simulates; None for training as usual."""
+        wanted = self.settings.quantization_aware if isinstance(self.settings, DistillSettings) else False
+        if not wanted:
+            return None
+        return self.pack if wanted is True else dataclasses.replace(self.pack, quantization=Quantization(form=wanted))
 
     def described(self) -> dict[str, Any]:
         """The settings that the result depends on, as a stage's folder remembers them."""
@@ -79,6 +103,7 @@ class TrainingJob:
             "student": self.shape,
             "weights": dict(self.weights),
             "augment": self.augment,
+            **({} if self.simulated is None else {"pack": self.simulated.to_dict()}),
         }
 
     def inputs(self) -> dict[str, Path | str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from mobilenmt.compression.train.devset import DevEvaluator, mean_score, read_de
 from mobilenmt.compression.train.hidden.matching import MATCHED
 from mobilenmt.compression.train.interrupt import StopRequest
 from mobilenmt.compression.train.job import TrainingJob
+from mobilenmt.compression.train.quantized.simulation import RANGES
 from mobilenmt.compression.train.resume import is_state, load_state, open_state, save_state
 from mobilenmt.compression.train.runlog import RunLog, plot, read_log
 from mobilenmt.compression.train.schedule import hidden_weight, learning_rate, total_steps
@@ -70,7 +71,7 @@ class TrainingRun:
         self.stored = targets.stored
         if targets.hidden is not None:
             self.report(targets.hidden.told)
-        self.updater = Updater(student, settings, accelerator, targets.soft, job.seed, targets.hidden)
+        self.updater = Updater(student, settings, accelerator, targets.soft, job.seed, targets.hidden, job.simulated)
         self.student = student
         self.log = RunLog(folder / "log.jsonl")
         self.snapshots = Snapshots(folder / "snapshots", settings.average_last)
@@ -210,11 +211,13 @@ class TrainingRun:
         from accelerate.utils import gather_object
 
         assert self.evaluator is not None
-        begin = time.monotonic()
+        begin, simulation = time.monotonic(), self.updater.simulation
         share = self.accelerator.process_index, self.accelerator.num_processes
-        mine = self.evaluator.translate(self.student, *share)
+        with contextlib.nullcontext() if simulation is None else simulation.applied():
+            mine = self.evaluator.translate(self.student, *share)
+            found = self.evaluator.loss(self.student, self.updater.dtype, *share)
         merged: dict[int, str] = dict(gather_object(list(mine.items())))
-        parts = gather_object([self.evaluator.loss(self.student, self.updater.dtype, *share)])
+        parts = gather_object([found])
         loss = sum(part[0] for part in parts) / sum(part[1] for part in parts)
         scores = self.evaluator.score(merged)
         mean = mean_score(scores, self.settings.dev_metric)
@@ -231,13 +234,21 @@ class TrainingRun:
             if better:
                 self.best = {"step": self.step, "mean": mean, "scores": scores}
                 if self.main:
-                    save_checkpoint(self.student, self.vocabulary, self.folder / "best")
+                    self.keep_model(self.folder / "best")
         self.waited = 0 if better else self.waited + 1
         self.stopped_early = bool(self.settings.patience) and self.waited >= self.settings.patience
         if self.main:
             found = {"scores": scores, "mean": mean, "loss": round(loss, 4), "best": better}
             self.log.write({"step": self.step, "kind": "dev", **found})
             plot(self.log.path, self.folder / "curve.png")
+
+    def keep_model(self, folder: Path, beside: Sequence[Path] = ()) -> None:
+        """Write the weights as they are as a checkpoint, with ranges that were learned, and files from ``beside``."""
+        written = self.folder / RANGES
+        if self.updater.simulation is not None:
+            self.updater.simulation.write_ranges(written)
+        save_checkpoint(self.student, self.vocabulary, folder, [written, *beside])
+        written.unlink(missing_ok=True)
 
     def finish(self) -> dict[str, Any]:
         """Choose among best, last and average by the dev sets, and write ``checkpoint``."""
@@ -263,7 +274,9 @@ class TrainingRun:
             with swapped(self.updater.parameters, values):
                 initial = self.settings.initial  # what it was pruned from, it is still matched to
                 beside = [] if initial is None else [initial / MATCHED]
-                save_checkpoint(self.student, self.vocabulary, self.folder / "checkpoint", beside)
+                if final["chosen"] == "best":
+                    beside.append(self.folder / "best" / RANGES)
+                self.keep_model(self.folder / "checkpoint", beside)
             plot(self.log.path, self.folder / "curve.png")
         return {
             **final,

@@ -10,6 +10,8 @@ from typing import Literal
 from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.settings import shown
 from mobilenmt.compression.train.student import DROPOUT, StudentShape
+from mobilenmt.export.quantize.forms import find_form
+from mobilenmt.runtime.errors import InputError
 
 DEFAULT_EPOCHS = 20
 
@@ -162,6 +164,15 @@ class DistillSettings(TrainSettings):
     """The weight over the updates: the same in all, or falling from ``hidden`` to 0 linearly or along half a cosine."""
     teacher: Path | None = None
     """Checkpoint folder of the teacher of word_level and hidden; its vocabulary must be the student's."""
+    quantization_aware: bool | Literal["int8", "int8-wide", "int4-16", "int4-32", "int4-64", "int4-128"] = False
+    """true: train with the pack's rounding simulated, as [export] says it will be stored; or name a form of all its
+    matrices. The weights that are kept are those before rounding: the exporter's rounding makes the simulated ones."""
+    quantization_from: int = 1
+    """The update from which on rounding is simulated; before it, training is as usual."""
+    quantization_activations: Literal["rows", "clipped", "none"] = "rows"
+    """rows: what goes into a matrix is rounded to INT8 row by row, as the engine does. clipped: the input of each
+    matrix has one range, which is learned, and what lies outside is clipped; the checkpoint gets a ranges.json. none:
+    weights alone are rounded."""
     teacher_tokens: int = 8192
     """Tokens (padding counted) the teacher reads at once when distributions are stored."""
 
@@ -183,8 +194,30 @@ class DistillSettings(TrainSettings):
             raise RecipeError("hidden: hidden states are the teacher's; name its checkpoint in teacher")
         if self.word_level and self.teacher is None:
             raise RecipeError("word_level: word-level distillation needs the teacher's checkpoint; name it in teacher")
+        self._check_quantization()
         if self.word_level and self.soft_targets == "stored" and not self.top_k:
             raise RecipeError("top_k: all pieces cannot be stored; give a number, or soft_targets = 'live'")
+
+    def _check_quantization(self) -> None:
+        wanted = self.quantization_aware
+        if not isinstance(wanted, bool):
+            try:
+                form = find_form(wanted)
+            except InputError as error:
+                raise RecipeError(f"quantization_aware: {error}") from None
+            if form.kind == "fp32":
+                raise RecipeError("quantization_aware: fp32 rounds nothing; name another form, or leave it out")
+        if self.quantization_activations not in ("rows", "clipped", "none"):
+            found = shown(self.quantization_activations)
+            raise RecipeError(f"quantization_activations: expected rows, clipped or none, found {found}")
+        if self.quantization_from < 1:
+            raise RecipeError(f"quantization_from: must be at least 1, found {self.quantization_from}")
+        if wanted and self.steps is not None and self.quantization_from > self.steps:
+            raise RecipeError(
+                f"quantization_from: update {self.quantization_from:,} never comes, as steps is {self.steps:,}"
+            )
+        if wanted and self.compiled:
+            raise RecipeError("compiled: cannot be compiled with quantization_aware; leave one of them out")
 
     @property
     def reads_teacher(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mobilenmt.compression.core.context import Context, Stage
 from mobilenmt.compression.core.errors import EvaluationError, RecipeError
+from mobilenmt.compression.core.pack_forms import PackForms
 from mobilenmt.compression.core.scoring import Scorer
 from mobilenmt.compression.core.stage import StageResult, check_stage, run_stage
 from mobilenmt.compression.dataset.augment import AugmentSettings
@@ -115,6 +116,7 @@ def _length(settings: TrainSettings) -> str:
 
 
 def _job(context: Context, settings: TrainSettings, shape: StudentShape, pairs: Path) -> TrainingJob:
+    simulates = isinstance(settings, DistillSettings) and bool(settings.quantization_aware)
     return TrainingJob(
         shape=shape,
         settings=settings,
@@ -123,6 +125,7 @@ def _job(context: Context, settings: TrainSettings, shape: StudentShape, pairs: 
         weights=context.weights,
         augment=context.section(AugmentSettings) if context.has(AugmentSettings) else None,
         seed=context.seed,
+        pack=context.pack_forms if simulates else PackForms(),
     )
 
 
@@ -175,6 +178,9 @@ def _check_distill(context: Context, to_do: bool) -> str:
         kind += f" and, by {settings.word_level:g}, its distributions"
     if settings.hidden:
         kind += f" and, by {settings.hidden:g}, its hidden states"
+    if settings.quantization_aware:
+        form = settings.quantization_aware
+        kind += f", rounded as {context.pack_forms.quantization.form if form is True else form}"
     return f"{kind}, {_length(settings)}"
 
 

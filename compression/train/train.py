@@ -77,6 +77,8 @@ def train(job: TrainingJob, dataset: Pairs, folder: Path, *, accelerator: Accele
         accelerator = make_accelerator(settings)
     described = {"shape": to_mapping(job.shape), "settings": to_mapping(settings), "seed": job.seed}
     described |= {"pairs": len(dataset)}
+    if job.simulated is not None:
+        described["pack"] = job.simulated.to_dict()
     described["settings"]["dev"] = [path.name for path in settings.dev]
     found = _read(folder / "result.json")
     result = found.pop("result", None)

@@ -15,10 +15,12 @@ import torch
 from torch.profiler import record_function
 
 from mobilenmt.compression.core.errors import TrainingError
+from mobilenmt.compression.core.pack_forms import PackForms
 from mobilenmt.compression.dataset.batches import Batch, derive_seed
 from mobilenmt.compression.train.averaging import MovingAverage
 from mobilenmt.compression.train.hidden.loss import HiddenTargets
 from mobilenmt.compression.train.loss import LossWeights, TrainingModule
+from mobilenmt.compression.train.quantized.simulation import LOG_RANGES, Simulation
 from mobilenmt.compression.train.resume import is_state
 from mobilenmt.compression.train.schedule import Optimizer
 from mobilenmt.compression.train.settings import DistillSettings, TrainSettings
@@ -61,6 +63,7 @@ class Updater:
         soft_targets: SoftTargets | None,
         seed: int,
         hidden: Hidden | None = None,
+        forms: PackForms | None = None,
     ) -> None:
         self.settings = settings
         self.weights = LossWeights(settings.label_smoothing)
@@ -72,8 +75,15 @@ class Updater:
         self.student = student
         self.dtype = matrix_type(settings.precision, accelerator.device)
         compiled = settings.compiled and accelerator.device.type != "cpu"
-        self.module = accelerator.prepare_model(TrainingModule(student, self.weights, self.dtype, compiled=compiled))
+        self.simulation: Simulation | None = None
+        if forms is not None and isinstance(settings, DistillSettings):
+            self.simulation = Simulation(student, forms, self.dtype, settings.quantization_activations)
+            self._simulated_from = settings.quantization_from
+        self._module = TrainingModule(student, self.weights, self.dtype, compiled=compiled, simulation=self.simulation)
+        self.module = accelerator.prepare_model(self._module)
         self.parameters = trained_parameters(student)
+        if self.simulation is not None and self.simulation.log_ranges is not None:
+            self.parameters[LOG_RANGES] = self.simulation.log_ranges
         self.optimizer = Optimizer(self.parameters, settings)
         self.average: MovingAverage | None = None
         if settings.ema_decay:
@@ -96,19 +106,15 @@ class Updater:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         whole_pieces = self.settings.accumulation % world == 0
         sums = torch.zeros(5, dtype=torch.float64, device=self.accelerator.device)
+        self._simulate(step, work)
         for position, (number, counts, batch) in enumerate(work):
             torch.manual_seed(derive_seed(self.seed, "dropout", step, number, 0 if whole_pieces else rank))
             data = DeviceBatch(batch, self.accelerator.device)
-            soft = None if self.soft_targets is None else self.soft_targets(data)
-            taught = None if self.hidden is None else self.hidden(data, step)
             last = position == len(work) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
-                with record_function("forward"):
-                    loss, parts = self.module(
-                        data.source, data.source_mask, data.decoder_input, data.positions, data.labels, soft, taught
-                    )
+                loss, parts = self._loss(self.module, data, step)
                 # DistributedDataParallel takes the mean over processes; the sum is wanted.
-                (loss * (world / tokens if counts else 0.0)).backward()
+                (loss * (world / tokens if counts else 0.0)).backward()  # type: ignore[no-untyped-call]
             if counts:
                 sums[:4] += parts
                 sums[4] += batch.tokens
@@ -116,6 +122,36 @@ class Updater:
             norm = self._step(step, rate)
         finite = torch.isfinite(norm)
         return UpdateResult(torch.where(finite, sums, torch.zeros_like(sums)), norm)
+
+    def _simulate(self, step: int, work: Sequence[tuple[int, bool, Batch]]) -> None:
+        """Get the simulation ready for update ``step``."""
+        if self.simulation is None:
+            return
+        self.simulation.active = step >= self._simulated_from
+        if not self.simulation.active:
+            return
+        with record_function("rounding"):
+            self.simulation.refresh()
+        ranges = self.parameters.get(LOG_RANGES)
+        if ranges is None or step != self._simulated_from:
+            return
+        with torch.no_grad(), self.simulation.observing():
+            for number, _, batch in work:
+                torch.manual_seed(derive_seed(self.seed, "ranges", step, number))
+                self._loss(self._module, DeviceBatch(batch, self.accelerator.device), step)
+        with torch.no_grad():
+            ranges.copy_(self.accelerator.gather(ranges.detach()[None]).amax(0))
+            if self.average is not None:
+                self.average.values[LOG_RANGES].copy_(ranges)
+
+    def _loss(self, module: Any, data: DeviceBatch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        soft = None if self.soft_targets is None else self.soft_targets(data)
+        taught = None if self.hidden is None else self.hidden(data, step)
+        with record_function("forward"):
+            found: tuple[torch.Tensor, torch.Tensor] = module(
+                data.source, data.source_mask, data.decoder_input, data.positions, data.labels, soft, taught
+            )
+        return found
 
     def _step(self, step: int, rate: float) -> torch.Tensor:
         """Change weights and average by the gradients, unless these are not finite; returns their norm."""
@@ -146,10 +182,15 @@ class Updater:
         try:
             with torch.no_grad():
                 for name, parameter in self.parameters.items():
+                    if name == LOG_RANGES and name not in tensors["model"]:
+                        continue  # the state of a run that learned none
                     parameter.copy_(tensors["model"][name])
                     if self.average is not None:  # a run without one may be gone on with by one that has one
                         self.average.values[name].copy_(tensors.get("average", tensors["model"])[name])
-            return self.optimizer.restore(tensors["optimizer"])
+            kept = tensors["optimizer"]
+            if LOG_RANGES not in self.parameters:
+                kept = {name: value for name, value in kept.items() if not name.startswith(f"{LOG_RANGES}:")}
+            return self.optimizer.restore(kept)
         except (KeyError, RuntimeError) as error:
             raise TrainingError(f"the saved state belongs to another model: {error}") from None
 
