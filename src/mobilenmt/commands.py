@@ -178,15 +178,7 @@ def export(
         card: JSON file with what people should know: description, licence, training_data, scores, notes
         split: let hosts translate sentence by sentence; --no-split for a model that learned from longer texts
     """
-    try:
-        import onnx  # noqa: F401
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise ExportError(
-            f"export needs more than the runtime ({error}): install the extra 'export' "
-            "(in a checkout of mobilenmt, pip install '.[export]')"
-        ) from None
+    _need_export("export")
     from mobilenmt.export.checkpoint import read_json
     from mobilenmt.export.export import export as run_export
 
@@ -194,12 +186,6 @@ def export(
         raise CheckpointError(f"{card}: no such card file")
     _quiet_transformers()
     steps: list[str] = []
-
-    def report(line: str) -> None:
-        steps.append(line)
-        if sys.stderr.isatty():  # for a person who waits; a script gets the result alone
-            print(line, file=sys.stderr)
-
     pack = run_export(
         checkpoint,
         out,
@@ -210,10 +196,29 @@ def export(
         target_language=target_language,
         card=None if card is None else read_json(card),
         sentences=split,
-        report=report,
+        report=_progress(steps),
     )
     per_parameter = pack.total_bytes / pack.manifest.model.parameters
     print(f"{out}: {pack.total_bytes:,} bytes, {per_parameter:.3f} a parameter; {steps[-1]}")
+    return 0
+
+
+def restore(pack: str, out: Path) -> int:
+    """Turn a pack back into a Hugging Face Marian checkpoint, which transformers opens and other tools convert.
+
+    It computes what the pack does: what rounding to INT8 took is not in it. The export of it is the same pack.
+
+    Args:
+        pack: name or path of the pack, a folder or a zip
+        out: folder to write, which must not be there yet
+    """
+    _need_export("restore")
+    from mobilenmt.export.ecosystem.restore import restore as run_restore
+
+    _quiet_transformers()
+    steps: list[str] = []
+    run_restore(pack, out, report=_progress(steps))
+    print(_printable(f"{out}: {'; '.join(steps[1:])}"))
     return 0
 
 
@@ -358,7 +363,15 @@ class CommandTable(Mapping[str, Callable[..., int]]):
 
 
 COMMANDS = CommandTable(
-    {"translate": translate, "info": info, "verify": verify, "export": export, "upgrade": upgrade, "align": align},
+    {
+        "translate": translate,
+        "info": info,
+        "verify": verify,
+        "export": export,
+        "restore": restore,
+        "upgrade": upgrade,
+        "align": align,
+    },
     ("compress", "teacher", "evaluate", "plan", "prune", "report", "shortlist", "calibrate"),
 )
 
@@ -429,6 +442,29 @@ def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
         facts.append(("score", f"{name}: {shown}"))
     facts += [("note", note) for note in _listed(card.get("notes"))]
     return facts
+
+
+def _need_export(name: str) -> None:
+    try:
+        import onnx  # noqa: F401
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            f"{name} needs more than the runtime ({error}): install the extra 'export' "
+            "(in a checkout of mobilenmt, pip install '.[export]')"
+        ) from None
+
+
+def _progress(steps: list[str]) -> Callable[[str], None]:
+    """What takes the lines of a command that takes a while, and keeps them in ``steps``."""
+
+    def report(line: str) -> None:
+        steps.append(line)
+        if sys.stderr.isatty():  # for a person who waits; a script gets the result alone
+            print(_printable(line), file=sys.stderr)
+
+    return report
 
 
 def _need_onnx(name: str) -> None:
