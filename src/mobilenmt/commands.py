@@ -164,8 +164,13 @@ def export(
     target_language: str | None = None,
     card: Path | None = None,
     split: bool = True,
+    via: Literal["mobilenmt", "optimum"] = "mobilenmt",
+    check: Path | None = None,
 ) -> int:
     """Make a pack from a Hugging Face Marian checkpoint, and verify it against torch.
+
+    With --via optimum a folder as the hub has them instead, by optimum's own exporter and quantizer, for what reads no
+    packs: ORTModelForSeq2SeqLM, transformers.js. int8 puts INT8 graphs beside the fp32 ones.
 
     Args:
         checkpoint: folder with config.json, weights, and tokenizer.json or OPUS-MT's source.spm, target.spm, vocab.json
@@ -177,8 +182,18 @@ def export(
         target_language: likewise
         card: JSON file with what people should know: description, licence, training_data, scores, notes
         split: let hosts translate sentence by sentence; --no-split for a model that learned from longer texts
+        via: optimum for its own ONNX export
+        check: with --via optimum, a file of sentences, one a line, whose greedy ids must be torch's
     """
     _need_export("export")
+    if via == "optimum":
+        given = {"name": name, "source-language": source_language, "target-language": target_language, "card": card}
+        unused = [f"--{key}" for key, value in given.items() if value is not None] + ["--no-split"] * (not split)
+        if unused:
+            raise InputError(f"--via optimum makes no pack: it takes no {', '.join(unused)}")
+        return _export_with_optimum(checkpoint, out, precision, force, check)
+    if check is not None:
+        raise InputError("--check is for --via optimum; a pack is compared with torch by mobilenmt evaluate")
     from mobilenmt.export.checkpoint import read_json
     from mobilenmt.export.export import export as run_export
 
@@ -200,6 +215,25 @@ def export(
     )
     per_parameter = pack.total_bytes / pack.manifest.model.parameters
     print(f"{out}: {pack.total_bytes:,} bytes, {per_parameter:.3f} a parameter; {steps[-1]}")
+    return 0
+
+
+def _export_with_optimum(checkpoint: Path, out: Path, precision: str, force: bool, check: Path | None) -> int:
+    from mobilenmt.export.ecosystem.optimum_export import export_with_optimum
+
+    lines: list[str] = []
+    if check is not None:
+        try:
+            lines = [line for line in check.read_text(encoding="utf-8").split("\n") if line.strip()]
+        except UnicodeError as error:
+            raise InputError(f"{check}: not UTF-8: {error}") from None
+        if not lines:
+            raise InputError(f"{check}: there is nothing to translate")
+    _quiet_transformers()
+    steps: list[str] = []
+    export_with_optimum(checkpoint, out, precision=precision, force=force, lines=lines, report=_progress(steps))
+    total = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    print(_printable(f"{out}: {total:,} bytes; {steps[-1]}"))
     return 0
 
 

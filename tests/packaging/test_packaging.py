@@ -367,7 +367,11 @@ def test_pinned_versions_lie_in_the_supported_ranges() -> None:
             pins.setdefault(pin.name, []).append(str(pin.specifier).removeprefix("=="))
     wanted = [
         *project["dependencies"],
-        *(r for extra in ("export", "compress", "ray", "dev") for r in project["optional-dependencies"][extra]),
+        *(
+            r
+            for extra in ("export", "optimum", "compress", "ray", "dev")
+            for r in project["optional-dependencies"][extra]
+        ),
     ]
     for requirement in map(packaging.Requirement, wanted):
         if requirement.name == "mobilenmt":  # one extra brings another
