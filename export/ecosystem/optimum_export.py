@@ -71,22 +71,23 @@ def export_with_optimum(
         graphs = folder / "onnx"
         graphs.mkdir()
         try:
+            report("exporting fp32 graphs with optimum")
             with _quiet():
-                report("exporting fp32 graphs with optimum")
                 main_export(str(loaded.path), output=str(raw), task="text2text-generation-with-past", device="cpu")
-                for name in ("config.json", "generation_config.json"):
-                    shutil.copy(raw / name, folder / name)
-                if precision == "int8":
-                    report("quantizing them with ORTQuantizer")
+            for name in ("config.json", "generation_config.json"):
+                shutil.copy(raw / name, folder / name)
+            if precision == "int8":
+                report("quantizing them with ORTQuantizer")
+                with _quiet():
                     for stem in _GRAPHS:
                         of = quantizer.from_pretrained(raw, file_name=f"{stem}.onnx")
                         of.quantize(save_dir=raw / "int8", quantization_config=config, file_suffix=_INT8[1:])
                     # The merged graph itself cannot be quantized: its weights lie outside the branches of its If.
                     first, later = (raw / "int8" / f"{stem}{_INT8}.onnx" for stem in _GRAPHS[1:])
                     merge(first, later, save_path=graphs / f"{STEMS[1]}{_INT8}.onnx", strict=False)
-                    _move(raw / "int8" / f"{_GRAPHS[0]}{_INT8}.onnx", graphs)
-                for stem in STEMS:
-                    _move(raw / f"{stem}.onnx", graphs)
+                _move(raw / "int8" / f"{_GRAPHS[0]}{_INT8}.onnx", graphs)
+            for stem in STEMS:
+                _move(raw / f"{stem}.onnx", graphs)
             shutil.rmtree(raw)
             report(check_folder(folder, loaded, lines, int8=precision == "int8"))
         except MobileNMTError:
