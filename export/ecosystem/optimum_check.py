@@ -37,7 +37,7 @@ def check_folder(folder: Path, checkpoint: Checkpoint, lines: Sequence[str], *, 
     from transformers import AutoTokenizer, MarianMTModel
 
     with _silent():
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)  # type: ignore[no-untyped-call]
         reference: Any = MarianMTModel.from_pretrained(checkpoint.path).eval()
         options = load_onnxruntime().SessionOptions()
         options.intra_op_num_threads = 1  # steps of one row: more threads only wait for one another

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mobilenmt.cli import main
 from mobilenmt.export.checkpoint import sinusoidal_positions
 from mobilenmt.export.ecosystem.restore import restore
 from mobilenmt.export.export import export
@@ -180,7 +181,14 @@ def test_a_zip_and_a_pack_without_the_graphs_that_a_phone_needs_not(tiny_pack: P
     assert all(np.array_equal(ours[name], value) for name, value in theirs.items())
 
 
-def test_bad_input_is_one_line_and_leaves_nothing(tiny_pack: Path, tmp_path: Path) -> None:
+def test_bad_input_is_one_line_and_leaves_nothing(
+    tiny_pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["restore", str(tiny_pack), str(tmp_path / "written")]) == 0
+    assert "verified: hashes, graphs" in capsys.readouterr().out
+    assert main(["restore", str(tiny_pack), str(tmp_path / "written")]) == 2
+    assert "written exists already" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "written")
     with pytest.raises(ExportError, match=r"tiny-1\.0: a pack of format 1; export its checkpoint again"):
         restore(ROOT / "tests" / "golden" / "tiny-1.0", tmp_path / "out")
     with pytest.raises(PackError, match="no pack"):
