@@ -169,7 +169,8 @@ def test_graphs_that_translate_otherwise_are_noticed(exported: tuple[Path, Path,
 
     checkpoint, out, lines = exported
     other = make_checkpoint(tmp_path / "other", seed=9, **_sizes(checkpoint))
-    for path in (*checkpoint.glob("tokenizer*"), *checkpoint.glob("*.spm"), *checkpoint.glob("*vocab.json")):
+    kept = ("tokenizer*", "*.spm", "*vocab.json", "generation_config.json")
+    for path in (path for pattern in kept for path in checkpoint.glob(pattern)):
         shutil.copy(path, other / path.name)
     with pytest.raises(ExportError, match="into other ids than torch"):
         check_folder(out, load_checkpoint(other), lines[:3], int8=False)
