@@ -17,7 +17,7 @@ combining mark or joiner right behind a character that the map replaces (a ligat
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,20 @@ def _read_spm(path: Path) -> Any:
     if model.denormalizer_spec.precompiled_charsmap:
         raise CheckpointError(f"{path}: has a denormalizer, which is not supported")
     return model
+
+
+def write_model(path: Path, pieces: Iterable[tuple[str, float, int]], normalizer: Mapping[str, Any]) -> None:
+    """Write a SentencePiece unigram model of (piece, score, type); ``normalizer`` has fields of NormalizerSpec."""
+    from transformers.convert_slow_tokenizer import import_protobuf
+
+    model = import_protobuf().ModelProto()  # type: ignore[no-untyped-call]
+    for piece, score, kind in pieces:
+        model.pieces.add(piece=piece, score=score, type=kind)
+    model.trainer_spec.model_type = _UNIGRAM
+    model.trainer_spec.byte_fallback = any(piece.type == _BYTE for piece in model.pieces)
+    for key, value in normalizer.items():
+        setattr(model.normalizer_spec, key, value)
+    path.write_bytes(model.SerializeToString())
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:

@@ -25,11 +25,11 @@ from mobilenmt.export.checkpoint import read_json, repeated
 from mobilenmt.runtime.errors import CheckpointError
 from mobilenmt.runtime.tokenizer import CONTROL_MARK, OUTPUT_MARK
 
-_BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
+BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 _LANGUAGE_CODE = re.compile(r">>.+<<")
 # Control pieces by their usual names, beside those that tokenizer_config.json names. Other special added tokens
 # (placeholders, language codes) are meant to be written in text.
-_CONTROL_NAMES = frozenset({"<s>", "</s>", "<pad>", "<unk>", "<mask>", "<bos>", "<eos>"})
+CONTROL_NAMES = frozenset({"<s>", "</s>", "<pad>", "<unk>", "<mask>", "<bos>", "<eos>"})
 _CONTROL_ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
@@ -80,7 +80,7 @@ def prepare_tokenizer(
             f"{checkpoint}: no usable tokenizer: neither tokenizer.json nor all of {', '.join(spm.FILES)} "
             f"({', '.join(missing) or 'separate vocabularies need the latter'} missing)"
         )
-    control = {name for role in _CONTROL_ROLES if (name := spm.token_name(config, role))} | _CONTROL_NAMES
+    control = {name for role in _CONTROL_ROLES if (name := spm.token_name(config, role))} | CONTROL_NAMES
     unk = _settle_unk(source, unk, where)
     _harden(source, {"eos": eos, "pad": pad, "unk": unk}, control, allowed, where)
     source_json = _dump(source)
@@ -226,7 +226,7 @@ def _harden_bpe(model: dict[str, Any], renamed: dict[str, str]) -> None:
     def spells_hidden(merge: str | list[str]) -> bool:
         left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
         parts = (left, right, left + right.removeprefix(prefix))
-        return any(p in renamed or (model.get("byte_fallback") and _BYTE_PIECE.fullmatch(p)) for p in parts)
+        return any(p in renamed or (model.get("byte_fallback") and BYTE_PIECE.fullmatch(p)) for p in parts)
 
     model["merges"] = [merge for merge in model.get("merges") or [] if not spells_hidden(merge)]
 
@@ -241,11 +241,11 @@ def _lower_bytes(model: dict[str, Any]) -> None:
     read as the byte: odd, but no special token.
     """
     vocab: list[list[Any]] = model["vocab"]
-    normal = {p for p, _ in vocab if not _BYTE_PIECE.fullmatch(p) and not p.startswith((CONTROL_MARK, OUTPUT_MARK))}
+    normal = {p for p, _ in vocab if not BYTE_PIECE.fullmatch(p) and not p.startswith((CONTROL_MARK, OUTPUT_MARK))}
     if set("<0x123456789ABCDEF>").union(*normal) <= normal:
-        spelling = (score for piece, score in vocab if not _BYTE_PIECE.fullmatch(piece))
+        spelling = (score for piece, score in vocab if not BYTE_PIECE.fullmatch(piece))
         low = 8.0 * min(0.0, *spelling) - 100.0  # below any spelling in 6 characters
-        model["vocab"] = [[p, low if _BYTE_PIECE.fullmatch(p) else score] for p, score in vocab]
+        model["vocab"] = [[p, low if BYTE_PIECE.fullmatch(p) else score] for p, score in vocab]
 
 
 def _check(text: str, special: dict[str, int], allowed: int, where: str) -> None:

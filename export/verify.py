@@ -26,6 +26,7 @@ Array = npt.NDArray[Any]
 # Any language will do: what is compared is arithmetic.
 SENTENCE = "Hello! This is a test of 12 words, more or less."
 STEPS = 12
+GRAPHS = ("greedy.onnx", "batch.onnx", "translator.onnx", "encoder.onnx", "decoder.onnx")
 MARGIN = 1e-4
 """Two tokens whose logits torch itself cannot tell apart by more than this may change places."""
 TOLERANCE = {"fp32": 1e-4, "int8": 0.2}
@@ -89,7 +90,7 @@ def verify_against_torch(folder: Path, checkpoint: Checkpoint, weights: Mapping[
     from transformers import MarianMTModel
 
     pack = Pack.open(folder)
-    for name in ("greedy.onnx", "batch.onnx", "translator.onnx", "encoder.onnx", "decoder.onnx"):
+    for name in GRAPHS:
         try:
             onnx.checker.check_model(str(pack.file(name)))
         except onnx.checker.ValidationError as error:

@@ -128,10 +128,11 @@ def open_engine(pack: Pack, engine: str, config: SessionConfig) -> tuple[str, Se
 def _open_onnx(pack: Pack, config: SessionConfig) -> tuple[Search, Text]:
     from mobilenmt.runtime.onnx.engine import Engine
 
-    # The session is made in native code, so it opens while Python reads the tokenizer: a tenth of the cold start.
-    opening = Background(lambda: Engine(pack, config))
-    tokenizer = open_tokenizer(pack)
-    return opening.result(), tokenizer
+    # The session is made in native code, so it opens while Python reads the tokenizer: a tenth of the cold start. The
+    # tokenizer is what goes to another thread: glibc gives each thread a heap of its own, and from no other than the
+    # first one's does it return what is free at its end, as a session is that was closed to make room.
+    reading = Background(lambda: open_tokenizer(pack))
+    return Engine(pack, config), reading.result()
 
 
 def open_tokenizer(pack: Pack) -> Text:

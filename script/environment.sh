@@ -77,7 +77,7 @@ install_demo() {
         die "pip could not install the runtime and the pack (its message is above)"
 }
 
-# The environment of test and lint: everything (the ray extra brings compress, and that brings export). torch goes first
+# The environment of test and lint: everything (the ray extra brings compress, and that brings export; optimum is two small packages beside it). torch goes first
 # and alone, with an exact version: as a mere dependency of something else pip may pick another build of it. On Linux
 # PyPI's build brings gigabytes of CUDA; to get the small one, point PIP_INDEX_URL or PIP_EXTRA_INDEX_URL at an index of
 # CPU builds (see pytorch.org) before the first run.
@@ -86,6 +86,6 @@ install_test() {
     torch=$(sed -n 's/^\(torch==[^ ;]*\).*/\1/p' "$root/script/constraints.txt")
     "$1" -m pip install --quiet -c "$root/script/constraints.txt" "$torch" >&2 ||
         die "pip could not install $torch for $("$1" --version); if there is no build for it, take another Python: PYTHON=python3.11 $0"
-    "$1" -m pip install --quiet -c "$root/script/constraints.txt" -e "${root}[dev,ray]" -e "$root/models/en-de" >&2 ||
+    "$1" -m pip install --quiet -c "$root/script/constraints.txt" -e "${root}[dev,optimum,ray]" -e "$root/models/en-de" >&2 ||
         die "pip could not install the requirements (its message is above)"
 }

@@ -14,10 +14,10 @@ from typing import Any
 from benchmarks import ROOT
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.errors import expect
-from benchmarks.harness.restore import stored_weights
 from benchmarks.harness.worker import child_command
 from benchmarks.parts.speed import Row, take_turns
 from benchmarks.report.stats import summarize
+from mobilenmt.export.ecosystem.stored import stored_weights
 from mobilenmt.runtime.hypothesis import SearchOptions
 from mobilenmt.runtime.native.engine import NativeEngine
 from mobilenmt.runtime.native.library import load_library

@@ -35,8 +35,9 @@ _LOOK_UP = 0.02  # seconds between looks whether a run has to end
 class Sessions:
     """The graphs of one pack. Safe to use from several threads at once.
 
-    greedy.onnx is opened at once, the others at their first use. A pack of format 1 has no greedy.onnx; its
-    translator.onnx does everything and is opened in its place.
+    The graph for the pack's own search is opened at once, the others at their first use: greedy.onnx, or
+    translator.onnx where the pack says beams. It gives way to another if that is asked for first: nobody wants it then.
+    A pack of format 1 has no greedy.onnx; its translator.onnx does everything.
 
     Args:
         pack: the pack whose graphs these are.
@@ -55,8 +56,11 @@ class Sessions:
         self._brief = 0  # blocks of briefly() that share a translator.onnx opened for them
         self.has_greedy = "greedy.onnx" in pack.manifest.files
         self.has_batch = "batch.onnx" in pack.manifest.files  # a pack for a phone need not have it
+        self._ahead = ""  # what is open although nobody asked for it
         if self.has_greedy:
-            self.greedy()
+            first = "greedy.onnx" if pack.manifest.generation.num_beams == 1 else "translator.onnx"
+            self._get(first, rows=first != "greedy.onnx")
+            self._ahead = first
         else:
             self._open["translator.onnx"] = open_session(pack.file("translator.onnx"), config), None
 
@@ -85,6 +89,7 @@ class Sessions:
             if self._brief or ("translator.onnx" not in self._open and not self._config.arena):
                 self._brief += 1
                 self._open.pop("greedy.onnx", None)
+                self._ahead = ""
             brief = self._brief > 0
         try:
             yield
@@ -106,9 +111,14 @@ class Sessions:
         would hand out and take back every one of them.
         """
         with self._lock:
+            ahead, self._ahead = self._ahead, ""
             if name not in self._open:
+                if ahead:
+                    del self._open[ahead]
                 fold = rows or self._pack.manifest.quantization is not None  # forms that are multiplied out, once
                 session = open_session(self._pack.file(name), self._config, fold=fold, arena=rows or None)
+                if fold and not self._config.arena:
+                    release_memory()  # folding took as much again as the graph keeps
                 self._open[name] = session, shrinking() if rows and not self._config.arena else None
             return self._open[name]
 

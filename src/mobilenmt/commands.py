@@ -169,8 +169,13 @@ def export(
     percentile: float | None = None,
     granularity: Literal["channel", "tensor"] | None = None,
     quantization: Path | None = None,
+    via: Literal["mobilenmt", "optimum"] = "mobilenmt",
+    check: Path | None = None,
 ) -> int:
     """Make a pack from a Hugging Face Marian checkpoint, and verify it against torch.
+
+    With --via optimum a folder as the hub has them instead, by optimum's own exporter and quantizer, for what reads no
+    packs: ORTModelForSeq2SeqLM, transformers.js. int8 puts INT8 graphs beside the fp32 ones.
 
     Args:
         checkpoint: folder with config.json, weights, and tokenizer.json or OPUS-MT's source.spm, target.spm, vocab.json
@@ -187,16 +192,20 @@ def export(
         percentile: with --clipping percentile, of the magnitudes of a row, from 50 to 100
         granularity: a scale for each output of a matrix, or one for the whole matrix
         quantization: TOML or JSON file with these settings, and with a form for each matrix (docs/compress/quantize.md)
+        via: optimum for its own ONNX export
+        check: with --via optimum, a file of sentences, one a line, whose greedy ids must be torch's
     """
-    try:
-        import onnx  # noqa: F401
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise ExportError(
-            f"export needs more than the runtime ({error}): install the extra 'export' "
-            "(in a checkout of mobilenmt, pip install '.[export]')"
-        ) from None
+    _need_export("export")
+    if via == "optimum":
+        ours = {"name": name, "source-language": source_language, "target-language": target_language, "card": card}
+        ours |= {"form": form, "clipping": clipping, "percentile": percentile, "granularity": granularity}
+        ours |= {"quantization": quantization}
+        unused = [f"--{key}" for key, value in ours.items() if value is not None] + ["--no-split"] * (not split)
+        if unused:
+            raise InputError(f"--via optimum makes no pack: it takes no {', '.join(unused)}")
+        return _export_with_optimum(checkpoint, out, precision, force, check)
+    if check is not None:
+        raise InputError("--check is for --via optimum; a pack is compared with torch by mobilenmt evaluate")
     from mobilenmt.export.checkpoint import read_json
     from mobilenmt.export.export import export as run_export
     from mobilenmt.export.quantize.settings import Quantization
@@ -209,12 +218,6 @@ def export(
     settings = Quantization.from_dict(settings.to_dict() | given)
     _quiet_transformers()
     steps: list[str] = []
-
-    def report(line: str) -> None:
-        steps.append(line)
-        if sys.stderr.isatty():  # for a person who waits; a script gets the result alone
-            print(line, file=sys.stderr)
-
     pack = run_export(
         checkpoint,
         out,
@@ -226,10 +229,48 @@ def export(
         card=None if card is None else read_json(card),
         sentences=split,
         quantization=settings,
-        report=report,
+        report=_progress(steps),
     )
     per_parameter = pack.total_bytes / pack.manifest.model.parameters
     print(f"{out}: {pack.total_bytes:,} bytes, {per_parameter:.3f} a parameter; {steps[-1]}")
+    return 0
+
+
+def _export_with_optimum(checkpoint: Path, out: Path, precision: str, force: bool, check: Path | None) -> int:
+    from mobilenmt.export.ecosystem.optimum_export import export_with_optimum
+
+    lines: list[str] = []
+    if check is not None:
+        try:
+            lines = [line for line in check.read_text(encoding="utf-8").split("\n") if line.strip()]
+        except UnicodeError as error:
+            raise InputError(f"{check}: not UTF-8: {error}") from None
+        if not lines:
+            raise InputError(f"{check}: there is nothing to translate")
+    _quiet_transformers()
+    steps: list[str] = []
+    export_with_optimum(checkpoint, out, precision=precision, force=force, lines=lines, report=_progress(steps))
+    total = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    print(_printable(f"{out}: {total:,} bytes; {steps[-1]}"))
+    return 0
+
+
+def restore(pack: str, out: Path) -> int:
+    """Turn a pack back into a Hugging Face Marian checkpoint, which transformers opens and other tools convert.
+
+    It computes what the pack does: what rounding to INT8 took is not in it. The export of it is the same pack.
+
+    Args:
+        pack: name or path of the pack, a folder or a zip
+        out: folder to write, which must not be there yet
+    """
+    _need_export("restore")
+    from mobilenmt.export.ecosystem.restore import restore as run_restore
+
+    _quiet_transformers()
+    steps: list[str] = []
+    run_restore(pack, out, report=_progress(steps))
+    print(_printable(f"{out}: {'; '.join(steps[1:])}"))
     return 0
 
 
@@ -374,7 +415,15 @@ class CommandTable(Mapping[str, Callable[..., int]]):
 
 
 COMMANDS = CommandTable(
-    {"translate": translate, "info": info, "verify": verify, "export": export, "upgrade": upgrade, "align": align},
+    {
+        "translate": translate,
+        "info": info,
+        "verify": verify,
+        "export": export,
+        "restore": restore,
+        "upgrade": upgrade,
+        "align": align,
+    },
     ("compress", "teacher", "evaluate", "plan", "prune", "report", "shortlist", "calibrate"),
 )
 
@@ -459,6 +508,29 @@ def _forms(manifest: PackManifest) -> list[tuple[str, str]]:
     how = ", ".join(value for value in (found.clipping, f"a scale for each {found.granularity}", found.method))
     lines = [("matrices", f"{found.form} ({how})")]
     return lines + [("matrices", f"{form}: {', '.join(names)}") for form, names in by_form.items()]
+
+
+def _need_export(name: str) -> None:
+    try:
+        import onnx  # noqa: F401
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            f"{name} needs more than the runtime ({error}): install the extra 'export' "
+            "(in a checkout of mobilenmt, pip install '.[export]')"
+        ) from None
+
+
+def _progress(steps: list[str]) -> Callable[[str], None]:
+    """What takes the lines of a command that takes a while, and keeps them in ``steps``."""
+
+    def report(line: str) -> None:
+        steps.append(line)
+        if sys.stderr.isatty():  # for a person who waits; a script gets the result alone
+            print(_printable(line), file=sys.stderr)
+
+    return report
 
 
 def _need_onnx(name: str) -> None:

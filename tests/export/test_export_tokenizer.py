@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
@@ -18,25 +17,9 @@ from mobilenmt.export.tokenizer import PreparedTokenizer, prepare_tokenizer
 from mobilenmt.runtime.errors import CheckpointError
 from mobilenmt.runtime.manifest import TokenIds
 from mobilenmt.runtime.tokenizer import Tokenizer
+from tiny_models import ENGLISH, GERMAN, SOURCE_LINES, make_opus_tokenizer, sentences, train_sentencepiece
 
 Json = dict[str, Any]
-
-ENGLISH = "the a house station train where is are we you they go went small green old new city street river and or with"
-GERMAN = (
-    "das ein Haus Bahnhof Zug wo ist sind wir ihr sie gehen gingen klein grün alt neu Stadt Straße Fluß und öder mit"
-)
-
-
-def sentences(words: str, seed: int, count: int = 300) -> list[str]:
-    choose = random.Random(seed)
-    vocabulary = [*words.split(), *(f"{a}{b}" for a in words.split()[:8] for b in words.split()[8:14])]
-
-    def sentence() -> str:
-        core = " ".join(choose.choices(vocabulary, k=choose.randint(2, 9)))
-        return core.capitalize() + choose.choice([".", "!", "?", ", 1234567890.", " (ABCDEF) <x>", " - @ /" + "'s;:"])
-
-    return [sentence() for _ in range(count)]
-
 
 ODD_LINES = [
     "Grüße aus Köln, 世界!",
@@ -333,51 +316,6 @@ def test_no_tokenizer_at_all_says_what_is_missing(tmp_path: Path) -> None:
 # --- OPUS-MT's SentencePiece files ---------------------------------------------------------------------------------
 
 
-def train(path: Path, lines: list[str], **options: Any) -> list[str]:
-    """Train a SentencePiece model as OPUS-MT does (nmt_nfkc, Unigram); gives its pieces."""
-    arguments = {
-        "vocab_size": 120,
-        "hard_vocab_limit": False,
-        "minloglevel": 2,
-        "num_threads": 1,
-        "bos_id": -1,
-    } | options
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_prefix=str(path.with_suffix("")), **arguments
-    )
-    path.with_suffix(".model").rename(path)
-    model = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    return [model.id_to_piece(i) for i in range(model.get_piece_size())]
-
-
-# All of ASCII is known to the source, as in real models: what it does not know are umlauts, other scripts and emoji.
-SOURCE_LINES = [*sentences(ENGLISH, 1), " ".join(chr(c) for c in range(33, 127))]
-
-
-def vocabulary(pieces: list[str], extra: list[str]) -> dict[str, int]:
-    """vocab.json in Marian's order: </s> 0, <unk> 1, pieces, <pad> last."""
-    names = ["</s>", "<unk>", *dict.fromkeys([*extra, *sorted(set(pieces) - {"</s>", "<unk>"})]), "<pad>"]
-    return {name: i for i, name in enumerate(names)}
-
-
-def opus(folder: Path, *, separate: bool = False, **options: Any) -> int:
-    """Make an OPUS-MT tokenizer folder; every ninth piece of the source is left out of vocab.json. Gives the pad id."""
-    source = train(folder / "source.spm", SOURCE_LINES, **({"vocab_size": 220} | options))
-    target = train(folder / "target.spm", sentences(GERMAN, 2), **options)
-    kept = [piece for n, piece in enumerate(source) if n % 9 or len(piece) < 3]
-    shared = vocabulary(kept if separate else kept + target, [] if separate else [">>deu<<", ">>nds<<"])
-    (folder / "vocab.json").write_text(json.dumps(shared))
-    config = {"separate_vocabs": separate, "model_max_length": 512}
-    if separate:
-        # Marian takes the special ids from the source vocabulary, so pad stands at the same id in both.
-        own = {piece: i for i, piece in enumerate(["</s>", "<unk>", *sorted(set(target) - {"</s>", "<unk>"})])}
-        assert len(own) < len(shared)
-        own["<pad>"] = shared["<pad>"]
-        (folder / "target_vocab.json").write_text(json.dumps(own))
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return shared["<pad>"]
-
-
 def marian(folder: Path) -> Any:
     from transformers import MarianTokenizer
 
@@ -418,7 +356,7 @@ LITERAL_LINES = ["</s> <pad> <unk> <s>", "x </s>", "<0x41>"]
     ids=lambda options: "-".join(options) or "plain",
 )
 def test_spm_gives_the_ids_and_words_of_marian_tokenizer(tmp_path: Path, options: Json) -> None:
-    pad = opus(tmp_path, **options)
+    pad = make_opus_tokenizer(tmp_path, **options)
     prepared = prepare_tokenizer(tmp_path, vocab_size=pad + 1, target_vocab_size=pad + 1, eos=0, pad=pad, unk=None)
     tokenizer, reference = runtime(tmp_path, prepared, pad + 1, pad=pad), marian(tmp_path)
     unknown = 0
@@ -455,7 +393,7 @@ def reference_as_target(reference: Any) -> Any:
 
 
 def test_spm_language_codes_steer_from_the_start_of_the_text(tmp_path: Path) -> None:
-    pad = opus(tmp_path)
+    pad = make_opus_tokenizer(tmp_path)
     prepared = prepare_tokenizer(tmp_path, vocab_size=pad + 1, target_vocab_size=pad + 1, eos=0, pad=pad, unk=1)
     tokenizer, reference = runtime(tmp_path, prepared, pad + 1, pad=pad), marian(tmp_path)
     for line in (">>deu<< the house", ">>nds<<the house", ">>deu<<", ">>deu<<  a  b"):
@@ -464,10 +402,10 @@ def test_spm_language_codes_steer_from_the_start_of_the_text(tmp_path: Path) -> 
 
 
 def test_spm_pieces_of_the_target_alone_are_not_read_but_shown(tmp_path: Path) -> None:
-    pad = opus(tmp_path)
+    pad = make_opus_tokenizer(tmp_path)
     prepared = prepare_tokenizer(tmp_path, vocab_size=pad + 1, target_vocab_size=pad + 1, eos=0, pad=pad, unk=None)
     tokenizer, reference = runtime(tmp_path, prepared, pad + 1, pad=pad), marian(tmp_path)
-    readable = set(train(tmp_path / "again.spm", SOURCE_LINES, vocab_size=220))
+    readable = set(train_sentencepiece(tmp_path / "again.spm", SOURCE_LINES, vocab_size=220))
     only_out = [p for p in reference.encoder if p not in readable and len(p) > 1 and p[0] not in "<>"]
     assert len(only_out) > 20
     for piece in only_out:
@@ -485,7 +423,7 @@ def test_spm_pieces_of_the_target_alone_are_not_read_but_shown(tmp_path: Path) -
 
 
 def test_spm_with_separate_vocabularies(tmp_path: Path) -> None:
-    pad = opus(tmp_path, separate=True)
+    pad = make_opus_tokenizer(tmp_path, separate=True)
     sizes = {"vocab_size": pad + 1, "target_vocab_size": pad + 1}
     prepared = prepare_tokenizer(tmp_path, **sizes, eos=0, pad=pad, unk=None)
     assert prepared.target_json is not None
@@ -501,14 +439,14 @@ def test_spm_with_separate_vocabularies(tmp_path: Path) -> None:
 
 
 def test_spm_is_preferred_to_tokenizer_json_only_for_separate_vocabularies(tmp_path: Path) -> None:
-    opus(tmp_path)
+    make_opus_tokenizer(tmp_path)
     data = unigram_json()
     assert json.loads(prepare(tmp_path, data).source_json)["model"]["vocab"][9][0] == data["model"]["vocab"][9][0]
 
 
 def test_spm_model_of_another_type_is_refused(tmp_path: Path) -> None:
-    pad = opus(tmp_path)
-    train(tmp_path / "source.spm", sentences(ENGLISH, 1), model_type="bpe")
+    pad = make_opus_tokenizer(tmp_path)
+    train_sentencepiece(tmp_path / "source.spm", sentences(ENGLISH, 1), model_type="bpe")
     with pytest.raises(CheckpointError, match=r"source\.spm: a SentencePiece model of type bpe; supported is unigram"):
         prepare_tokenizer(tmp_path, vocab_size=pad + 1, target_vocab_size=pad + 1, eos=0, pad=pad, unk=None)
 
@@ -526,7 +464,7 @@ def test_spm_model_of_another_type_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_spm_files_that_are_no_such_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    pad = opus(tmp_path)
+    pad = make_opus_tokenizer(tmp_path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         prepare_tokenizer(tmp_path, vocab_size=pad + 1, target_vocab_size=pad + 1, eos=0, pad=pad, unk=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,22 @@ _TEXT = (
 )
 WORDS = _TEXT.split()
 _ASCII = " ".join(map(chr, range(33, 127)))
+
+ENGLISH = "the a house station train where is are we you they go went small green old new city street river and or with"
+GERMAN = (
+    "das ein Haus Bahnhof Zug wo ist sind wir ihr sie gehen gingen klein grün alt neu Stadt Straße Fluß und öder mit"
+)
+
+
+def sentences(words: str, seed: int, count: int = 300) -> list[str]:
+    choose = random.Random(seed)
+    vocabulary = [*words.split(), *(f"{a}{b}" for a in words.split()[:8] for b in words.split()[8:14])]
+
+    def sentence() -> str:
+        core = " ".join(choose.choices(vocabulary, k=choose.randint(2, 9)))
+        return core.capitalize() + choose.choice([".", "!", "?", ", 1234567890.", " (ABCDEF) <x>", " - @ /" + "'s;:"])
+
+    return [sentence() for _ in range(count)]
 
 
 def default_signals() -> None:
@@ -182,3 +199,69 @@ def _train(path: Path, lines: Sequence[str], size: int) -> list[str]:
     return [
         model.id_to_piece(i) for i in range(model.get_piece_size()) if not (model.is_control(i) or model.is_unknown(i))
     ]
+
+
+def train_sentencepiece(path: Path, lines: list[str], **options: Any) -> list[str]:
+    """Train a SentencePiece model as OPUS-MT does (nmt_nfkc, Unigram); gives its pieces."""
+    import sentencepiece
+
+    arguments = {
+        "vocab_size": 120,
+        "hard_vocab_limit": False,
+        "minloglevel": 2,
+        "num_threads": 1,
+        "bos_id": -1,
+    } | options
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_prefix=str(path.with_suffix("")), **arguments
+    )
+    path.with_suffix(".model").rename(path)
+    model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    return [model.id_to_piece(i) for i in range(model.get_piece_size())]
+
+
+# All of ASCII is known to the source, as in real models: what it does not know are umlauts, other scripts and emoji.
+SOURCE_LINES = [*sentences(ENGLISH, 1), " ".join(chr(c) for c in range(33, 127))]
+
+
+def vocabulary(pieces: list[str], extra: list[str]) -> dict[str, int]:
+    """vocab.json in Marian's order: </s> 0, <unk> 1, pieces, <pad> last."""
+    names = ["</s>", "<unk>", *dict.fromkeys([*extra, *sorted(set(pieces) - {"</s>", "<unk>"})]), "<pad>"]
+    return {name: i for i, name in enumerate(names)}
+
+
+def make_opus_tokenizer(folder: Path, *, separate: bool = False, **options: Any) -> int:
+    """Make an OPUS-MT tokenizer folder; every ninth piece of the source is left out of vocab.json. Gives the pad id."""
+    source = train_sentencepiece(folder / "source.spm", SOURCE_LINES, **({"vocab_size": 220} | options))
+    target = train_sentencepiece(folder / "target.spm", sentences(GERMAN, 2), **options)
+    kept = [piece for n, piece in enumerate(source) if n % 9 or len(piece) < 3]
+    shared = vocabulary(kept if separate else kept + target, [] if separate else [">>deu<<", ">>nds<<"])
+    (folder / "vocab.json").write_text(json.dumps(shared))
+    config = {"separate_vocabs": separate, "model_max_length": 512}
+    if separate:
+        # Marian takes the special ids from the source vocabulary, so pad stands at the same id in both.
+        own = {piece: i for i, piece in enumerate(["</s>", "<unk>", *sorted(set(target) - {"</s>", "<unk>"})])}
+        assert len(own) < len(shared)
+        own["<pad>"] = shared["<pad>"]
+        (folder / "target_vocab.json").write_text(json.dumps(own))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return shared["<pad>"]
+
+
+def make_opus_checkpoint(folder: Path, *, separate: bool = False, **config: Any) -> Path:
+    """A checkpoint as :func:`make_checkpoint` makes it, with OPUS-MT's tokenizer files and its sizes in their stead."""
+    files = folder.with_name(f"{folder.name}.spm")
+    files.mkdir()
+    pad = make_opus_tokenizer(files, separate=separate)
+    ids = {"pad_token_id": pad, "decoder_start_token_id": pad}
+    shared = {"share_encoder_decoder_embeddings": not separate}
+    values = {"vocab_size": pad + 1, "max_position_embeddings": 128, **ids, **shared, **config}
+    make_checkpoint(folder, generation={**ids, "bad_words_ids": [[pad]], "max_length": 64}, **values)
+    (folder / "tokenizer.json").unlink()
+    for path in files.iterdir():
+        path.replace(folder / path.name)
+    files.rmdir()
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "MarianTokenizer", "source_lang": "eng", "target_lang": "deu"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder

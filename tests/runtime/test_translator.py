@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ import pytest
 
 import trap
 from mobilenmt import InputError, Translator
+from mobilenmt.export.export import export
 from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.native.engine import NativeEngine
@@ -410,6 +413,44 @@ def test_a_retry_holds_one_graph_at_a_time_and_leaves_the_greedy_one(
     with engine.search_briefly():  # what a caller opened for good is not closed
         assert engine.generate(source, limits, SearchOptions(beam_size=3)) == beam
     assert [ref() is None for _, ref in opened] == [True, True, False, False]
+
+
+def test_the_graph_of_the_packs_own_search_is_open_and_gives_way_to_what_is_asked_for(
+    tiny_checkpoint: Path, tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a pack that says beams greedy.onnx would lie in memory for nothing; and the other way round."""
+    opened: list[tuple[str, weakref.ref[Any]]] = []
+
+    def open_and_note(path: Path, *arguments: Any, **options: Any) -> Any:
+        session = open_session(path, *arguments, **options)
+        opened.append((path.name, weakref.ref(session)))
+        return session
+
+    def held() -> list[str]:
+        return [name for name, ref in opened if ref() is not None]
+
+    monkeypatch.setattr(sessions, "open_session", open_and_note)
+    shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    path = tmp_path / "checkpoint" / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_beams": 3}))
+    beams = export(tmp_path / "checkpoint", tmp_path / "en-de").path
+    source, limits, search = [[9, 10, 11, 12]], [12], SearchOptions(beam_size=3)
+    opened.clear()
+    wide = Engine(Pack.open(beams))
+    assert held() == ["translator.onnx"]
+    found = wide.generate(source, limits, search)
+    assert held() == ["translator.onnx"]
+    assert wide.generate(source, limits) == Engine(Pack.open(tiny_pack)).generate(source, limits)
+    assert held() == ["translator.onnx", "greedy.onnx"]  # both were asked for
+    del wide
+    narrow = Engine(Pack.open(beams))
+    narrow.generate(source, limits)
+    assert held() == ["greedy.onnx"]
+    del narrow
+    other = Engine(Pack.open(tiny_pack))
+    assert held() == ["greedy.onnx"]
+    assert other.generate(source, limits, search) == found
+    assert held() == ["translator.onnx"]
 
 
 def test_an_explicit_limit_turns_the_guard_off(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
