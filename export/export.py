@@ -17,8 +17,11 @@ from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.manifest import ModelInfo, PackManifest, Segmentation, TokenIds
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.text.forms import Placeholders
+from mobilenmt.runtime.tokenizer import Tokenizer
+from mobilenmt.runtime.variant import STATIC_SINCE
 
 if TYPE_CHECKING:
+    from mobilenmt.export.npu.plan import StaticPlan, StaticSettings
     from mobilenmt.export.shortlist import Shortlist
 
 _LANGUAGES = re.compile(r"([a-z]{2,3})-([a-z]{2,3})")
@@ -38,6 +41,7 @@ def export(
     shortlist: Shortlist | bool = True,
     sentences: bool = True,
     pairs: Sequence[tuple[str, str]] = (),
+    static: StaticSettings | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Pack:
     """Write a Hugging Face Marian checkpoint folder as a pack, and verify it before it gets its name.
@@ -58,6 +62,7 @@ def export(
         pairs: parallel sentences, some thousands, to find the attention head that aligns best, as
             :func:`mobilenmt.export.alignment.heads.measure_heads` does; without them an alignment is where the heads of
             the decoder's last layer look in the mean.
+        static: write the variant for NPUs, too: graphs of fixed shapes, calibrated on a text; INT8 alone.
         report: receives a line about each step.
 
     Raises:
@@ -73,6 +78,8 @@ def export(
         raise InputError(f"precision must be one of {', '.join(sorted(PRECISIONS))}, not {precision!r}")
     if card is not None and not isinstance(card, dict):
         raise InputError(f"card must be a JSON object, not {type(card).__name__}")
+    if static is not None and precision != "int8":
+        raise InputError(f"static graphs for NPUs are of INT8 packs, not of {precision}")
     loaded = load_checkpoint(Path(checkpoint))
     check_activation(loaded.config.activation_function)
     candidates = shortlist if isinstance(shortlist, Shortlist) else None
@@ -82,8 +89,17 @@ def export(
         candidates.check(loaded.config, loaded.generation.bad_token_ids, loaded.generation.forced_eos_token_id)
     with PackWriter(out, force=force) as writer:
         unk = _write_tokenizer(loaded, writer)
+        plan = None
+        if static is not None:
+            from mobilenmt.export.npu.plan import plan_static
+
+            report("calibrating static graphs")
+            tokens = _token_ids(loaded, unk)
+            tokenizer = Tokenizer(writer.path("tokenizer.json"), tokens, loaded.config.vocab_size)
+            plan = plan_static(loaded, static, tokenizer, shortlist=candidates is not None, report=report)
+            loaded = plan.checkpoint
         report(f"writing {precision} graphs and weights")
-        write_graphs(loaded, precision, candidates, writer)
+        write_graphs(loaded, precision, candidates, writer, plan)
         pack_name = name or Path(os.path.abspath(out)).name.removesuffix(".zip")  # noqa: PTH100
         source, target = _languages(loaded.path, pack_name, source_language, target_language)
         manifest = PackManifest(
@@ -92,18 +108,16 @@ def export(
             target_language=target,
             precision=cast(Literal["int8", "fp32"], precision),
             model=model_info(loaded),
-            tokens=TokenIds(
-                start=loaded.config.decoder_start_token_id,
-                eos=loaded.config.eos_token_id,
-                pad=loaded.config.pad_token_id,
-                unk=unk,
-            ),
+            tokens=_token_ids(loaded, unk),
             generation=loaded.generation,
             segmentation=Segmentation(sentences),
             placeholders=placeholders or Placeholders(),
             card=card or {},
             tools=tool_versions(),
         )
+        if plan is not None:
+            version = max(manifest.format_version, STATIC_SINCE)
+            manifest = replace(manifest, variant=plan.variant, format_version=version)
         from mobilenmt.export.native.file import NATIVE_FILE, native_bytes
 
         native = native_bytes(writer.path(NATIVE_FILE).parent, manifest, report=report)
@@ -113,6 +127,10 @@ def export(
         from mobilenmt.export.verify import verify_against_torch
 
         verified = verify_against_torch(folder, loaded)
+        if plan is not None:
+            from mobilenmt.export.npu.verify import verify_static
+
+            verify_static(folder, loaded)
         if pairs:
             from mobilenmt.export.alignment.heads import choose_head
 
@@ -127,8 +145,14 @@ def export(
     return Pack.open(path)
 
 
-def write_graphs(checkpoint: Checkpoint, precision: str, shortlist: Shortlist | None, writer: PackWriter) -> None:
-    """Write the five graphs of a checkpoint and weights.bin, unchecked."""
+def write_graphs(
+    checkpoint: Checkpoint,
+    precision: str,
+    shortlist: Shortlist | None,
+    writer: PackWriter,
+    static: StaticPlan | None = None,
+) -> None:
+    """Write the five graphs of a checkpoint, those of its variant for NPUs, and weights.bin, unchecked."""
     from mobilenmt.export.batch import build_batch
     from mobilenmt.export.decoder import build_decoder
     from mobilenmt.export.encoder import build_encoder
@@ -151,8 +175,18 @@ def write_graphs(checkpoint: Checkpoint, precision: str, shortlist: Shortlist | 
     for stem, build in builders.items():
         proto = build(model, Graph(stem, store)).to_model(tool_versions()["mobilenmt"])
         writer.path(f"{stem}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
+    if static is not None:
+        from mobilenmt.export.npu.plan import static_graphs
+
+        for name, proto in static_graphs(static, model, store, tool_versions()["mobilenmt"]):
+            writer.path(name).write_bytes(proto.SerializeToString(deterministic=True))
     writer.reserve(store.nbytes)
     store.write(writer.path(WEIGHTS_FILE))
+
+
+def _token_ids(checkpoint: Checkpoint, unk: int | None) -> TokenIds:
+    config = checkpoint.config
+    return TokenIds(config.decoder_start_token_id, config.eos_token_id, config.pad_token_id, unk)
 
 
 def _write_tokenizer(checkpoint: Checkpoint, writer: PackWriter) -> int | None:

@@ -42,6 +42,7 @@ __all__ = [
     "parse_manifest",
 ]
 from mobilenmt.runtime.text.forms import Placeholders
+from mobilenmt.runtime.variant import Variant
 
 FORMAT = "mobilenmt-pack"
 FORMAT_VERSION = (2, 1)
@@ -75,6 +76,8 @@ class PackManifest:
     """Optional in pack.json: how what must be kept goes through the model."""
     alignment: Alignment | None = field(default=None, metadata=LATER)
     confidence: Confidence | None = field(default=None, metadata=LATER)
+    variant: Variant | None = field(default=None, metadata=LATER)
+    """Graphs of fixed shapes that are there, too."""
     files: dict[str, FileEntry] = field(default_factory=dict)
     """By file name; pack.json itself is not among them."""
     card: dict[str, Any] = field(default_factory=dict)
@@ -99,6 +102,9 @@ class PackManifest:
         if self.alignment is not None:
             integer("alignment.layer", self.alignment.layer, 0, self.model.decoder_layers - 1)
             integer("alignment.head", self.alignment.head or 0, 0, self.model.decoder_attention_heads - 1)
+        if self.variant is not None:
+            for key in ("source", "target"):
+                integer(f"variant.{key}", getattr(self.variant, key)[-1], 2, self.model.max_positions)
         source, target = self.model.source_vocab_size, self.model.target_vocab_size
         both = min(source, target)  # one id serves both sides: </s> ends the source too, padding fills both
         self._inside("tokens.start", self.tokens.start, target)
@@ -134,7 +140,7 @@ class PackManifest:
         values["generation"] = _within("generation", GenerationDefaults.from_dict, values["generation"])
         values["segmentation"] = _within("segmentation", Segmentation.from_dict, values["segmentation"])
         values["placeholders"] = _within("placeholders", Placeholders.from_dict, values["placeholders"])
-        for key, section in (("alignment", Alignment), ("confidence", Confidence)):
+        for key, section in (("alignment", Alignment), ("confidence", Confidence), ("variant", Variant)):
             if values.get(key) is not None:
                 values[key] = _within(key, section.from_dict, values[key])
         files = json_object("files", values["files"])

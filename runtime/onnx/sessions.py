@@ -41,13 +41,14 @@ class Sessions:
     Args:
         pack: the pack whose graphs these are.
         config: how they are run.
+        at_once: open the graph for one sentence now.
 
     Raises:
         InputError: a provider that this onnxruntime does not have.
         EngineError: onnxruntime refuses the graph.
     """
 
-    def __init__(self, pack: Pack, config: SessionConfig) -> None:
+    def __init__(self, pack: Pack, config: SessionConfig, *, at_once: bool = True) -> None:
         self._pack = pack
         self._config = config
         self._lock = threading.Lock()
@@ -56,7 +57,8 @@ class Sessions:
         self.has_greedy = "greedy.onnx" in pack.manifest.files
         self.has_batch = "batch.onnx" in pack.manifest.files  # a pack for a phone need not have it
         if self.has_greedy:
-            self.greedy()
+            if at_once:
+                self.greedy()
         else:
             self._open["translator.onnx"] = open_session(pack.file("translator.onnx"), config), None
 
