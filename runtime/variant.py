@@ -43,7 +43,9 @@ class Variant(Section):
         forms = self.forms
         if not isinstance(forms, list | tuple) or not forms or any(not isinstance(form, str) for form in forms):
             raise PackError(f"forms: expected names, found {shown(forms)}")
-        object.__setattr__(self, "forms", tuple(form for form in forms if form in _KNOWN_FORMS))  # later ones are known later
+        object.__setattr__(
+            self, "forms", tuple(form for form in forms if form in _KNOWN_FORMS)
+        )  # later ones are known later
         json_object("bits", dict(cast(Mapping[str, int], self.bits)) if isinstance(self.bits, Mapping) else self.bits)
 
     def bucket(self, source: int, steps: int, least: int = 0) -> int | None:

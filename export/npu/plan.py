@@ -97,12 +97,12 @@ def plan_static(
     smoothed = checkpoint
     if settings.smooth:
         smoothed, recorded = smooth(checkpoint, products, recorded)
-    chosen, sensitivity = choose(
-        checkpoint, smoothed, products, recorded, samples, shortlist=shortlist, report=report
-    )
+    chosen, sensitivity = choose(checkpoint, smoothed, products, recorded, samples, shortlist=shortlist, report=report)
     targets = tuple(min(2 * size + _MORE_STEPS, config.max_position_embeddings) for size in sources)
     bits = {name: product.bits for name, product in chosen.items()}
-    variant = Variant("static", sources, targets, FORMS, {str(n): list(bits.values()).count(n) for n in set(bits.values())})
+    variant = Variant(
+        "static", sources, targets, FORMS, {str(n): list(bits.values()).count(n) for n in set(bits.values())}
+    )
     return StaticPlan(smoothed, chosen, sensitivity, variant)
 
 

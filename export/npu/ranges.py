@@ -49,9 +49,7 @@ class Range:
         return found
 
 
-def choose_range(
-    rows: Array, low: float, high: float, bits: int, percentiles: Sequence[float] = PERCENTILES
-) -> Range:
+def choose_range(rows: Array, low: float, high: float, bits: int, percentiles: Sequence[float] = PERCENTILES) -> Range:
     """The range for an activation.
 
     Args:

@@ -187,7 +187,8 @@ def run(model: Any, sample: Sample) -> Array:
 
     with torch.no_grad():
         logits = model(
-            input_ids=torch.tensor([sample.source]), decoder_input_ids=torch.tensor([sample.target[:-1] or sample.target])
+            input_ids=torch.tensor([sample.source]),
+            decoder_input_ids=torch.tensor([sample.target[:-1] or sample.target]),
         ).logits[0]
     found: Array = logits.numpy()
     return found
@@ -218,7 +219,10 @@ def record(
                     given = given + group.bias(checkpoint)
                 if rectified(group, checkpoint):
                     given = np.maximum(given, 0)
-                for side, values in ((found[group.name].read, seen[group.names[0]][0]), (found[group.name].given, given)):
+                for side, values in (
+                    (found[group.name].read, seen[group.names[0]][0]),
+                    (found[group.name].given, given),
+                ):
                     if not np.isfinite(values).all():
                         raise ExportError(
                             f"activations of {group.name} are NaN or infinite on the calibration text: "

@@ -149,9 +149,10 @@ class StaticWriter:
             return graph.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=LAYER_NORM_EPSILON)
         axes = graph.i64(-1)
         centred = graph.op("Sub", x, graph.op("ReduceMean", x, axes, keepdims=1))
-        square = graph.op("Pow", centred, graph.f32(2))
+        square = graph.op("Mul", centred, centred)
         spread = graph.op("Add", graph.op("ReduceMean", square, axes, keepdims=1), graph.f32(LAYER_NORM_EPSILON))
-        y = graph.op("Div", centred, graph.op("Sqrt", spread))
+        # Not with Sqrt and Div: those ONNX Runtime puts together again, before it asks the provider.
+        y = graph.op("Mul", centred, graph.op("Pow", spread, graph.f32(-0.5)))
         return graph.op("Add", graph.op("Mul", y, weight), bias)
 
     def residual(self, graph: Graph, x: str, branch: str, projection: str, norm: str, *, wide: bool) -> str:

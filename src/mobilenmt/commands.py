@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mobilenmt.runtime.manifest import PackManifest
     from mobilenmt.runtime.pack import Pack
     from mobilenmt.runtime.translation import Translation
+    from mobilenmt.runtime.variant import Variant
 
 DEFAULT_PACK = "en-de"
 _BITS_LINES = 500
@@ -164,8 +165,14 @@ def export(
     target_language: str | None = None,
     card: Path | None = None,
     split: bool = True,
+    target: Literal["cpu", "npu"] = "cpu",
+    calibration: Path | None = None,
+    buckets: str | None = None,
 ) -> int:
     """Make a pack from a Hugging Face Marian checkpoint, and verify it against torch.
+
+    With --target npu the pack has static graphs, too, for the NPUs of phones; its other graphs run as ever. It needs
+    --calibration and the extra 'npu'.
 
     Args:
         checkpoint: folder with config.json, weights, and tokenizer.json or OPUS-MT's source.spm, target.spm, vocab.json
@@ -177,7 +184,14 @@ def export(
         target_language: likewise
         card: JSON file with what people should know: description, licence, training_data, scores, notes
         split: let hosts translate sentence by sentence; --no-split for a model that learned from longer texts
+        target: cpu for the graphs that run anywhere, npu for static ones besides
+        calibration: for npu, a text in the source language, a sentence a line; what follows a tab does not count
+        buckets: for npu, the source lengths in tokens to have graphs for, 32,64,128 by default
     """
+    if target == "cpu" and (calibration is not None or buckets is not None):
+        raise InputError("--calibration and --buckets need --target npu")
+    if target == "npu" and calibration is None:
+        raise InputError("--target npu needs --calibration: a text in the source language, a sentence a line")
     try:
         import onnx  # noqa: F401
         import torch  # noqa: F401
@@ -190,6 +204,11 @@ def export(
     from mobilenmt.export.checkpoint import read_json
     from mobilenmt.export.export import export as run_export
 
+    static = None
+    if calibration is not None:
+        from mobilenmt.export.npu.plan import StaticSettings, parse_buckets
+
+        static = StaticSettings(calibration, parse_buckets(buckets))
     if card is not None and not card.is_file():
         raise CheckpointError(f"{card}: no such card file")
     _quiet_transformers()
@@ -210,6 +229,7 @@ def export(
         target_language=target_language,
         card=None if card is None else read_json(card),
         sentences=split,
+        static=static,
         report=report,
     )
     per_parameter = pack.total_bytes / pack.manifest.model.parameters
@@ -260,6 +280,49 @@ def align(pack: str, text: list[Path] | None = None, lines: int = 1000, dry_run:
         print(describe(head))
     if not dry_run:
         set_alignment(pack, found.best, report=lambda line: print(_printable(line)))
+    return 0
+
+
+def check_npu(
+    pack: str,
+    bucket: int | None = None,
+    compare: Path | None = None,
+    lines: int = 500,
+    json: bool = False,
+) -> int:
+    """Say how much of a pack's static graphs the NPUs of phones would take.
+
+    ONNX Runtime's own mobile usability checker and our tables of operators, from the documentation of NNAPI, CoreML,
+    QNN (HTP) and XNNPACK, look at every graph: nodes taken, in how many partitions, and what stays on the CPU and why.
+    No NPU is needed, and none is asked.
+
+    Args:
+        pack: name or path of the pack
+        bucket: look at the graphs for so many source tokens alone
+        compare: translate this file's lines with the static graphs, on the CPU, and with the CPU's own; compare the
+            words and the time, and with a reference behind a tab chrF too
+        lines: take so many lines of it, evenly
+        json: print a JSON object
+    """
+    _need_onnx("check-npu")
+    if lines < 1:
+        raise InputError(f"lines must be at least 1, not {lines}")
+    from mobilenmt.export.npu.check import check_pack
+    from mobilenmt.runtime.pack import Pack
+
+    opened = Pack.open(pack)
+    verdicts = list(check_pack(opened, buckets=None if bucket is None else (bucket,)))
+    compared = None
+    if compare is not None:
+        from mobilenmt.export.npu.compare import compare_static
+
+        compared = compare_static(opened, compare, lines)
+    if json:
+        found = {"graphs": [verdict.to_dict() for verdict in verdicts]}
+        print(json_module.dumps(found | ({} if compared is None else {"compared": compared.to_dict()}), indent=2))
+        return 0
+    for line in [verdict.line() for verdict in verdicts] + ([] if compared is None else compared.lines()):
+        print(_printable(line))
     return 0
 
 
@@ -358,7 +421,15 @@ class CommandTable(Mapping[str, Callable[..., int]]):
 
 
 COMMANDS = CommandTable(
-    {"translate": translate, "info": info, "verify": verify, "export": export, "upgrade": upgrade, "align": align},
+    {
+        "translate": translate,
+        "info": info,
+        "verify": verify,
+        "export": export,
+        "upgrade": upgrade,
+        "align": align,
+        "check-npu": check_npu,
+    },
     ("compress", "teacher", "evaluate", "plan", "prune", "report", "shortlist", "calibrate"),
 )
 
@@ -414,6 +485,8 @@ def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
         ("parameters", f"{model.parameters:,}"),
         ("engine here", name if reason is None else f"{name}: {reason}"),
     ]
+    if manifest.variant is not None:
+        facts += _static_facts(manifest.variant)
     sizes = {name: entry.bytes for name, entry in manifest.files.items()}
     sizes[MANIFEST_NAME] = pack.total_bytes - sum(sizes.values())
     facts += [(name, f"{size:>12,} bytes") for name, size in sizes.items()]
@@ -429,6 +502,18 @@ def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
         facts.append(("score", f"{name}: {shown}"))
     facts += [("note", note) for note in _listed(card.get("notes"))]
     return facts
+
+
+def _static_facts(variant: Variant) -> list[tuple[str, Any]]:
+    from mobilenmt.runtime.onnx.static.providers import what_runs_where
+
+    sizes = ", ".join(
+        f"{source} source tokens and {target} steps"
+        for source, target in zip(variant.source, variant.target, strict=True)
+    )
+    bits = ", ".join(f"{count} in {name} bits" for name, count in sorted(variant.bits.items(), key=lambda b: int(b[0])))
+    facts = [("static graphs", f"for {sizes}; forms {', '.join(variant.forms)}; activations of products: {bits}")]
+    return facts + [("on an NPU", line) for line in what_runs_where(variant)]
 
 
 def _need_onnx(name: str) -> None:

@@ -28,8 +28,8 @@ MASKED = -1e4
 class StaticHost:
     """The static graphs of one pack with one provider. Safe to use from several threads, which take turns.
 
-    A bucket is opened when a sentence first needs it. What fails is told once, as a RuntimeWarning, and the caller takes
-    the pack's graphs for the CPU.
+    A bucket is opened when a sentence first needs it. What fails is told once, as a RuntimeWarning, and the caller
+    takes the pack's graphs for the CPU.
     """
 
     def __init__(self, pack: Pack, variant: Variant, provider: StaticProvider) -> None:
@@ -135,11 +135,7 @@ class Bucket:
             self._values["allowed"] = np.zeros(model.target_vocab_size, np.uint8)
         shapes = {"key": (1, heads, size, target), "value": (1, heads, target, size)}
         self._caches = [
-            {
-                f"{part}.{layer}": np.zeros(shape, np.float32)
-                for layer in layers
-                for part, shape in shapes.items()
-            }
+            {f"{part}.{layer}": np.zeros(shape, np.float32) for layer in layers for part, shape in shapes.items()}
             for _ in range(2)
         ]
         cross = [name for name in self._values if name.startswith("cross_")]
