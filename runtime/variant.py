@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal
 
 from mobilenmt.runtime.checks import integer, json_object, shown
 from mobilenmt.runtime.errors import PackError
@@ -27,7 +26,7 @@ class Variant(Section):
     """Steps that the decoder of each has room for."""
     forms: tuple[str, ...]
     """``qdq``: activations rounded between QuantizeLinear and DequantizeLinear; ``float``: not rounded."""
-    bits: Mapping[str, int] = field(default_factory=dict)
+    bits: dict[str, int] = field(default_factory=dict)
     """Bits of activations -> matrices of ``qdq`` that have so many; 32 for those in floating point."""
 
     def __post_init__(self) -> None:
@@ -46,7 +45,8 @@ class Variant(Section):
         object.__setattr__(
             self, "forms", tuple(form for form in forms if form in _KNOWN_FORMS)
         )  # later ones are known later
-        json_object("bits", dict(cast(Mapping[str, int], self.bits)) if isinstance(self.bits, Mapping) else self.bits)
+        for bits, count in json_object("bits", self.bits).items():
+            integer(f"bits.{shown(bits)}", count, 0, 2**20)
 
     def bucket(self, source: int, steps: int, least: int = 0) -> int | None:
         """The smallest bucket, an index, for a source of so many tokens and an output of so many steps."""

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from mobilenmt.export.export import export
+from mobilenmt.export.npu.plan import StaticSettings
+from static_packs import write_calibration
 from tiny_models import make_checkpoint
 
 
@@ -43,3 +45,16 @@ def tiny_pack(tiny_checkpoint: Path, make_pack: Callable[..., Path]) -> Path:
 def tiny_fp32_pack(tiny_checkpoint: Path, make_pack: Callable[..., Path]) -> Path:
     """The fp32 pack of :func:`tiny_checkpoint`."""
     return make_pack(tiny_checkpoint, "fp32")
+
+
+@pytest.fixture(scope="session")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty lines of the words that the tiny tokenizer knows."""
+    return write_calibration(tmp_path_factory.mktemp("text") / "calibration.txt")
+
+
+@pytest.fixture(scope="session")
+def static_pack(tiny_checkpoint: Path, calibration: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An INT8 pack of :func:`tiny_checkpoint` with static graphs for 16 and 32 tokens."""
+    out = tmp_path_factory.mktemp("static") / "en-de"
+    return export(tiny_checkpoint, out, static=StaticSettings(calibration, (16, 32))).path

@@ -47,9 +47,9 @@ class Table:
             kind = values.kind(node, int(place))
             if kind in types:
                 return f"not of {kind}"
-        for place in self.constant.get(node.op_type, ()):
-            if place < len(node.input) and node.input[place] and not values.is_constant(node.input[place]):
-                return f"input {place} is not constant"
+        for index in self.constant.get(node.op_type, ()):
+            if index < len(node.input) and node.input[index] and not values.is_constant(node.input[index]):
+                return f"input {index} is not constant"
         if max((values.rank(name) for name in (*node.input, *node.output) if name), default=0) > self.rank:
             return f"more than {self.rank} axes"
         if self.gemm and node.op_type == "Gemm":
