@@ -24,6 +24,8 @@ from mobilenmt.export.npu.recording import (
     make_samples,
     read_lines,
     record,
+)
+from mobilenmt.export.npu.recording import (
     run as run_model,
 )
 from mobilenmt.export.npu.sensitivity import choose

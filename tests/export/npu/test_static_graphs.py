@@ -139,7 +139,9 @@ def rounded_model(pack: Path, checkpoint_path: Path) -> tuple[object, object]:
         if group.name == "output":
             table = rows
             continue
-        changed.update({f"{name}.weight": part for name, part in zip(group.names, np.split(rows, len(group.names)))})
+        changed.update(
+            {f"{name}.weight": part for name, part in zip(group.names, np.split(rows, len(group.names)), strict=True)}
+        )
     model = load_model(with_tensors(checkpoint, changed))
     with torch.no_grad():
         model.model.shared.weight.copy_(torch.from_numpy(table))
