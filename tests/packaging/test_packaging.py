@@ -201,7 +201,9 @@ def expected_files() -> set[str]:
     library = {f"mobilenmt/runtime/native/{LIBRARY.name}"} if compiler() else set()
     rules = {f"mobilenmt/runtime/text/rules/{path.name}" for path in (ROOT / "runtime/text/rules").glob("*.json")}
     rules |= {
-        f"mobilenmt/compression/plan/data/{path.name}" for path in (ROOT / "compression/plan/data").glob("*.json")
+        f"mobilenmt/{path.relative_to(ROOT).as_posix()}"
+        for folder in ("compression/plan/data", "export/npu/tables")
+        for path in (ROOT / folder).glob("*.json")
     }
     return code | library | rules | {"mobilenmt/py.typed"} | {f"{info}/{name}" for name in about}
 

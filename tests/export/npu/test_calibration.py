@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from command_line import fails, run
+from mobilenmt.cli import main
 from mobilenmt.export.checkpoint import load_checkpoint
 from mobilenmt.export.npu.check import check_pack
 from mobilenmt.export.npu.compare import compare_static
@@ -282,20 +282,30 @@ def test_a_comparison_counts_words_and_time(static_pack: Path, tmp_path: Path) -
     assert "lines" in found.lines()[0] and len(found.lines()) == 4
 
 
-def test_the_command_line(static_pack: Path, tiny_pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    done = run("check-npu", static_pack, "--bucket", 16, "--json")
-    assert done.returncode == 0, done.stderr.decode()
-    assert {item["partitions"] for item in json.loads(done.stdout)["graphs"] if item["provider"] != "XNNPACK"} == {1}
-    shown = run("info", static_pack).stdout.decode()
+def test_the_command_line(
+    static_pack: Path, tiny_pack: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*arguments: object) -> str:
+        assert main([*map(str, arguments)]) == 2
+        shown = capsys.readouterr()
+        assert shown.out == "" and len(shown.err.splitlines()) == 1
+        return shown.err
+
+    assert main(["check-npu", str(static_pack), "--bucket", "16", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["graphs"]
+    assert {item["partitions"] for item in found if item["provider"] != "XNNPACK"} == {1}
+    assert main(["info", str(static_pack)]) == 0
+    shown = capsys.readouterr().out
     assert "static graphs:" in shown and "QNNExecutionProvider: not in this onnxruntime, the CPU graphs run" in shown
-    fails(run("check-npu", tiny_pack), "no static graphs")
-    fails(run("check-npu", static_pack, "--bucket", 64), "no graphs for 64 tokens, but for 16, 32")
+    assert "no static graphs" in fails("check-npu", tiny_pack)
+    assert "no graphs for 64 tokens, but for 16, 32" in fails("check-npu", static_pack, "--bucket", 64)
     out = tmp_path / "out"
-    fails(run("export", tiny_checkpoint, out, "--target", "npu"), "needs --calibration")
-    fails(run("export", tiny_checkpoint, out, "--buckets", "32"), "need --target npu")
+    arguments = ("export", tiny_checkpoint, out)
+    assert "needs --calibration" in fails(*arguments, "--target", "npu")
+    assert "need --target npu" in fails(*arguments, "--buckets", "32")
+    arguments = (*arguments, "--target", "npu", "--calibration")
+    assert "cannot be read: No such file" in fails(*arguments, tmp_path / "none")
     text = write_calibration(tmp_path / "text.txt")
-    fails(run("export", tiny_checkpoint, out, "--target", "npu", "--calibration", tmp_path / "none"), "none: the calib")
-    arguments = ("export", tiny_checkpoint, out, "--target", "npu", "--calibration", text)
-    fails(run(*arguments, "--buckets", "32,y"), "numbers with commas")
-    fails(run(*arguments, "--precision", "fp32"), "INT8 packs, not of fp32")
+    assert "numbers with commas" in fails(*arguments, text, "--buckets", "32,y")
+    assert "INT8 packs, not of fp32" in fails(*arguments, text, "--precision", "fp32")
     assert not out.exists()
