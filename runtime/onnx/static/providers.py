@@ -81,13 +81,15 @@ def open_static(path: Path, provider: StaticProvider) -> onnxruntime.InferenceSe
     if provider.fold:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     extra: dict[str, Any] = {}
-    if name in ort.get_available_providers():
-        extra["providers"] = [(name, dict(provider.options)), *([CPU] if name != CPU else [])]
-    elif devices := _devices(ort, name):
-        options.add_provider_for_devices(devices, dict(provider.options))
-    else:
+    devices = _devices(ort, name)
+    built_in = name in ort.get_available_providers()
+    if not built_in and not devices:
         raise EngineError(f"{name} is not in this onnxruntime (it has {', '.join(ort.get_available_providers())})")
     try:
+        if built_in:
+            extra["providers"] = [(name, dict(provider.options)), *([CPU] if name != CPU else [])]
+        else:
+            options.add_provider_for_devices(devices, dict(provider.options))
         # without its own way of falling back, which prints to stdout
         session = ort.InferenceSession(str(path), options, enable_fallback=0, **extra)
     except Exception as error:  # onnxruntime raises many types of its own
