@@ -109,7 +109,7 @@ def _read(path: Path, lines: int) -> tuple[list[str], list[str] | None]:
 
 def _chrf(found: Sequence[str], references: Sequence[str]) -> float | None:
     try:
-        from sacrebleu.metrics import CHRF
+        from sacrebleu.metrics.chrf import CHRF
     except ImportError:
         return None
     return float(CHRF().corpus_score(list(found), [list(references)]).score)
