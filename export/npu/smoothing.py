@@ -8,6 +8,8 @@ factor folds into the matrix before, and what the model computes stays the same.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -102,11 +104,12 @@ def smooth_factors(products: Mapping[str, tuple[Array, Array]], alpha: float) ->
     graph = helper.make_graph(nodes, "products", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it tells of every node
+    logging.disable(logging.WARNING)  # it tells of every node, and draws its progress on stdout
     try:
-        smoothed = Smoother(model, _Once(feed)).transform(
-            alpha=float(alpha), folding=False, percentile=99.999, op_types=["MatMul"], calib_iter=1
-        )
+        with contextlib.redirect_stdout(io.StringIO()):
+            smoothed = Smoother(model, _Once(feed)).transform(
+                alpha=float(alpha), folding=False, percentile=99.999, op_types=["MatMul"], calib_iter=1
+            )
     finally:
         logging.disable(before)
     after = {tensor.name: numpy_helper.to_array(tensor) for tensor in smoothed.graph.initializer}

@@ -187,6 +187,8 @@ class Bucket:
         _run(self._decoder, self._stepping[position % 2])
         self._steps += 1
         logits: Array = values["logits"].copy()
+        if np.isnan(logits).any():  # an NPU computes in half precision, whose largest number is 65,504
+            raise EngineError("the static graphs give NaN")
         if "allowed" in values:
             logits[0, values["allowed"] == 0] = -np.inf
         return logits

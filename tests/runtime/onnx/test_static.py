@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 
@@ -270,6 +271,24 @@ def test_a_missing_file_is_a_damaged_pack(pack: Pack, monkeypatch: pytest.Monkey
     monkeypatch.setattr(host_module, "static_file", lambda *_: "no-such.onnx")
     with pytest.raises(PackError, match=r"no file .*no-such\.onnx"):
         Engine(pack, STATIC)
+
+
+def test_nan_is_a_failure(
+    pack: Pack, sources: list[list[int]], usual: list[list[tuple[int, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "REFERENCE", providers.REFERENCE.of("float"))  # rounding would make numbers of it
+    engine = Engine(pack, STATIC)
+    bucket = engine._static._bucket(0)
+    encode_it = bucket.encode
+
+    def spoil(source: list[int], eos: int) -> None:
+        encode_it(source, eos)
+        bucket._caches[0]["key.0"].fill(np.nan)
+
+    bucket.encode = spoil
+    found, seen = caught(lambda: search(engine, sources))
+    assert found == usual
+    assert len(seen) == 1 and "the static graphs give NaN" in seen[0]
 
 
 def test_a_plug_in_is_found_by_its_devices(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
