@@ -16,9 +16,9 @@ from mobilenmt.export.writer import PackWriter
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.manifest import ModelInfo, PackManifest, Segmentation, TokenIds
 from mobilenmt.runtime.pack import Pack
+from mobilenmt.runtime.sections import STATIC_SINCE
 from mobilenmt.runtime.text.forms import Placeholders
 from mobilenmt.runtime.tokenizer import Tokenizer
-from mobilenmt.runtime.variant import STATIC_SINCE
 
 if TYPE_CHECKING:
     from mobilenmt.export.npu.plan import StaticPlan, StaticSettings

@@ -25,6 +25,7 @@ from mobilenmt.runtime.sections import (
     Section,
     Segmentation,
     TokenIds,
+    Variant,
     pick,
 )
 
@@ -42,7 +43,6 @@ __all__ = [
     "parse_manifest",
 ]
 from mobilenmt.runtime.text.forms import Placeholders
-from mobilenmt.runtime.variant import Variant
 
 FORMAT = "mobilenmt-pack"
 FORMAT_VERSION = (2, 1)

@@ -14,8 +14,7 @@ import pytest
 
 from mobilenmt.export.export import export
 from mobilenmt.export.npu.plan import StaticSettings
-from static_packs import write_calibration
-from tiny_models import make_checkpoint
+from tiny_models import make_checkpoint, write_calibration
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from mobilenmt.export.npu.tables import NAMES, Table, Values, load_table
 from mobilenmt.runtime.errors import ExportError, InputError
 from mobilenmt.runtime.onnx.ort import first_line, load_onnxruntime
 from mobilenmt.runtime.pack import Pack
-from mobilenmt.runtime.variant import Variant, static_file
+from mobilenmt.runtime.sections import Variant, static_file
 
 PARTS = ("encoder", "decoder")
 _INLINE = 1024  # bytes: shapes must stay in the graph

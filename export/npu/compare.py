@@ -18,7 +18,7 @@ from mobilenmt.runtime.onnx.static.host import Bucket
 from mobilenmt.runtime.onnx.static.providers import REFERENCE
 from mobilenmt.runtime.opening import open_tokenizer
 from mobilenmt.runtime.pack import Pack
-from mobilenmt.runtime.variant import Variant
+from mobilenmt.runtime.sections import Variant
 
 _STEPS = 30
 

@@ -19,8 +19,8 @@ from mobilenmt.export.npu.smoothing import smooth
 from mobilenmt.export.npu.writer import FORMS, StaticWriter, check_static_activation, to_model
 from mobilenmt.export.weights import WeightStore
 from mobilenmt.runtime.errors import InputError
+from mobilenmt.runtime.sections import Variant, static_file
 from mobilenmt.runtime.tokenizer import Tokenizer
-from mobilenmt.runtime.variant import Variant, static_file
 
 BUCKETS = (32, 64, 128)
 _MORE_STEPS = 16

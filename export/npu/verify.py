@@ -14,8 +14,8 @@ from mobilenmt.runtime.errors import ExportError
 from mobilenmt.runtime.onnx.static.host import Bucket
 from mobilenmt.runtime.onnx.static.providers import REFERENCE
 from mobilenmt.runtime.pack import Pack
+from mobilenmt.runtime.sections import Variant
 from mobilenmt.runtime.tokenizer import Tokenizer
-from mobilenmt.runtime.variant import Variant
 
 
 def static_logits(pack: Pack, variant: Variant, index: int, form: str, sample: Sample) -> Array:

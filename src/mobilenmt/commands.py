@@ -14,8 +14,8 @@ from mobilenmt.runtime.errors import CheckpointError, EngineError, ExportError, 
 if TYPE_CHECKING:
     from mobilenmt.runtime.manifest import PackManifest
     from mobilenmt.runtime.pack import Pack
+    from mobilenmt.runtime.sections import Variant
     from mobilenmt.runtime.translation import Translation
-    from mobilenmt.runtime.variant import Variant
 
 DEFAULT_PACK = "en-de"
 _BITS_LINES = 500

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mobilenmt.runtime.pack import Pack
 
 _TEXT = (
     "the a one two where is train station house dog cat small big runs sleeps sees and or not here there today der die "
@@ -182,3 +186,19 @@ def _train(path: Path, lines: Sequence[str], size: int) -> list[str]:
     return [
         model.id_to_piece(i) for i in range(model.get_piece_size()) if not (model.is_control(i) or model.is_unknown(i))
     ]
+
+
+def write_calibration(path: Path, lines: int = 40) -> Path:
+    """Write lines of words that the tokenizer knows."""
+    choose = random.Random(1)
+    path.write_text("".join(" ".join(choose.choices(WORDS, k=choose.randint(3, 9))) + "\n" for _ in range(lines)))
+    return path
+
+
+def encode(pack: Pack, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of a pack's tokenizer, without the end token."""
+    from mobilenmt.runtime.tokenizer import Tokenizer
+
+    manifest = pack.manifest
+    tokenizer = Tokenizer(pack.file("tokenizer.json"), manifest.tokens, manifest.model.source_vocab_size)
+    return [tokenizer.encode(text) for text in texts]

@@ -254,7 +254,7 @@ def test_wheel_requires_the_runtime_only(wheel: Path) -> None:
         scripts = archive.read(f"{info}/entry_points.txt").decode()
     base = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert sorted(line.split(">")[0].split("<")[0] for line in base) == ["numpy", "onnxruntime", "tokenizers"]
-    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "compress", "ray", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "compress", "ray", "npu", "dev"}
     assert metadata["License-Expression"] == "Apache-2.0"
     assert "mobilenmt = mobilenmt.cli:entry" in scripts
     assert "[pyinstaller40]\nhook-dirs = mobilenmt.pyinstaller:hook_folders" in scripts
@@ -369,7 +369,7 @@ def test_pinned_versions_lie_in_the_supported_ranges() -> None:
             pins.setdefault(pin.name, []).append(str(pin.specifier).removeprefix("=="))
     wanted = [
         *project["dependencies"],
-        *(r for extra in ("export", "compress", "ray", "dev") for r in project["optional-dependencies"][extra]),
+        *(r for extra in ("export", "compress", "ray", "npu", "dev") for r in project["optional-dependencies"][extra]),
     ]
     for requirement in map(packaging.Requirement, wanted):
         if requirement.name == "mobilenmt":  # one extra brings another

@@ -16,7 +16,7 @@ from mobilenmt.runtime.onnx.rows import Array, Rules
 from mobilenmt.runtime.onnx.static.providers import StaticProvider, open_static
 from mobilenmt.runtime.onnx.stepwise import greedy, greedy_hypothesis
 from mobilenmt.runtime.pack import Pack
-from mobilenmt.runtime.variant import Variant, static_file
+from mobilenmt.runtime.sections import Variant, static_file
 
 if TYPE_CHECKING:
     import onnxruntime

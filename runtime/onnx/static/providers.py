@@ -13,7 +13,7 @@ from mobilenmt.runtime.onnx.ort import SessionConfig, first_line, load_onnxrunti
 if TYPE_CHECKING:
     import onnxruntime
 
-    from mobilenmt.runtime.variant import Variant
+    from mobilenmt.runtime.sections import Variant
 
 CPU = "CPUExecutionProvider"
 
@@ -24,7 +24,7 @@ class StaticProvider:
 
     name: str
     form: str
-    """Of the graphs, as :class:`mobilenmt.runtime.variant.Variant` has them."""
+    """Of the graphs, as :class:`mobilenmt.runtime.sections.Variant` has them."""
     fold: bool
     """Turn weights into numbers when a graph is opened, since the provider takes no DequantizeLinear."""
     options: Mapping[str, str] = field(default_factory=dict)

@@ -36,8 +36,7 @@ from mobilenmt.runtime.errors import ExportError, InputError
 from mobilenmt.runtime.manifest import TokenIds
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.tokenizer import Tokenizer
-from static_packs import write_calibration
-from tiny_models import WORDS
+from tiny_models import WORDS, write_calibration
 
 
 def tokenizer_of(checkpoint: Path) -> Tokenizer:

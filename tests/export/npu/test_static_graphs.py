@@ -28,8 +28,7 @@ from mobilenmt.runtime.errors import CheckpointError, ExportError, InputError
 from mobilenmt.runtime.onnx.static.host import Bucket
 from mobilenmt.runtime.onnx.static.providers import REFERENCE
 from mobilenmt.runtime.pack import Pack
-from static_packs import encode, write_calibration
-from tiny_models import WORDS, make_checkpoint
+from tiny_models import WORDS, encode, make_checkpoint, write_calibration
 
 STANDARD = {name for name in onnx.defs.get_all_schemas() for name in [name.name] if name}
 

@@ -23,14 +23,30 @@ from mobilenmt.runtime.onnx.ort import SessionConfig
 from mobilenmt.runtime.onnx.static import host as host_module
 from mobilenmt.runtime.onnx.static import providers
 from mobilenmt.runtime.pack import Pack
-from mobilenmt.runtime.variant import Variant
-from static_packs import encode, greedy_by_hand
-from tiny_models import WORDS
+from mobilenmt.runtime.sections import Variant
+from tiny_models import WORDS, encode
 
 STATIC = SessionConfig(static=True)
 QNN = "QNNExecutionProvider"
 TEXTS = [" ".join(WORDS[start : start + count]) for start, count in ((0, 1), (3, 5), (9, 9), (14, 20), (2, 7))]
 LONG = " ".join(WORDS[:34])  # longer than the largest bucket of 32
+
+
+def greedy_by_hand(pack: Pack, source: list[int], steps: int, index: int = 0) -> list[int]:
+    """The likeliest tokens one after the other, bad ones left out, up to the end token."""
+    variant = pack.manifest.variant
+    assert variant is not None
+    bucket = host_module.Bucket(pack, variant, index, providers.REFERENCE)
+    bucket.encode(source, pack.manifest.tokens.eos)
+    token, found = pack.manifest.tokens.start, []
+    for _ in range(steps):
+        logits = bucket.step([token])[0]
+        logits[list(pack.manifest.generation.bad_token_ids)] = -np.inf
+        token = int(logits.argmax())
+        if token == pack.manifest.tokens.eos:
+            break
+        found.append(token)
+    return found
 
 
 def search(engine: Engine, sources: list[list[int]], limit: int = 24, **options: Any) -> list[list[tuple[int, ...]]]:
