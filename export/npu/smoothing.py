@@ -87,7 +87,7 @@ def smooth_factors(products: Mapping[str, tuple[Array, Array]], alpha: float) ->
         from onnx_neural_compressor.algorithms.smoother.core import Smoother
     except ImportError as error:
         raise ExportError(
-            f"smoothing needs onnx-neural-compressor ({error}): install the extra 'npu' "
+            f"smoothing needs onnx-neural-compressor ({error}): install the extra 'npu', on Python 3.11 or 3.12 "
             "(in a checkout of mobilenmt, pip install '.[npu]')"
         ) from None
     names = list(products)

@@ -169,6 +169,7 @@ def test_a_range_without_zero_or_end_is_refused(low: float, high: float) -> None
 
 def test_factors_are_those_of_the_paper() -> None:
     """SmoothQuant, equation 4: max|X|^alpha / max|W|^(1 - alpha); a channel that is silent keeps its own."""
+    pytest.importorskip("onnx_neural_compressor")
     random = np.random.default_rng(0)
     rows = random.normal(size=(300, 12)).astype(np.float32) * np.geomspace(0.1, 20, 12, dtype=np.float32)
     rows[:, 5] = 0
@@ -182,6 +183,7 @@ def test_factors_are_those_of_the_paper() -> None:
 def test_smoothing_changes_the_ranges_and_not_the_model(
     tiny_checkpoint: Path, recorded: tuple[list[Sample], dict[str, Recorded]]
 ) -> None:
+    pytest.importorskip("onnx_neural_compressor")
     checkpoint, (samples, before) = load_checkpoint(tiny_checkpoint), recorded
     products = groups(checkpoint)
     smoothed, after = smooth(checkpoint, products, before)

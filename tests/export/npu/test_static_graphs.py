@@ -196,7 +196,7 @@ def test_a_shortlist_allows_what_the_cpu_allows(tmp_path: Path) -> None:
     lexical = np.random.default_rng(0).integers(1, vocabulary - 1, (vocabulary, 3))
     shortlist = Shortlist(common=common, lexical=lexical)
     text = write_calibration(tmp_path / "text.txt")
-    pack = export(checkpoint, tmp_path / "pack", shortlist=shortlist, static=StaticSettings(text, (16,)))
+    pack = export(checkpoint, tmp_path / "pack", shortlist=shortlist, static=StaticSettings(text, (16,), smooth=False))
     (ids,) = encode(pack, ["the dog runs here"])
     bucket = Bucket(pack, pack.manifest.variant, 0, REFERENCE)
     bucket.encode(ids, 0)
