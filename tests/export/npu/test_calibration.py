@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,12 @@ def test_factors_are_those_of_the_paper() -> None:
     expected = np.sqrt(np.abs(rows).max(axis=0) / np.abs(weight).max(axis=0))
     expected[5] = 1
     assert np.allclose(found, expected, rtol=0.02)
+
+
+def test_without_onnx_neural_compressor_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx_neural_compressor.algorithms.smoother.core", None)
+    with pytest.raises(ExportError, match=r"install the extra 'npu', on Python 3\.11 or 3\.12"):
+        smooth_factors({"a": (np.ones((2, 3), np.float32), np.ones((4, 3), np.float32))}, 0.5)
 
 
 def test_smoothing_changes_the_ranges_and_not_the_model(
