@@ -74,7 +74,10 @@ def check_pack(pack: Pack, tables: Sequence[str] = NAMES, buckets: Sequence[int]
 
 def _check_graph(pack: Pack, variant: Variant, name: str, tables: Sequence[Table]) -> Iterator[Verdict]:
     graph = opened(pack.file(name), fold=".float." in name)
+    (opset,) = [item.version for item in onnx.load(pack.file(name), load_external_data=False).opset_import]
     for table in tables:
+        if opset > table.opset:
+            raise ExportError(f"{name}: operator set {opset} is newer than {table.name} takes, {table.opset}")
         own = _ours(name, graph, table)
         theirs = _onnx_runtimes(name, graph, table)
         yield from (item for item in (theirs, own) if item is not None)
