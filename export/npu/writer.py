@@ -30,8 +30,8 @@ from mobilenmt.runtime.errors import CheckpointError, ExportError
 Form = Literal["qdq", "float"]
 FORMS: tuple[Form, ...] = ("qdq", "float")
 OPSETS = {"qdq": (21, 10), "float": (19, 9)}
-"""Operator set and IR version: 21 is the first with 16-bit integers in QuantizeLinear; 19 is as far as CoreML's provider
-went for some versions."""
+"""Operator set and IR version: 21 is the first with 16-bit integers in QuantizeLinear; 19 is as far as CoreML's
+provider went for some versions."""
 _UNSIGNED = {8: np.uint8, 16: np.uint16}
 _LARGEST_BIAS = 2**31 - 1
 
