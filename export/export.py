@@ -23,9 +23,12 @@ from mobilenmt.runtime.manifest import (
     TokenIds,
 )
 from mobilenmt.runtime.pack import Pack
+from mobilenmt.runtime.sections import STATIC_SINCE
 from mobilenmt.runtime.text.forms import Placeholders
+from mobilenmt.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from mobilenmt.export.npu.plan import StaticPlan, StaticSettings
     from mobilenmt.export.quantize.quantizer import Quantizer
     from mobilenmt.export.quantize.rounding import Rounded
     from mobilenmt.export.quantize.settings import Quantization
@@ -51,6 +54,7 @@ def export(
     pairs: Sequence[tuple[str, str]] = (),
     quantization: Quantization | None = None,
     rounded: Mapping[str, Rounded] | None = None,
+    static: StaticSettings | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Pack:
     """Write a Hugging Face Marian checkpoint folder as a pack, and verify it before it gets its name.
@@ -73,6 +77,7 @@ def export(
             the decoder's last layer look in the mean.
         quantization: forms of the matrices of an int8 pack, and how they are rounded; None for int8 of all of them.
         rounded: matrices that are rounded already, by the exporter's names, which are stored as they are.
+        static: write the variant for NPUs, too: graphs of fixed shapes, calibrated on a text; INT8 alone.
         report: receives a line about each step.
 
     Raises:
@@ -92,6 +97,10 @@ def export(
         raise InputError("an fp32 pack keeps every matrix as it is: forms and clipping are for precision int8")
     if card is not None and not isinstance(card, dict):
         raise InputError(f"card must be a JSON object, not {type(card).__name__}")
+    if static is not None and precision != "int8":
+        raise InputError(f"static graphs for NPUs are of INT8 packs, not of {precision}")
+    if static is not None and not quantizer.plain:
+        raise InputError("static graphs for NPUs read the integers of plain int8: leave out forms and clipping")
     loaded = load_checkpoint(Path(checkpoint))
     check_activation(loaded.config.activation_function)
     candidates = shortlist if isinstance(shortlist, Shortlist) else None
@@ -101,8 +110,17 @@ def export(
         candidates.check(loaded.config, loaded.generation.bad_token_ids, loaded.generation.forced_eos_token_id)
     with PackWriter(out, force=force) as writer:
         unk = _write_tokenizer(loaded, writer)
+        plan = None
+        if static is not None:
+            from mobilenmt.export.npu.plan import plan_static
+
+            report("calibrating static graphs")
+            tokens = _token_ids(loaded, unk)
+            tokenizer = Tokenizer(writer.path("tokenizer.json"), tokens, loaded.config.vocab_size)
+            plan = plan_static(loaded, static, tokenizer, shortlist=candidates is not None, report=report)
+            loaded = plan.checkpoint
         report(f"writing {precision} graphs and weights")
-        write_graphs(loaded, precision, candidates, writer, quantizer)
+        write_graphs(loaded, precision, candidates, writer, quantizer, plan)
         section = quantizer.section()
         pack_name = name or Path(os.path.abspath(out)).name.removesuffix(".zip")  # noqa: PTH100
         source, target = _languages(loaded.path, pack_name, source_language, target_language)
@@ -112,12 +130,7 @@ def export(
             target_language=target,
             precision=cast(Literal["int8", "fp32"], precision),
             model=model_info(loaded),
-            tokens=TokenIds(
-                start=loaded.config.decoder_start_token_id,
-                eos=loaded.config.eos_token_id,
-                pad=loaded.config.pad_token_id,
-                unk=unk,
-            ),
+            tokens=_token_ids(loaded, unk),
             generation=loaded.generation,
             segmentation=Segmentation(sentences),
             placeholders=placeholders or Placeholders(),
@@ -126,6 +139,9 @@ def export(
             card=card or {},
             tools=tool_versions(),
         )
+        if plan is not None:
+            version = max(manifest.format_version, STATIC_SINCE)
+            manifest = replace(manifest, variant=plan.variant, format_version=version)
         from mobilenmt.export.native.file import NATIVE_FILE, native_bytes
 
         native = native_bytes(writer.path(NATIVE_FILE).parent, manifest, report=report)
@@ -135,6 +151,10 @@ def export(
         from mobilenmt.export.verify import verify_against_torch
 
         verified = verify_against_torch(folder, loaded, quantizer.weights())
+        if plan is not None:
+            from mobilenmt.export.npu.verify import verify_static
+
+            verify_static(folder, loaded)
         if pairs:
             from mobilenmt.export.alignment.heads import choose_head
 
@@ -155,8 +175,9 @@ def write_graphs(
     shortlist: Shortlist | None,
     writer: PackWriter,
     quantizer: Quantizer | None = None,
+    static: StaticPlan | None = None,
 ) -> None:
-    """Write the five graphs of a checkpoint and weights.bin, unchecked.
+    """Write the five graphs of a checkpoint, those of its variant for NPUs, and weights.bin, unchecked.
 
     Raises:
         InputError: settings name a matrix that the checkpoint does not have.
@@ -190,8 +211,18 @@ def write_graphs(
         writer.path(f"{stem}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
     if precision == "int8":
         quantizer.check_names()
+    if static is not None:
+        from mobilenmt.export.npu.plan import static_graphs
+
+        for name, proto in static_graphs(static, model, store, tool_versions()["mobilenmt"]):
+            writer.path(name).write_bytes(proto.SerializeToString(deterministic=True))
     writer.reserve(store.nbytes)
     store.write(writer.path(WEIGHTS_FILE))
+
+
+def _token_ids(checkpoint: Checkpoint, unk: int | None) -> TokenIds:
+    config = checkpoint.config
+    return TokenIds(config.decoder_start_token_id, config.eos_token_id, config.pad_token_id, unk)
 
 
 def _write_tokenizer(checkpoint: Checkpoint, writer: PackWriter) -> int | None:

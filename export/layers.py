@@ -16,7 +16,7 @@ from mobilenmt.export.weights import Array
 from mobilenmt.runtime.errors import CheckpointError
 
 LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default, which Marian keeps
-_POSITION_ROWS = 16  # rows of the table of positions that share what is computed from their block
+POSITION_ROWS = 16  # rows of the table of positions that share what is computed from their block
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class ModelWriter:
         if table is not None:
             name = graph.weight(f"{side}.positions", table)
             return graph.op("Slice", name, graph.i64(0), count, graph.i64(0))
-        size = _POSITION_ROWS
+        size = POSITION_ROWS
         blocks = graph.op("Div", graph.op("Add", count, graph.i64(size - 1)), graph.i64(size))
-        first, rest = _angles(config.max_position_embeddings, config.d_model)
+        first, rest = angles(config.max_position_embeddings, config.d_model)
         start = graph.op("Slice", graph.weight("positions.blocks", first), graph.i64(0), blocks, graph.i64(0))
         sin_a, cos_a = graph.ops("Split", start, outputs=2, axis=2, num_outputs=2)
         sin_b = graph.weight("positions.rest.sin", rest[0])
@@ -130,12 +130,12 @@ def unstacked_names(name: str) -> list[str]:
     return [f"{around}.layers.{i // len(kinds)}.{block}.{part}" for i, part in enumerate(parts)]
 
 
-def _angles(count: int, width: int) -> tuple[Array, tuple[Array, Array]]:
+def angles(count: int, width: int) -> tuple[Array, tuple[Array, Array]]:
     """Sines and cosines of the angles of sinusoidal positions: of every sixteenth row [blocks, 1, 2 * half], the sines
     first; and of the first sixteen rows, sines and cosines [1, rows, half] each."""
     rate = np.power(10000.0, -2 * np.arange((width + 1) // 2) / width)
-    first = np.arange(0, count, _POSITION_ROWS)[:, None, None] * rate
-    rest = np.arange(_POSITION_ROWS)[None, :, None] * rate
+    first = np.arange(0, count, POSITION_ROWS)[:, None, None] * rate
+    rest = np.arange(POSITION_ROWS)[None, :, None] * rate
     blocks = np.concatenate([np.sin(first), np.cos(first)], axis=-1)
     return blocks.astype(np.float32), (np.sin(rest).astype(np.float32), np.cos(rest).astype(np.float32))
 

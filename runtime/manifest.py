@@ -26,6 +26,7 @@ from mobilenmt.runtime.sections import (
     Section,
     Segmentation,
     TokenIds,
+    Variant,
     pick,
 )
 
@@ -63,6 +64,7 @@ LATER_SECTIONS: dict[str, type[Section]] = {
     "alignment": Alignment,
     "confidence": Confidence,
     "quantization": QuantizationInfo,
+    "variant": Variant,
 }
 
 T = TypeVar("T")
@@ -87,6 +89,8 @@ class PackManifest:
     confidence: Confidence | None = field(default=None, metadata=LATER)
     quantization: QuantizationInfo | None = field(default=None, metadata=LATER)
     """None: every matrix is as ``precision`` says."""
+    variant: Variant | None = field(default=None, metadata=LATER)
+    """Graphs of fixed shapes that are there, too."""
     files: dict[str, FileEntry] = field(default_factory=dict)
     """By file name; pack.json itself is not among them."""
     card: dict[str, Any] = field(default_factory=dict)
@@ -111,6 +115,9 @@ class PackManifest:
         if self.alignment is not None:
             integer("alignment.layer", self.alignment.layer, 0, self.model.decoder_layers - 1)
             integer("alignment.head", self.alignment.head or 0, 0, self.model.decoder_attention_heads - 1)
+        if self.variant is not None:
+            for key in ("source", "target"):
+                integer(f"variant.{key}", getattr(self.variant, key)[-1], 2, self.model.max_positions)
         source, target = self.model.source_vocab_size, self.model.target_vocab_size
         both = min(source, target)  # one id serves both sides: </s> ends the source too, padding fills both
         self._inside("tokens.start", self.tokens.start, target)

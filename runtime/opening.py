@@ -73,7 +73,7 @@ def why_not_native(pack: Pack, config: SessionConfig, *, try_it: bool = False) -
     Raises:
         PackError: it was tried, and the pack is damaged.
     """
-    if config.providers:
+    if config.providers or config.static:
         return "execution providers are ONNX Runtime's"
     if "native.bin" not in pack.manifest.files:
         return (

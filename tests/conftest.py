@@ -8,12 +8,14 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything imports onnxruntime
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from mobilenmt.export.export import export
-from tiny_models import make_checkpoint
+from mobilenmt.export.npu.plan import StaticSettings
+from tiny_models import make_checkpoint, write_calibration
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +45,17 @@ def tiny_pack(tiny_checkpoint: Path, make_pack: Callable[..., Path]) -> Path:
 def tiny_fp32_pack(tiny_checkpoint: Path, make_pack: Callable[..., Path]) -> Path:
     """The fp32 pack of :func:`tiny_checkpoint`."""
     return make_pack(tiny_checkpoint, "fp32")
+
+
+@pytest.fixture(scope="session")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty lines of the words that the tiny tokenizer knows."""
+    return write_calibration(tmp_path_factory.mktemp("text") / "calibration.txt")
+
+
+@pytest.fixture(scope="session")
+def static_pack(tiny_checkpoint: Path, calibration: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An INT8 pack of :func:`tiny_checkpoint` with static graphs for 16 and 32 tokens."""
+    out = tmp_path_factory.mktemp("static") / "en-de"
+    smooth = find_spec("onnx_neural_compressor") is not None  # Python 3.13 has none
+    return export(tiny_checkpoint, out, static=StaticSettings(calibration, (16, 32), smooth)).path

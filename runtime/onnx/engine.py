@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mobilenmt.runtime.background import Watch, for_each
 from mobilenmt.runtime.hypothesis import GREEDY, Hypothesis, SearchOptions, check_request
 from mobilenmt.runtime.onnx.batching import MOST_SENTENCES, groups, usual_limit
-from mobilenmt.runtime.onnx.ort import SessionConfig
+from mobilenmt.runtime.onnx.ort import SessionConfig, check_providers
 from mobilenmt.runtime.onnx.sessions import Sessions, run_session
 from mobilenmt.runtime.pack import Pack
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from mobilenmt.runtime.onnx.output import OutputLayer
+    from mobilenmt.runtime.onnx.static.host import StaticHost
     from mobilenmt.runtime.onnx.stepwise import Stepper
 
 
@@ -41,7 +42,8 @@ class Engine:
         self._model = pack.manifest.model
         self._tokens = pack.manifest.tokens
         self._defaults = pack.manifest.generation
-        self._sessions = Sessions(pack, self._config)
+        self._static = self._open_static(pack)
+        self._sessions = Sessions(pack, self._config, at_once=self._static is None)
         self._folder, self._lock = pack.path, threading.Lock()
         self._layer: OutputLayer | None = None
         self._threads = self._config.threads or os.cpu_count() or 1
@@ -74,6 +76,18 @@ class Engine:
         """
         check_request(self._model, sources, max_lengths, options, prefixes, self._tokens.eos)
         watch = Watch(options.seconds, options.stop)
+        if self._static is not None and options.beam_size == 1:
+            return self._in_buckets(self._static, sources, max_lengths, options, prefixes, watch)
+        return self._on_cpu(sources, max_lengths, options, prefixes, watch)
+
+    def _on_cpu(
+        self,
+        sources: Sequence[Sequence[int]],
+        max_lengths: Sequence[int],
+        options: SearchOptions,
+        prefixes: Sequence[Sequence[int]] | None,
+        watch: Watch,
+    ) -> list[list[Hypothesis]]:
         if prefixes is not None or options.phrases is not None or self._needs_steps(options):
             return self._stepwise(sources, max_lengths, options, prefixes, watch)
         results: list[list[Hypothesis]] = [[] for _ in sources]
@@ -119,6 +133,64 @@ class Engine:
             if token == self._tokens.eos:
                 return
             yield token
+
+    def _open_static(self, pack: Pack) -> StaticHost | None:
+        """The static graphs, where a provider wants them and takes them; the others' configuration is then the CPU's.
+
+        Nothing of it is imported for a pack without them.
+        """
+        variant = pack.manifest.variant
+        if variant is None or not (self._config.providers or self._config.static):
+            return None
+        from mobilenmt.runtime.onnx.static.providers import others, static_provider
+
+        provider = static_provider(self._config, variant)
+        if provider is None:
+            return None
+        from mobilenmt.runtime.onnx.static.host import StaticHost
+
+        self._config = replace(self._config, providers=others(self._config.providers), static=False)
+        check_providers(self._config)
+        host = StaticHost(pack, variant, provider)
+        return host if host.open() else None
+
+    def _in_buckets(
+        self,
+        static: StaticHost,
+        sources: Sequence[Sequence[int]],
+        max_lengths: Sequence[int],
+        options: SearchOptions,
+        prefixes: Sequence[Sequence[int]] | None,
+        watch: Watch,
+    ) -> list[list[Hypothesis]]:
+        """Greedy search with static graphs; what they cannot do, the CPU's do."""
+        from mobilenmt.runtime.onnx.rows import Rules
+
+        penalty = self._defaults.length_penalty if options.length_penalty is None else options.length_penalty
+
+        def work(index: int) -> Hypothesis | None:
+            rules = Rules.of(self._manifest, options, () if prefixes is None else prefixes[index])
+            return static.search(sources[index], max_lengths[index], penalty, rules, watch.check)
+
+        found = for_each(work, range(len(sources)), self._threads, watch.abandon)
+        done = [index for index, output in enumerate(found) if output is not None]
+        left = [index for index, output in enumerate(found) if output is None]
+        results: list[list[Hypothesis]] = [[output] if output is not None else [] for output in found]
+
+        def those(places: Sequence[int]) -> Sequence[Sequence[int]] | None:
+            return None if prefixes is None else [prefixes[index] for index in places]
+
+        detailed = self._detailed(
+            [sources[index] for index in done], [results[index] for index in done], options, those(done)
+        )
+        for index, output in zip(done, detailed, strict=True):
+            results[index] = output
+        if left:
+            chosen = [sources[index] for index in left]
+            others = self._on_cpu(chosen, [max_lengths[index] for index in left], options, those(left), watch)
+            for index, output in zip(left, others, strict=True):
+                results[index] = output
+        return results
 
     def _stepper(self) -> Stepper:
         from mobilenmt.runtime.onnx.stepwise import Stepper

@@ -49,6 +49,8 @@ class SessionConfig:
     """Execution providers of ONNX Runtime in order of preference; the CPU is added as the last resort."""
     arena: bool = False
     """Keep freed memory for later sentences: a little faster, a few megabytes more."""
+    static: bool = False
+    """Take a pack's static graphs on the CPU, too, where no provider wants them: for tests and comparisons."""
 
     def __post_init__(self) -> None:
         if isinstance(self.threads, bool) or not isinstance(self.threads, int) or not 0 <= self.threads <= 1024:
@@ -57,6 +59,14 @@ class SessionConfig:
         if isinstance(names, str) or not all(isinstance(name, str) for name in names):
             raise InputError(f"providers must be a sequence of names, not {self.providers!r}")
         object.__setattr__(self, "providers", tuple(names))  # a list may change before the next graph is opened
+
+
+def check_providers(config: SessionConfig) -> None:
+    """Raise InputError for a provider that this onnxruntime does not have."""
+    available = load_onnxruntime().get_available_providers()
+    unknown = [name for name in config.providers or () if name not in available]
+    if unknown:
+        raise InputError(f"execution provider {', '.join(unknown)} is not available; available: {', '.join(available)}")
 
 
 def open_session(
@@ -72,11 +82,8 @@ def open_session(
         EngineError: onnxruntime refuses the graph.
     """
     ort = load_onnxruntime()
-    available = ort.get_available_providers()
+    check_providers(config)
     wanted = config.providers or ()
-    unknown = [name for name in wanted if name not in available]
-    if unknown:
-        raise InputError(f"execution provider {', '.join(unknown)} is not available; available: {', '.join(available)}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

@@ -42,13 +42,14 @@ class Sessions:
     Args:
         pack: the pack whose graphs these are.
         config: how they are run.
+        at_once: open the graph for one sentence now.
 
     Raises:
         InputError: a provider that this onnxruntime does not have.
         EngineError: onnxruntime refuses the graph.
     """
 
-    def __init__(self, pack: Pack, config: SessionConfig) -> None:
+    def __init__(self, pack: Pack, config: SessionConfig, *, at_once: bool = True) -> None:
         self._pack = pack
         self._config = config
         self._lock = threading.Lock()
@@ -58,9 +59,10 @@ class Sessions:
         self.has_batch = "batch.onnx" in pack.manifest.files  # a pack for a phone need not have it
         self._ahead = ""  # what is open although nobody asked for it
         if self.has_greedy:
-            first = "greedy.onnx" if pack.manifest.generation.num_beams == 1 else "translator.onnx"
-            self._get(first, rows=first != "greedy.onnx")
-            self._ahead = first
+            if at_once:
+                first = "greedy.onnx" if pack.manifest.generation.num_beams == 1 else "translator.onnx"
+                self._get(first, rows=first != "greedy.onnx")
+                self._ahead = first
         else:
             self._open["translator.onnx"] = open_session(pack.file("translator.onnx"), config), None
 

@@ -55,26 +55,7 @@ class Stepper:
 
     def greedy(self, source: Sequence[int], max_length: int, rules: Rules) -> Iterator[tuple[int, float]]:
         """Tokens and their log-probabilities, up to the end token or the limit."""
-        sentence = self._encode(source, 1)
-        path: tuple[int, ...] = (self._manifest.tokens.start,)
-        own = self._manifest.generation
-        while len(path) < max_length:
-            if own.forced_eos_token_id is not None and len(path) == max_length - 1:
-                yield own.forced_eos_token_id, 0.0
-                return
-            logits = sentence.step([path[-1]])[0]
-            if len(path) <= len(rules.prefix):
-                token, score = rules.prefix[len(path) - 1], 0.0
-            else:
-                rules.apply(logits, path)
-                token = int(logits.argmax())
-                score = float(log_softmax(logits)[token])
-                if score != score:  # nothing was allowed
-                    token, score = rules.eos, -np.inf
-            yield token, score
-            if token == rules.eos:
-                return
-            path = (*path, token)
+        return greedy(self._encode(source, 1).step, self._manifest, max_length, rules)
 
     def search(
         self,
@@ -97,7 +78,7 @@ class Stepper:
             for pair in self.greedy(source, max_length, rules):
                 check()
                 pairs.append(pair)
-            found.append((sum(score for _, score in pairs) / len(pairs) ** penalty, tuple(token for token, _ in pairs)))
+            return [greedy_hypothesis(pairs, max_length, penalty, rules.eos)]
         else:
             if phrases and options.phrases is not None:
                 from mobilenmt.runtime.onnx.constrained import Phrasing, search  # most calls need none
@@ -119,15 +100,7 @@ class Stepper:
             found.sort(key=lambda item: -item[0])
             found = found or [(-np.inf, (rules.eos,))]
             found = [found[min(rank, len(found) - 1)] for rank in range(options.n_best)]
-        return [
-            Hypothesis(
-                tokens[:-1] if tokens[-1] == rules.eos else tokens,
-                float(score),
-                len(tokens),
-                ("truncated",) if len(tokens) >= max_length - 1 else (),
-            )
-            for score, tokens in found
-        ]
+        return [_hypothesis(tokens, score, max_length, rules.eos) for score, tokens in found]
 
     def _beam(
         self,
@@ -281,3 +254,44 @@ class Stepper:
         heads, size = self._model.decoder_attention_heads, self._model.d_model // self._model.decoder_attention_heads
         past = {name: np.zeros((rows, heads, 0, size), np.float32) for name in self._past}
         return Sentence(self._decoder, fixed, candidates, past, self._queries, self._model.target_vocab_size)
+
+
+def greedy(
+    step: Callable[[Sequence[int]], Array], manifest: PackManifest, max_length: int, rules: Rules
+) -> Iterator[tuple[int, float]]:
+    """Tokens and their log-probabilities, up to the end token or the limit; ``step`` gives the logits [1, V] behind
+    the last token."""
+    path: tuple[int, ...] = (manifest.tokens.start,)
+    own = manifest.generation
+    while len(path) < max_length:
+        if own.forced_eos_token_id is not None and len(path) == max_length - 1:
+            yield own.forced_eos_token_id, 0.0
+            return
+        logits = step([path[-1]])[0]
+        if len(path) <= len(rules.prefix):
+            token, score = rules.prefix[len(path) - 1], 0.0
+        else:
+            rules.apply(logits, path)
+            token = int(logits.argmax())
+            score = float(log_softmax(logits)[token])
+            if score != score:  # nothing was allowed
+                token, score = rules.eos, -np.inf
+        yield token, score
+        if token == rules.eos:
+            return
+        path = (*path, token)
+
+
+def greedy_hypothesis(pairs: Sequence[tuple[int, float]], max_length: int, penalty: float, eos: int) -> Hypothesis:
+    """The output of a greedy search, of tokens and their log-probabilities."""
+    score = sum(value for _, value in pairs) / len(pairs) ** penalty
+    return _hypothesis(tuple(token for token, _ in pairs), score, max_length, eos)
+
+
+def _hypothesis(tokens: tuple[int, ...], score: float, max_length: int, eos: int) -> Hypothesis:
+    return Hypothesis(
+        tokens[:-1] if tokens[-1] == eos else tokens,
+        float(score),
+        len(tokens),
+        ("truncated",) if len(tokens) >= max_length - 1 else (),
+    )

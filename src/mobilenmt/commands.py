@@ -14,6 +14,7 @@ from mobilenmt.runtime.errors import CheckpointError, EngineError, ExportError, 
 if TYPE_CHECKING:
     from mobilenmt.runtime.manifest import PackManifest
     from mobilenmt.runtime.pack import Pack
+    from mobilenmt.runtime.sections import Variant
     from mobilenmt.runtime.translation import Translation
 
 DEFAULT_PACK = "en-de"
@@ -169,11 +170,16 @@ def export(
     percentile: float | None = None,
     granularity: Literal["channel", "tensor"] | None = None,
     quantization: Path | None = None,
+    target: Literal["cpu", "npu"] = "cpu",
+    calibration: Path | None = None,
+    buckets: str | None = None,
     via: Literal["mobilenmt", "optimum"] = "mobilenmt",
     check: Path | None = None,
 ) -> int:
     """Make a pack from a Hugging Face Marian checkpoint, and verify it against torch.
 
+    With --target npu the pack has static graphs, too, for the NPUs of phones; its other graphs run as ever. It needs
+    --calibration and the extra 'npu'.
     With --via optimum a folder as the hub has them instead, by optimum's own exporter and quantizer, for what reads no
     packs: ORTModelForSeq2SeqLM, transformers.js. int8 puts INT8 graphs beside the fp32 ones.
 
@@ -192,24 +198,41 @@ def export(
         percentile: with --clipping percentile, of the magnitudes of a row, from 50 to 100
         granularity: a scale for each output of a matrix, or one for the whole matrix
         quantization: TOML or JSON file with these settings, and with a form for each matrix (docs/compress/quantize.md)
+        target: cpu for the graphs that run anywhere, npu for static ones besides
+        calibration: for npu, a text in the source language, a sentence a line; what follows a tab does not count
+        buckets: for npu, the source lengths in tokens to have graphs for, 32,64,128 by default
         via: optimum for its own ONNX export
         check: with --via optimum, a file of sentences, one a line, whose greedy ids must be torch's
     """
     _need_export("export")
     if via == "optimum":
-        ours = {"name": name, "source-language": source_language, "target-language": target_language, "card": card}
+        ours: dict[str, Any] = {
+            "name": name,
+            "source-language": source_language,
+            "target-language": target_language,
+            "card": card,
+        }
         ours |= {"form": form, "clipping": clipping, "percentile": percentile, "granularity": granularity}
-        ours |= {"quantization": quantization}
+        ours |= {"quantization": quantization, "target": None if target == "cpu" else target}
         unused = [f"--{key}" for key, value in ours.items() if value is not None] + ["--no-split"] * (not split)
         if unused:
             raise InputError(f"--via optimum makes no pack: it takes no {', '.join(unused)}")
         return _export_with_optimum(checkpoint, out, precision, force, check)
     if check is not None:
         raise InputError("--check is for --via optimum; a pack is compared with torch by mobilenmt evaluate")
+    if target == "cpu" and (calibration is not None or buckets is not None):
+        raise InputError("--calibration and --buckets need --target npu")
+    if target == "npu" and calibration is None:
+        raise InputError("--target npu needs --calibration: a text in the source language, a sentence a line")
     from mobilenmt.export.checkpoint import read_json
     from mobilenmt.export.export import export as run_export
     from mobilenmt.export.quantize.settings import Quantization
 
+    static = None
+    if calibration is not None:
+        from mobilenmt.export.npu.plan import StaticSettings, parse_buckets
+
+        static = StaticSettings(calibration, parse_buckets(buckets))
     if card is not None and not card.is_file():
         raise CheckpointError(f"{card}: no such card file")
     chosen = {"form": form, "clipping": clipping, "percentile": percentile, "granularity": granularity}
@@ -229,6 +252,7 @@ def export(
         card=None if card is None else read_json(card),
         sentences=split,
         quantization=settings,
+        static=static,
         report=_progress(steps),
     )
     per_parameter = pack.total_bytes / pack.manifest.model.parameters
@@ -317,6 +341,49 @@ def align(pack: str, text: list[Path] | None = None, lines: int = 1000, dry_run:
         print(describe(head))
     if not dry_run:
         set_alignment(pack, found.best, report=lambda line: print(_printable(line)))
+    return 0
+
+
+def check_npu(
+    pack: str,
+    bucket: int | None = None,
+    compare: Path | None = None,
+    lines: int = 500,
+    json: bool = False,
+) -> int:
+    """Say how much of a pack's static graphs the NPUs of phones would take.
+
+    ONNX Runtime's own mobile usability checker and our tables of operators, from the documentation of NNAPI, CoreML,
+    QNN (HTP) and XNNPACK, look at every graph: nodes taken, in how many partitions, and what stays on the CPU and why.
+    No NPU is needed, and none is asked.
+
+    Args:
+        pack: name or path of the pack
+        bucket: look at the graphs for so many source tokens alone
+        compare: translate this file's lines with the static graphs, on the CPU, and with the CPU's own; compare the
+            words and the time, and with a reference behind a tab chrF too
+        lines: take so many lines of it, evenly
+        json: print a JSON object
+    """
+    _need_onnx("check-npu")
+    if lines < 1:
+        raise InputError(f"lines must be at least 1, not {lines}")
+    from mobilenmt.export.npu.check import check_pack
+    from mobilenmt.runtime.pack import Pack
+
+    opened = Pack.open(pack)
+    verdicts = list(check_pack(opened, buckets=None if bucket is None else (bucket,)))
+    compared = None
+    if compare is not None:
+        from mobilenmt.export.npu.compare import compare_static
+
+        compared = compare_static(opened, compare, lines)
+    if json:
+        found = {"graphs": [verdict.to_dict() for verdict in verdicts]}
+        print(json_module.dumps(found | ({} if compared is None else {"compared": compared.to_dict()}), indent=2))
+        return 0
+    for line in [verdict.line() for verdict in verdicts] + ([] if compared is None else compared.lines()):
+        print(_printable(line))
     return 0
 
 
@@ -423,6 +490,7 @@ COMMANDS = CommandTable(
         "restore": restore,
         "upgrade": upgrade,
         "align": align,
+        "check-npu": check_npu,
     },
     ("compress", "teacher", "evaluate", "plan", "prune", "report", "shortlist", "calibrate"),
 )
@@ -480,6 +548,8 @@ def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
         ("parameters", f"{model.parameters:,}"),
         ("engine here", name if reason is None else f"{name}: {reason}"),
     ]
+    if manifest.variant is not None:
+        facts += _static_facts(manifest.variant)
     sizes = {name: entry.bytes for name, entry in manifest.files.items()}
     sizes[MANIFEST_NAME] = pack.total_bytes - sum(sizes.values())
     facts += [(name, f"{size:>12,} bytes") for name, size in sizes.items()]
@@ -531,6 +601,18 @@ def _progress(steps: list[str]) -> Callable[[str], None]:
             print(_printable(line), file=sys.stderr)
 
     return report
+
+
+def _static_facts(variant: Variant) -> list[tuple[str, Any]]:
+    from mobilenmt.runtime.onnx.static.providers import what_runs_where
+
+    sizes = ", ".join(
+        f"{source} source tokens and {target} steps"
+        for source, target in zip(variant.source, variant.target, strict=True)
+    )
+    bits = ", ".join(f"{count} in {name} bits" for name, count in sorted(variant.bits.items(), key=lambda b: int(b[0])))
+    facts = [("static graphs", f"for {sizes}; forms {', '.join(variant.forms)}; activations of products: {bits}")]
+    return facts + [("on an NPU", line) for line in what_runs_where(variant)]
 
 
 def _need_onnx(name: str) -> None:

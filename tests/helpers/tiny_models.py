@@ -9,7 +9,10 @@ import random
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mobilenmt.runtime.pack import Pack
 
 _TEXT = (
     "the a one two where is train station house dog cat small big runs sleeps sees and or not here there today der die "
@@ -265,3 +268,19 @@ def make_opus_checkpoint(folder: Path, *, separate: bool = False, **config: Any)
     settings |= {"tokenizer_class": "MarianTokenizer", "source_lang": "eng", "target_lang": "deu"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
+
+
+def write_calibration(path: Path, lines: int = 40) -> Path:
+    """Write lines of words that the tokenizer knows."""
+    choose = random.Random(1)
+    path.write_text("".join(" ".join(choose.choices(WORDS, k=choose.randint(3, 9))) + "\n" for _ in range(lines)))
+    return path
+
+
+def encode(pack: Pack, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of a pack's tokenizer, without the end token."""
+    from mobilenmt.runtime.tokenizer import Tokenizer
+
+    manifest = pack.manifest
+    tokenizer = Tokenizer(pack.file("tokenizer.json"), manifest.tokens, manifest.model.source_vocab_size)
+    return [tokenizer.encode(text) for text in texts]

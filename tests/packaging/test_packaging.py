@@ -201,7 +201,9 @@ def expected_files() -> set[str]:
     library = {f"mobilenmt/runtime/native/{LIBRARY.name}"} if compiler() else set()
     rules = {f"mobilenmt/runtime/text/rules/{path.name}" for path in (ROOT / "runtime/text/rules").glob("*.json")}
     rules |= {
-        f"mobilenmt/compression/plan/data/{path.name}" for path in (ROOT / "compression/plan/data").glob("*.json")
+        f"mobilenmt/{path.relative_to(ROOT).as_posix()}"
+        for folder in ("compression/plan/data", "export/npu/tables")
+        for path in (ROOT / folder).glob("*.json")
     }
     return code | library | rules | {"mobilenmt/py.typed"} | {f"{info}/{name}" for name in about}
 
@@ -252,7 +254,7 @@ def test_wheel_requires_the_runtime_only(wheel: Path) -> None:
         scripts = archive.read(f"{info}/entry_points.txt").decode()
     base = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert sorted(line.split(">")[0].split("<")[0] for line in base) == ["numpy", "onnxruntime", "tokenizers"]
-    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "optimum", "compress", "ray", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "npu", "optimum", "compress", "ray", "dev"}
     assert metadata["License-Expression"] == "Apache-2.0"
     assert "mobilenmt = mobilenmt.cli:entry" in scripts
     assert "[pyinstaller40]\nhook-dirs = mobilenmt.pyinstaller:hook_folders" in scripts
@@ -369,7 +371,7 @@ def test_pinned_versions_lie_in_the_supported_ranges() -> None:
         *project["dependencies"],
         *(
             r
-            for extra in ("export", "optimum", "compress", "ray", "dev")
+            for extra in ("export", "npu", "optimum", "compress", "ray", "dev")
             for r in project["optional-dependencies"][extra]
         ),
     ]

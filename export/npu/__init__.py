@@ -1,0 +1,1 @@
+"""Static graphs for the processors of neural networks in phones: fixed shapes, standard operators, calibrated."""

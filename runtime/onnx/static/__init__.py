@@ -1,0 +1,1 @@
+"""Graphs of fixed shapes, for providers that take no others."""
