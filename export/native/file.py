@@ -49,6 +49,8 @@ def native_bytes(
     try:
         if manifest.precision != "int8":
             raise NotExpressible(f"its precision is {manifest.precision}")
+        if manifest.format_version < (2, 0):
+            raise NotExpressible("its format is 1, whose matrices lie otherwise")
         return _file(folder, manifest)
     except NotExpressible as reason:
         report(f"no {NATIVE_FILE}: {reason}")
