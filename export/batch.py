@@ -13,7 +13,7 @@ from mobilenmt.export.encoder import Encoded, in_turn, write_encoder
 from mobilenmt.export.graph import BOOL, FLOAT, INT32, INT64, Graph
 from mobilenmt.export.greedy import Picker, steps_to_make, write_early, write_results
 from mobilenmt.export.layers import ModelWriter, dimension, join
-from mobilenmt.export.precision import Use
+from mobilenmt.export.precision.protocol import Use
 
 _STAY = (2, 3)  # a phase goes on while more than this share of its sentences has not ended
 

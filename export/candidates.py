@@ -9,12 +9,12 @@ import numpy as np
 
 from mobilenmt.export.graph import FLOAT, INT8, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, dimension
-from mobilenmt.export.precision import Use
+from mobilenmt.export.precision.protocol import Use
 
 CANDIDATE_VALUES: dict[str, tuple[int, list[int | str]]] = {
     "candidates": (INT64, ["candidates"]),
-    "candidate_rows": (FLOAT, ["candidates", "width"]),  # fp32
-    "candidate_columns": (INT8, ["width", "candidates"]),  # int8, and the next one
+    "candidate_rows": (FLOAT, ["candidates", "width"]),  # fp32 and int8-wide
+    "candidate_columns": (INT8, ["width", "candidates"]),  # int8 and int4, and the next one
     "candidate_scale": (FLOAT, ["candidates"]),
     "candidate_offset": (FLOAT, ["candidates"]),  # int8, and where the output layer has a bias
 }

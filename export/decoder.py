@@ -9,7 +9,7 @@ from mobilenmt.export.candidates import Candidates, candidate_value, write_candi
 from mobilenmt.export.encoder import Encoded, in_turn, masked, rename
 from mobilenmt.export.graph import FLOAT, INT32, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, attention, dimension
-from mobilenmt.export.precision import Use
+from mobilenmt.export.precision.protocol import Use
 
 _GROUPED_HEAD_SIZE = 16  # GroupQueryAttention takes multiples of it
 
@@ -134,7 +134,7 @@ def build_decoder(writer: ModelWriter, graph: Graph) -> Graph:
     else:
         count = "candidates"
         offset = writer.output_bias is not None or writer.output_shift(Use.STEP) != 0.0
-        names = writer.precision.operands(bias=offset)
+        names = writer.precision.operands(writer.table_name("output_embedding"), bias=offset)
         for name in names:
             graph.input(name, *candidate_value(writer, name))
         candidates = Candidates("", "", operands={name: name for name in names})

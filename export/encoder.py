@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mobilenmt.export.candidates import candidate_value, write_candidates
 from mobilenmt.export.graph import FLOAT, INT32, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, attention, dimension, length_mask, split_heads
-from mobilenmt.export.precision import Use
+from mobilenmt.export.precision.protocol import Use
 
 
 @dataclass(frozen=True)

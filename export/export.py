@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,13 +14,24 @@ from mobilenmt.export.checkpoint import Checkpoint, load_checkpoint, read_json
 from mobilenmt.export.layers import check_activation
 from mobilenmt.export.writer import PackWriter
 from mobilenmt.runtime.errors import InputError
-from mobilenmt.runtime.manifest import ModelInfo, PackManifest, Segmentation, TokenIds
+from mobilenmt.runtime.manifest import (
+    FORMAT_VERSION,
+    QUANTIZED_VERSION,
+    ModelInfo,
+    PackManifest,
+    Segmentation,
+    TokenIds,
+)
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.text.forms import Placeholders
 
 if TYPE_CHECKING:
+    from mobilenmt.export.quantize.quantizer import Quantizer
+    from mobilenmt.export.quantize.rounding import Rounded
+    from mobilenmt.export.quantize.settings import Quantization
     from mobilenmt.export.shortlist import Shortlist
 
+PRECISIONS = ("fp32", "int8")
 _LANGUAGES = re.compile(r"([a-z]{2,3})-([a-z]{2,3})")
 
 
@@ -38,6 +49,8 @@ def export(
     shortlist: Shortlist | bool = True,
     sentences: bool = True,
     pairs: Sequence[tuple[str, str]] = (),
+    quantization: Quantization | None = None,
+    rounded: Mapping[str, Rounded] | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Pack:
     """Write a Hugging Face Marian checkpoint folder as a pack, and verify it before it gets its name.
@@ -58,6 +71,8 @@ def export(
         pairs: parallel sentences, some thousands, to find the attention head that aligns best, as
             :func:`mobilenmt.export.alignment.heads.measure_heads` does; without them an alignment is where the heads of
             the decoder's last layer look in the mean.
+        quantization: forms of the matrices of an int8 pack, and how they are rounded; None for int8 of all of them.
+        rounded: matrices that are rounded already, by the exporter's names, which are stored as they are.
         report: receives a line about each step.
 
     Raises:
@@ -65,12 +80,16 @@ def export(
         ExportError: ``out`` exists, cannot be written, or what was written does not translate as torch does.
         InputError: an argument makes no sense.
     """
-    from mobilenmt.export.precision import PRECISIONS
+    from mobilenmt.export.quantize.quantizer import Quantizer
+    from mobilenmt.export.quantize.settings import Quantization
     from mobilenmt.export.shortlist import FILE_NAME as SHORTLIST
     from mobilenmt.export.shortlist import Shortlist
 
     if precision not in PRECISIONS:
-        raise InputError(f"precision must be one of {', '.join(sorted(PRECISIONS))}, not {precision!r}")
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    quantizer = Quantizer(quantization or Quantization(), rounded)
+    if precision == "fp32" and not quantizer.settings.plain:
+        raise InputError("an fp32 pack keeps every matrix as it is: forms and clipping are for precision int8")
     if card is not None and not isinstance(card, dict):
         raise InputError(f"card must be a JSON object, not {type(card).__name__}")
     loaded = load_checkpoint(Path(checkpoint))
@@ -83,7 +102,8 @@ def export(
     with PackWriter(out, force=force) as writer:
         unk = _write_tokenizer(loaded, writer)
         report(f"writing {precision} graphs and weights")
-        write_graphs(loaded, precision, candidates, writer)
+        write_graphs(loaded, precision, candidates, writer, quantizer)
+        section = quantizer.section()
         pack_name = name or Path(os.path.abspath(out)).name.removesuffix(".zip")  # noqa: PTH100
         source, target = _languages(loaded.path, pack_name, source_language, target_language)
         manifest = PackManifest(
@@ -101,6 +121,8 @@ def export(
             generation=loaded.generation,
             segmentation=Segmentation(sentences),
             placeholders=placeholders or Placeholders(),
+            quantization=section,
+            format_version=FORMAT_VERSION if section is None else QUANTIZED_VERSION,
             card=card or {},
             tools=tool_versions(),
         )
@@ -112,7 +134,7 @@ def export(
         folder = writer.seal(manifest)
         from mobilenmt.export.verify import verify_against_torch
 
-        verified = verify_against_torch(folder, loaded)
+        verified = verify_against_torch(folder, loaded, quantizer.weights())
         if pairs:
             from mobilenmt.export.alignment.heads import choose_head
 
@@ -127,20 +149,35 @@ def export(
     return Pack.open(path)
 
 
-def write_graphs(checkpoint: Checkpoint, precision: str, shortlist: Shortlist | None, writer: PackWriter) -> None:
-    """Write the five graphs of a checkpoint and weights.bin, unchecked."""
+def write_graphs(
+    checkpoint: Checkpoint,
+    precision: str,
+    shortlist: Shortlist | None,
+    writer: PackWriter,
+    quantizer: Quantizer | None = None,
+) -> None:
+    """Write the five graphs of a checkpoint and weights.bin, unchecked.
+
+    Raises:
+        InputError: settings name a matrix that the checkpoint does not have.
+    """
     from mobilenmt.export.batch import build_batch
     from mobilenmt.export.decoder import build_decoder
     from mobilenmt.export.encoder import build_encoder
     from mobilenmt.export.graph import Graph
     from mobilenmt.export.greedy import build_greedy
     from mobilenmt.export.layers import ModelWriter
-    from mobilenmt.export.precision import PRECISIONS
+    from mobilenmt.export.precision.float32 import Float32
+    from mobilenmt.export.precision.mixed import Mixed
+    from mobilenmt.export.quantize.quantizer import Quantizer
+    from mobilenmt.export.quantize.settings import Quantization
     from mobilenmt.export.search import build_translator
     from mobilenmt.export.weights import WEIGHTS_FILE, WeightStore
 
+    quantizer = quantizer or Quantizer(Quantization())
+    compact = not quantizer.plain  # the graphs are a tenth of a pack of 4 bits; those of others stay as they are
     store = WeightStore()
-    model = ModelWriter(checkpoint, PRECISIONS[precision](), shortlist)
+    model = ModelWriter(checkpoint, Float32() if precision == "fp32" else Mixed(quantizer), shortlist)
     builders = {
         "greedy": build_greedy,
         "batch": build_batch,
@@ -149,8 +186,10 @@ def write_graphs(checkpoint: Checkpoint, precision: str, shortlist: Shortlist | 
         "decoder": build_decoder,
     }
     for stem, build in builders.items():
-        proto = build(model, Graph(stem, store)).to_model(tool_versions()["mobilenmt"])
+        proto = build(model, Graph(stem, store, compact=compact)).to_model(tool_versions()["mobilenmt"])
         writer.path(f"{stem}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
+    if precision == "int8":
+        quantizer.check_names()
     writer.reserve(store.nbytes)
     store.write(writer.path(WEIGHTS_FILE))
 

@@ -14,6 +14,8 @@ from mobilenmt.export.weights import Array, WeightStore
 OPSET = 21
 IR_VERSION = 10
 MICROSOFT = "com.microsoft"
+OURS = "mobilenmt"
+"""The domain of functions that a model brings along."""
 FLOAT, INT64, INT32, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL
 INT8, UINT8 = TensorProto.INT8, TensorProto.UINT8
 
@@ -34,10 +36,20 @@ _MICROSOFT_OPS = frozenset(
 class Graph:
     """One graph, or a body of Loop or If inside ``parent``: bodies see the outer values by name."""
 
-    def __init__(self, name: str, store: WeightStore, parent: Graph | None = None, *, home: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        store: WeightStore,
+        parent: Graph | None = None,
+        *,
+        home: bool = True,
+        compact: bool = False,
+    ) -> None:
         self.name = name
         self.store = store
         self.root: Graph = parent.root if parent else self
+        self._compact = compact
+        """Short names of values, none of nodes: a sixth of the file. Of the root."""
         self.home: Graph = self if home or not parent else parent.home
         """The graph that declares the weights which this one reads."""
         self._nodes: list[onnx.NodeProto] = []
@@ -45,6 +57,7 @@ class Graph:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._constants: dict[tuple[Any, ...], onnx.TensorProto] = {}
         self._weights: dict[str, onnx.TensorProto] = {}
+        self._functions: dict[str, onnx.FunctionProto] = {}
         self._counter = 0
         self.derived: dict[str, str] = {}
         """Values that this graph computes from weights alone, by the weight's name."""
@@ -106,7 +119,7 @@ class Graph:
     def fresh(self, hint: str) -> str:
         """A name not used before in any graph below the same root."""
         self.root._counter += 1
-        return f"{hint}_{self.root._counter}"
+        return f"_{self.root._counter}" if self.root._compact else f"{hint}_{self.root._counter}"
 
     def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
         """Append a node with one output and return that output's name."""
@@ -116,9 +129,16 @@ class Graph:
         """Append a node with several outputs (a count, or names) and return their names."""
         names = [self.fresh(op_type.lower()) for _ in range(outputs)] if isinstance(outputs, int) else list(outputs)
         domain = MICROSOFT if op_type in _MICROSOFT_OPS else ""
-        node = helper.make_node(op_type, list(inputs), names, name=self.fresh(op_type), domain=domain, **attributes)
-        self._nodes.append(node)
+        name = None if self.root._compact else self.fresh(op_type)
+        self._nodes.append(helper.make_node(op_type, list(inputs), names, name=name, domain=domain, **attributes))
         return names
+
+    def call(self, function: onnx.FunctionProto, *inputs: str) -> str:
+        """Append a call of a function with one output, which the model brings along; return that output's name."""
+        self.root._functions[function.name] = function
+        output = self.fresh(function.name)
+        self._nodes.append(helper.make_node(function.name, list(inputs), [output], domain=OURS))
+        return output
 
     def rename(self, value: str, name: str) -> None:
         """Give ``value``, which a node of this graph has already produced, another name wherever it stands."""
@@ -144,9 +164,11 @@ class Graph:
 
     def to_model(self, producer_version: str) -> onnx.ModelProto:
         """The finished ModelProto, with the operator sets it uses."""
+        ours = [helper.make_opsetid(OURS, 1)] if self._functions else []
         return helper.make_model(
             self.to_graph(),
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
+            functions=list(self._functions.values()),
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1), *ours],
             ir_version=IR_VERSION,
             producer_name="mobilenmt",
             producer_version=producer_version,

@@ -17,7 +17,7 @@ from mobilenmt.export.decoder import cache_names, cache_shape, write_step
 from mobilenmt.export.encoder import Encoded, rename, write_encoder
 from mobilenmt.export.graph import BOOL, FLOAT, INT32, INT64, Graph
 from mobilenmt.export.layers import ModelWriter, dimension
-from mobilenmt.export.precision import Use
+from mobilenmt.export.precision.protocol import Use
 
 _NEVER = float("-inf")
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from mobilenmt.export.checkpoint import Checkpoint, sinusoidal_positions
 from mobilenmt.export.graph import INT32, Graph
-from mobilenmt.export.precision import Precision, Use
+from mobilenmt.export.precision.protocol import Precision, Use
+from mobilenmt.export.quantize.quantizer import TABLES
 from mobilenmt.export.shortlist import Shortlist
 from mobilenmt.export.weights import Array
 from mobilenmt.runtime.errors import CheckpointError
@@ -98,7 +99,8 @@ class ModelWriter:
         layers = self.checkpoint.config.decoder_layers
         if use is not Use.STEP or self.shortlist is None or not layers:
             return 0.0
-        return self.precision.shift(self.checkpoint[f"model.decoder.layers.{layers - 1}.final_layer_norm.weight"])
+        norm = self.checkpoint[f"model.decoder.layers.{layers - 1}.final_layer_norm.weight"]
+        return self.precision.shift(self.table_name("output_embedding"), norm)
 
     @property
     def output_bias(self) -> Array | None:
@@ -108,13 +110,24 @@ class ModelWriter:
 
     def table_name(self, key: str) -> str:
         """Tied tables share one name, so that they are stored and held once."""
-        order = ("source_embedding", "target_embedding", "output_embedding")
-        return next(name for name in order if self.checkpoint[name] is self.checkpoint[key])
+        return next(name for name in TABLES if self.checkpoint[name] is self.checkpoint[key])
 
 
 def stacked_name(names: Sequence[str]) -> str:
     """What the matrix of several projections is called in a pack."""
     return names[0] + "".join(f"+{name.rpartition('.')[2]}" for name in names[1:])
+
+
+def unstacked_names(name: str) -> list[str]:
+    """The projections of :func:`stacked_name`. Keys and values come again for each decoder layer."""
+    first, *others = name.split("+")
+    prefix, _, part = first.rpartition(".")
+    parts = [part, *others]
+    kinds = list(dict.fromkeys(parts))
+    around, _, block = prefix.rpartition(".layers.0.")
+    if len(kinds) == len(parts):
+        return [f"{prefix}.{part}" for part in parts]
+    return [f"{around}.layers.{i // len(kinds)}.{block}.{part}" for i, part in enumerate(parts)]
 
 
 def _angles(count: int, width: int) -> tuple[Array, tuple[Array, Array]]:

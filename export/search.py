@@ -17,7 +17,7 @@ from mobilenmt.export.graph import BOOL, FLOAT, INT64, Graph
 from mobilenmt.export.greedy import steps_to_make, write_ban, write_early
 from mobilenmt.export.hypotheses import NEVER, Steps, write_results
 from mobilenmt.export.layers import ModelWriter, dimension, join
-from mobilenmt.export.precision import Use
+from mobilenmt.export.precision.protocol import Use
 
 _DEAD = -1.0e9  # the score transformers gives to a hypothesis that may not be chosen
 _PHASE = 8

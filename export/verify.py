@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilenmt.export.checkpoint import Checkpoint
+from mobilenmt.export.layers import unstacked_names
 from mobilenmt.runtime.errors import ExportError
 from mobilenmt.runtime.onnx.engine import Engine
 from mobilenmt.runtime.onnx.ort import SessionConfig, open_session
@@ -17,6 +19,7 @@ from mobilenmt.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import onnxruntime
+    from transformers import MarianMTModel
 
 Array = npt.NDArray[Any]
 
@@ -69,8 +72,14 @@ class StepRunner:
         return np.stack(steps, axis=1)
 
 
-def verify_against_torch(folder: Path, checkpoint: Checkpoint) -> str:
+def verify_against_torch(folder: Path, checkpoint: Checkpoint, weights: Mapping[str, Array] | None = None) -> str:
     """Check hashes, graphs, and one translation against torch; returns a line that says how close they are.
+
+    Args:
+        folder: the pack.
+        checkpoint: what it was made from.
+        weights: what torch is to take in place of the checkpoint's: fp32 [N, K] by the exporter's names. So a form that
+            loses much is not mistaken for a fault.
 
     Raises:
         ExportError: a graph is not valid ONNX, or the pack computes something else than the checkpoint.
@@ -95,6 +104,8 @@ def verify_against_torch(folder: Path, checkpoint: Checkpoint) -> str:
     candidates = runner.encode(ids, lengths).get("candidates")
     allowed = None if candidates is None else candidates.tolist()
     model = MarianMTModel.from_pretrained(checkpoint.path).eval()
+    if weights is not None:
+        put_weights(model, weights)
     with torch.no_grad():
         greedy = model.generate(
             torch.from_numpy(ids),
@@ -122,6 +133,23 @@ def verify_against_torch(folder: Path, checkpoint: Checkpoint) -> str:
         raise ExportError(f"the pack translates into ids {output}, torch into {expected}")
     agreement = "the same ids as torch" if same else "other ids than torch where its choice is close"
     return f"verified: hashes, graphs, {agreement}, logits within {distance:.1e} of their spread"
+
+
+def put_weights(model: MarianMTModel, weights: Mapping[str, Array]) -> None:
+    """Give a torch model matrices by the exporter's names, several projections of one stacked."""
+    import torch
+
+    tables = {
+        "source_embedding": [model.model.encoder.embed_tokens],
+        "target_embedding": [model.model.decoder.embed_tokens],
+        "output_embedding": [model.lm_head],
+    }
+    for name, matrix in weights.items():
+        modules = tables.get(name) or [model.get_submodule(part) for part in unstacked_names(name)]
+        rows = np.split(matrix, np.cumsum([len(module.weight) for module in modules])[:-1])
+        for module, part in zip(modules, rows, strict=True):
+            with torch.no_grad():
+                module.weight.copy_(torch.from_numpy(part))
 
 
 def _margin(logits: Array) -> float:

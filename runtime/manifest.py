@@ -22,6 +22,7 @@ from mobilenmt.runtime.sections import (
     FileEntry,
     GenerationDefaults,
     ModelInfo,
+    QuantizationInfo,
     Section,
     Segmentation,
     TokenIds,
@@ -36,6 +37,7 @@ __all__ = [
     "GenerationDefaults",
     "ModelInfo",
     "PackManifest",
+    "QuantizationInfo",
     "Segmentation",
     "TokenIds",
     "check_file_name",
@@ -47,6 +49,8 @@ FORMAT = "mobilenmt-pack"
 FORMAT_VERSION = (2, 1)
 """Version written. A reader refuses a newer first number; a newer second one only adds keys, which it ignores, and
 files that need not be there."""
+QUANTIZED_VERSION = (2, 2)
+"""Written where a pack says ``quantization``."""
 
 MANIFEST_NAME = "pack.json"
 MANIFEST_LIMIT = 4 * 2**20
@@ -54,6 +58,12 @@ MANIFEST_LIMIT = 4 * 2**20
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
+
+LATER_SECTIONS: dict[str, type[Section]] = {
+    "alignment": Alignment,
+    "confidence": Confidence,
+    "quantization": QuantizationInfo,
+}
 
 T = TypeVar("T")
 
@@ -75,6 +85,8 @@ class PackManifest:
     """Optional in pack.json: how what must be kept goes through the model."""
     alignment: Alignment | None = field(default=None, metadata=LATER)
     confidence: Confidence | None = field(default=None, metadata=LATER)
+    quantization: QuantizationInfo | None = field(default=None, metadata=LATER)
+    """None: every matrix is as ``precision`` says."""
     files: dict[str, FileEntry] = field(default_factory=dict)
     """By file name; pack.json itself is not among them."""
     card: dict[str, Any] = field(default_factory=dict)
@@ -134,7 +146,7 @@ class PackManifest:
         values["generation"] = _within("generation", GenerationDefaults.from_dict, values["generation"])
         values["segmentation"] = _within("segmentation", Segmentation.from_dict, values["segmentation"])
         values["placeholders"] = _within("placeholders", Placeholders.from_dict, values["placeholders"])
-        for key, section in (("alignment", Alignment), ("confidence", Confidence)):
+        for key, section in LATER_SECTIONS.items():
             if values.get(key) is not None:
                 values[key] = _within(key, section.from_dict, values[key])
         files = json_object("files", values["files"])

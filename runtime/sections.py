@@ -142,6 +142,34 @@ class GenerationDefaults(Section):
                 integer(f"{key}[{index}]", token, 0, LARGEST_COUNT)
 
 
+FORMS = ("int8", "int8-wide", "int4-16", "int4-32", "int4-64", "int4-128", "fp32")
+"""How a matrix may be stored; docs/pack-format.md."""
+
+
+@dataclass(frozen=True)
+class QuantizationInfo(Section):
+    """How the matrices of a pack are stored and were rounded, where it is not as in every pack of format 2.1."""
+
+    form: str
+    """Of every matrix that ``matrices`` does not name."""
+    clipping: str = "max"
+    granularity: str = "channel"
+    method: str = "nearest"
+    matrices: dict[str, str] = field(default_factory=dict)
+    """Name of a matrix -> its form."""
+
+    def __post_init__(self) -> None:
+        for key in ("clipping", "granularity", "method"):
+            text(key, getattr(self, key))
+        json_object("matrices", self.matrices)
+        for key, form in {"form": self.form, **{f"matrices.{k}": v for k, v in self.matrices.items()}}.items():
+            if form not in FORMS:
+                raise PackError(
+                    f"{key}: {shown(form)} is no form this version of mobilenmt knows ({', '.join(FORMS)}); "
+                    "update mobilenmt"
+                )
+
+
 @dataclass(frozen=True)
 class Alignment(Section):
     """Whose cross-attention says which source token a target token is from."""

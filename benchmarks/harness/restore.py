@@ -24,7 +24,7 @@ from benchmarks.harness.prepare import made_once
 from benchmarks.harness.results import write_json
 from mobilenmt.export.checkpoint import MarianConfig, expected_tensors
 from mobilenmt.export.layers import stacked_name
-from mobilenmt.export.precision import ZERO_POINT
+from mobilenmt.export.precision.blocks import ZERO_POINT
 from mobilenmt.export.shortlist import FILE_NAME, Shortlist
 from mobilenmt.runtime.pack import Pack
 from mobilenmt.runtime.tokenizer import CONTROL_MARK

@@ -93,6 +93,7 @@ def check_chain(chain: Chain, stages: Sequence[str]) -> Plan:
         export.precision,
         shortlist=export.shortlist_for(vocabulary.size),
         tokenizer_bytes=tokenizer.stat().st_size if tokenizer.is_file() else None,
+        quantization=export.quantization,
     )
     warnings = []
     if export.max_bytes is not None and pack_bytes > export.max_bytes:

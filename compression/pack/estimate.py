@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from mobilenmt.compression.train.size import count_in_matrices, count_in_vectors
 from mobilenmt.compression.train.student import StudentShape
+from mobilenmt.export.quantize.forms import Form, block_size, find_form
+from mobilenmt.export.quantize.settings import Quantization
 
 if TYPE_CHECKING:
     from mobilenmt.compression.pack.shortlist import ShortlistSettings
@@ -27,6 +29,19 @@ GRAPH_BYTES = {"int8": (44_900, 14_950, 31_900), "fp32": (34_600, 12_300, 22_800
 """The five graphs and pack.json take about this much, and as much more for each encoder and each decoder layer."""
 SHORTLIST_GRAPH_BYTES = 5_100
 """What a shortlist adds to the graphs."""
+_TABLE, _QKV, _CROSS = "source_embedding", "self_attn.q_proj+k_proj+v_proj", "encoder_attn.k_proj+v_proj"
+"""Names in the exporter; the last one goes on for each decoder layer."""
+COMPACT_GRAPH_BYTES = (33_600, 12_500, 25_900)
+"""Likewise of packs of other forms, whose graphs have short names."""
+_FORM_GRAPH_BYTES = {
+    "int8": (0, 0, 0, 0),
+    "int8-wide": (700, 100, 900, 500),
+    "int4": (800, 440, 1_500, 2_300),
+    "fp32": (-570, -1_245, -860, -2_600),
+}
+"""What a matrix of each kind adds to those: of the encoder, of the decoder, keys and values of the source, a table."""
+_FUNCTION_GRAPH_BYTES = 2_400
+"""What the expansion of 4 bits adds once."""
 _LINE = 64  # bytes; tensors of weights.bin begin at multiples
 
 
@@ -51,6 +66,7 @@ def estimate_pack_bytes(
     shortlist: ShortlistSettings | None = None,
     tokenizer_bytes: int | None = None,
     native_bytes: int | None = None,
+    quantization: Quantization | None = None,
 ) -> int:
     """Bytes of all files of a pack, within a percent if its tokenizer is like those this was measured with.
 
@@ -63,14 +79,27 @@ def estimate_pack_bytes(
         shortlist: sizes of the pack's shortlist; None for a pack without one.
         tokenizer_bytes: size of tokenizer.json if it is known.
         native_bytes: likewise of native.bin.
+        quantization: forms of the matrices of an int8 pack; None for int8 of all of them.
     """
     table = None
     if native_bytes is not None:
         table = native_bytes - _native_beside_table(shape.encoder_layers, shape.decoder_layers)
     parts = pack_parts(
-        shape, vocabulary, precision, shortlist=shortlist, tokenizer_bytes=tokenizer_bytes, table_bytes=table
+        shape,
+        vocabulary,
+        precision,
+        shortlist=shortlist,
+        tokenizer_bytes=tokenizer_bytes,
+        table_bytes=table,
+        quantization=quantization,
     )
-    return parts.total(shape.encoder_layers, shape.decoder_layers)
+    found = parts.total(shape.encoder_layers, shape.decoder_layers)
+    if quantization is None:
+        return found
+    for side, layers in (("encoder", shape.encoder_layers), ("decoder", shape.decoder_layers)):
+        first = _layer(shape, side, 0, quantization)
+        found += sum(_layer(shape, side, index, quantization) - first for index in range(layers))
+    return found
 
 
 def pack_parts(
@@ -81,6 +110,7 @@ def pack_parts(
     shortlist: ShortlistSettings | None = None,
     tokenizer_bytes: int | None = None,
     table_bytes: int | None = None,
+    quantization: Quantization | None = None,
 ) -> PackParts:
     """What :func:`estimate_pack_bytes` sums, for any number of layers; those of ``shape`` are not looked at.
 
@@ -105,14 +135,27 @@ def pack_parts(
         return PackParts(fixed, more - base + encoder, deeper - base + decoder)
     if table_bytes is None:
         table_bytes = _by_pieces(vocabulary, _TABLE_BYTES)
-    fixed = _aligned(_table_and_positions(shape, vocabulary, shortlist)) + graphs + tokenizer_bytes + table_bytes
+    chosen = quantization or Quantization()
+    fixed = _aligned(_table_and_positions(shape, vocabulary, shortlist, chosen.form_of(_TABLE)))
+    fixed += tokenizer_bytes + table_bytes
     fixed += _native_beside_table(0, 0) + (SHORTLIST_GRAPH_BYTES if shortlist is not None else 0)
+    if not chosen.plain:
+        graphs = _compact_graphs(chosen)
+        encoder = decoder = 0  # with the layers' matrices
     records = [_native_beside_table(*layers) - _native_beside_table(0, 0) for layers in ((2, 0), (0, 2))]
     return PackParts(
-        fixed,
-        _aligned(_encoder_layer(shape)) + encoder + records[0] // 2,
-        _aligned(_decoder_layer(shape)) + decoder + records[1] // 2,
+        fixed + graphs,
+        _layer(shape, "encoder", 0, chosen) + encoder + records[0] // 2,
+        _layer(shape, "decoder", 0, chosen) + decoder + records[1] // 2,
     )
+
+
+def _compact_graphs(quantization: Quantization) -> int:
+    """Bytes of graphs and pack.json that do not grow with the layers."""
+    table, cross = quantization.form_of(_TABLE).kind, _form(quantization, "decoder", 0, _CROSS).kind
+    some = any(find_form(name).kind == "int4" for name in (quantization.form, *quantization.matrices.values()))
+    found = COMPACT_GRAPH_BYTES[0] + _FORM_GRAPH_BYTES[table][3] + _FORM_GRAPH_BYTES[cross][2]
+    return found + (_FUNCTION_GRAPH_BYTES if some else 0)
 
 
 def tokenizer_bytes(tokenizer: Path, pieces: int) -> tuple[int, int]:
@@ -161,45 +204,50 @@ def _aligned(tensors: Iterable[int]) -> int:
     return sum(-(-size // _LINE) * _LINE for size in tensors)
 
 
-def _table_and_positions(shape: StudentShape, vocabulary: int, shortlist: ShortlistSettings | None) -> list[int]:
+def _table_and_positions(
+    shape: StudentShape, vocabulary: int, shortlist: ShortlistSettings | None, form: Form
+) -> list[int]:
     """Bytes of each tensor that is there once: the embedding, which a shortlist takes rows of, and the sinusoids."""
     d = shape.d_model
-    positions = [8 * d * -(-shape.max_position_embeddings // 16) // 2, 32 * d, 32 * d]
+    found = [8 * d * -(-shape.max_position_embeddings // 16) // 2, 32 * d, 32 * d]
+    if shortlist is None and form.kind == "int8":
+        return [*found, *_blockwise(vocabulary, d)[:2]]
+    found += [vocabulary * d, 4 * vocabulary] if form.kind == "int8" else form.bytes(vocabulary, d)
     if shortlist is None:
-        values, *scales = _blockwise(vocabulary, d)
-        return [*positions, values, scales[0]]
-    scales = [4 * vocabulary] * 3  # of rows as embeddings, of rows as outputs, and an offset of outputs
-    lexical = (2 if vocabulary <= 2**16 else 4) * shortlist.per_token * vocabulary
-    shifted_norm = 4 * d
-    return [*positions, vocabulary * d, *scales, lexical, vocabulary, shifted_norm]
+        return found
+    found += [(2 if vocabulary <= 2**16 else 4) * shortlist.per_token * vocabulary, vocabulary]
+    if form.kind == "int8":
+        found.append(4 * vocabulary)  # scales of rows as embeddings, beside those as outputs
+    if form.kind in ("int8", "int4"):
+        found += [4 * vocabulary, 4 * d]  # an offset of outputs, and the norm that makes it needed
+    return found
 
 
-def _encoder_layer(shape: StudentShape) -> list[int]:
-    d, inner = shape.d_model, shape.encoder_ffn_dim
-    matrices = [*_wide(3 * d, d), *_wide(d, d), *_wide(inner, d), *_wide(d, inner)]
-    return [*matrices, *_biases(3 * d, d, inner, d), *[4 * d] * 4]
+def _layer(shape: StudentShape, side: str, index: int, quantization: Quantization) -> int:
+    """Bytes of a layer in weights.bin, and, where they depend on forms, in the graphs."""
+    d, inner = shape.d_model, getattr(shape, f"{side}_ffn_dim")
+    sizes = {_QKV: (3 * d, d), "self_attn.out_proj": (d, d), "fc1": (inner, d), "fc2": (d, inner)}
+    if side == "decoder":
+        sizes |= {"encoder_attn.q_proj": (d, d), "encoder_attn.out_proj": (d, d), _CROSS: (2 * d, d)}
+    found = [4 * rows for rows, _ in sizes.values()] + [4 * d] * (4 if side == "encoder" else 6)
+    graphs = 0 if quantization.plain else COMPACT_GRAPH_BYTES[1 if side == "encoder" else 2]
+    for name, (rows, columns) in sizes.items():
+        form = _form(quantization, side, index, name)
+        blocks = form.kind == "int8" and side == "decoder" and name != _CROSS
+        found += _blockwise(rows, columns) if blocks else form.bytes(rows, columns)
+        if name != _CROSS:
+            graphs += _FORM_GRAPH_BYTES[form.kind][0 if side == "encoder" else 1]
+    return _aligned(found) + graphs
 
 
-def _decoder_layer(shape: StudentShape) -> list[int]:
-    d, inner = shape.d_model, shape.decoder_ffn_dim
-    sizes = ((3 * d, d), (d, d), (d, d), (d, d), (inner, d), (d, inner))
-    matrices = [size for rows, columns in sizes for size in _blockwise(rows, columns)]
-    return [*_wide(2 * d, d), *matrices, *_biases(2 * d, *(rows for rows, _ in sizes)), *[4 * d] * 6]
-
-
-def _wide(rows: int, columns: int) -> list[int]:
-    return [rows * columns, 4 * rows]
-
-
-def _biases(*rows: int) -> list[int]:
-    return [4 * count for count in rows]
+def _form(quantization: Quantization, side: str, index: int, name: str) -> Form:
+    """Keys and values of the source are one matrix for all layers, by the name of the first one's."""
+    return quantization.form_of(f"model.{side}.layers.{0 if name == _CROSS else index}.{name}")
 
 
 def _blockwise(rows: int, columns: int) -> list[int]:
     """Where the decoder runs, rows lie in blocks: bytes of values, of a scale for each block, and, where a row is of
     several blocks, of one for the row, for the kernel that takes it so."""
-    from mobilenmt.export.precision import block_size
-
     size = block_size(columns)
     blocks = -(-columns // size)
     return [rows * blocks * size, 4 * rows * blocks, *([4 * rows] if blocks > 1 else [])]

@@ -12,6 +12,7 @@ from mobilenmt.compression.core.context import Context, Stage
 from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.core.stage import StageResult, run_stage
 from mobilenmt.compression.pack.shortlist import ShortlistSettings, sample_lines
+from mobilenmt.export.quantize.settings import Quantization
 from mobilenmt.runtime.errors import InputError
 from mobilenmt.runtime.text.forms import TRAINED_FORM, Placeholders
 
@@ -29,6 +30,18 @@ class ExportSettings:
 
     precision: Literal["int8", "fp32"] = "int8"
     """int8 for use, fp32 as the reference."""
+    form: str = "int8"
+    """How an int8 pack stores its matrices: int8, int8-wide, int4-16, int4-32, int4-64, int4-128 or fp32
+    (docs/compress/quantize.md)."""
+    clipping: Literal["max", "percentile", "mse"] = "max"
+    """What the largest integer stands for: the largest magnitude, a percentile of the magnitudes, or what gives the
+    least squared error."""
+    percentile: float = 99.99
+    """For `clipping = "percentile"`: of the magnitudes of a row, from 50 to 100."""
+    granularity: Literal["channel", "tensor"] = "channel"
+    """A scale for each output of a matrix, or one for the whole matrix."""
+    matrices: dict[str, str] = field(default_factory=dict)
+    """Name of a matrix, or a pattern with `*` and `?` -> its form; the first that fits counts."""
     max_bytes: int | None = None
     """Warn before and after if all files of the pack take more than this."""
     shortlist_sentences: int = 50_000
@@ -55,8 +68,20 @@ class ExportSettings:
             Placeholders(self.placeholders)
         except InputError as error:
             raise RecipeError(f"placeholders: {error}") from None
+        try:
+            plain = self.quantization.plain
+        except InputError as error:
+            raise RecipeError(str(error)) from None
+        if self.precision == "fp32" and not plain:
+            raise RecipeError("precision: forms and clipping are for int8; fp32 keeps every matrix as it is")
         if self.shortlist_sentences < 0:
             raise RecipeError(f"shortlist_sentences: expected 0 or more, found {self.shortlist_sentences}")
+
+    @property
+    def quantization(self) -> Quantization:
+        """Forms of the matrices and their rounding, as the exporter takes them."""
+        keys = ("form", "clipping", "percentile", "granularity", "matrices")
+        return Quantization(**{key: getattr(self, key) for key in keys})
 
     def shortlist_for(self, vocabulary: int) -> ShortlistSettings | None:
         """Sizes of the shortlist of a pack with so many target pieces; None if it gets none."""
@@ -127,6 +152,7 @@ def run(
             shortlist=shortlist or False,
             sentences=settings.sentences,
             pairs=_parallel(inputs.get("pairs")),
+            quantization=settings.quantization,
             report=told.append,
         )
         return {
@@ -141,6 +167,8 @@ def run(
     identity: dict[str, Any] = {"precision": settings.precision}
     if not settings.sentences:  # so that packs made before there was a choice still count as made
         identity["sentences"] = False
+    if not settings.quantization.plain:
+        identity["quantization"] = settings.quantization.to_dict()
     if pairs is not None and settings.shortlist_sentences and settings.precision == "int8":
         identity |= {"shortlist_sentences": settings.shortlist_sentences, "shortlist": settings.shortlist}
         if settings.shortlist_from == "text":
@@ -216,7 +244,8 @@ def _check(context: Context, to_do: bool) -> str:
     settings = context.section(ExportSettings)
     if to_do:
         read_card(settings.card)
-    return f"{settings.precision}, {context.pack}"
+    form = settings.precision if settings.quantization.plain else settings.form
+    return f"{form}, {context.pack}"
 
 
 def _run(context: Context, force: bool) -> StageResult:

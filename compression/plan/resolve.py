@@ -89,7 +89,9 @@ class RecipePlan:
 
     def _identity(self) -> dict[str, Any]:
         budget, shortlist = self._budget(), self._shortlist()
-        return {
+        quantization = self.export.quantization
+        forms = {} if quantization.plain else {"quantization": quantization.to_dict()}
+        return forms | {
             "budget": asdict(budget),
             "fit": "given" if self._inputs() else self._fit,  # a file counts by its content
             "fixed": self.settings.fixed(self.given),
@@ -123,6 +125,7 @@ class RecipePlan:
             vocabularies=VOCABULARIES if self.vocabulary is None else (self.vocabulary,),
             inside=self.inside,
             precision=self.export.precision,
+            quantization=None if self.export.quantization.plain else self.export.quantization,
             shortlist=self._shortlist(),
         )
         return search(self._budget(), space, load_fit(self._fit), Quality(load_points()))

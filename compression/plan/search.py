@@ -104,7 +104,13 @@ def search(
         files, table = space.tokenizers.get(vocabulary, (None, None))
         for place, shape in enumerate(slices):
             parts = pack_parts(
-                shape, vocabulary, space.precision, shortlist=shortlist, tokenizer_bytes=files, table_bytes=table
+                shape,
+                vocabulary,
+                space.precision,
+                shortlist=shortlist,
+                tokenizer_bytes=files,
+                table_bytes=table,
+                quantization=space.quantization,
             )
             sizes = parts.fixed + parts.encoder * encoder + parts.decoder * decoder
             shallow = with_layers(shape, encoder[0, 0], decoder[0, 0])

@@ -10,6 +10,7 @@ from mobilenmt.compression.core.errors import PlanError, RecipeError
 from mobilenmt.compression.pack.shortlist import ShortlistSettings
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.compression.vocabulary.stage import SMALLEST
+from mobilenmt.export.quantize.settings import Quantization
 
 WIDTHS = (64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 448, 512, 576, 640, 768, 896, 1024)
 INNER = (1.0, 1.5, 2.0, 3.0, 4.0)
@@ -31,6 +32,8 @@ class Space:
     inside: StudentShape | None = None
     """A model that the shape must be a part of, for pruning: no dimension is larger, and no head wider."""
     precision: str = "int8"
+    quantization: Quantization | None = None
+    """Forms of the matrices of an int8 pack; None for int8 of all of them."""
     shortlist: ShortlistSettings | None = field(default_factory=ShortlistSettings)
     """Of packs with at least four times as many pieces as are common; None for none."""
     tokenizers: Mapping[int, tuple[int, int]] = field(default_factory=dict)

@@ -16,6 +16,7 @@ import onnx
 
 from mobilenmt.export.layers import stacked_name
 from mobilenmt.export.native.tokenizer import NONE, NotExpressible, tokenizer_table
+from mobilenmt.export.quantize.quantizer import TABLES
 from mobilenmt.export.weights import WEIGHTS_FILE
 from mobilenmt.runtime.manifest import GenerationDefaults, PackManifest
 from mobilenmt.runtime.pack import read_manifest
@@ -24,7 +25,7 @@ NATIVE_FILE = "native.bin"
 _GRAPHS = ("encoder", "decoder", "greedy", "batch", "translator")
 _HEADER = 192
 _NO_BIAS = 2**64 - 1
-_COLUMNS_INT8, _ROWS_UINT8, _ROWS_INT8, _NORM, _TABLE, _FLAGS, _SHORT, _LONG = range(1, 9)
+_COLUMNS_INT8, _ROWS_UINT8, _ROWS_INT8, _NORM, _TABLE, _FLAGS, _SHORT, _LONG, _ROWS_INT4, _ROWS_FLOAT = range(1, 11)
 _EARLY = {False: 0, True: 1, "never": 2}
 _ACTIVATIONS: dict[str, int] = {
     name: number
@@ -83,6 +84,10 @@ class _Tensors:
             raise NotExpressible(f"its graphs have no tensor {name}")
         return self._found[name]
 
+    def has_table(self, name: str) -> bool:
+        """Whether a table goes by this name; tied ones go by the first one's."""
+        return any(found == name or found.startswith(f"{name}.") for found in self._found)
+
     def first(self, *names: str) -> _Stored:
         """The first of several names that is there."""
         return self[next((name for name in names if name in self), names[-1])]
@@ -136,19 +141,22 @@ def _file(folder: Path, manifest: PackManifest) -> bytes:
     if model.activation_function not in _ACTIVATIONS:
         raise NotExpressible(f"its activation function is {model.activation_function}")
 
+    # A core that knows no 4 bits and no fp32 is to say that the file is newer than it.
+    version = 2 if any(record[0] in (_ROWS_INT4, _ROWS_FLOAT) for record in records) else 1
+
     def optional(token: int | None) -> int:
         return NONE if token is None else token
 
     content[:128] = struct.pack(
         "<8s2I7I I3I5I I f 2I2I2I2I Q",
-        b"MNMTCORE", 1, 2 * generation.renormalize_logits + 4 * has_rules(generation),
+        b"MNMTCORE", version, 2 * generation.renormalize_logits + 4 * has_rules(generation),
         model.d_model, model.encoder_layers, model.decoder_layers, model.encoder_attention_heads,
         model.decoder_attention_heads, model.encoder_ffn_dim, model.decoder_ffn_dim,
         _ACTIVATIONS[model.activation_function],
         model.source_vocab_size, model.target_vocab_size, model.max_positions,
         tokens.start, tokens.eos, tokens.pad, optional(tokens.unk), optional(generation.forced_eos_token_id),
         _EARLY[generation.early_stopping],
-        1.0 if _has_shortlist(tensors) else tensors.factor,  # with a shortlist the embeddings' scales have it in them
+        1.0 if _factor_in_scales(tensors) else tensors.factor,
         offsets[0], len(generation.bad_token_ids), offsets[1], len(records), offsets[2], len(parts[2]),
         *((offsets[3], len(parts[3])) if target.is_file() else (0, 0)),
         size,
@@ -184,16 +192,21 @@ def _has_shortlist(tensors: _Tensors) -> bool:
     return "shortlist.common" in tensors
 
 
+def _factor_in_scales(tensors: _Tensors) -> bool:
+    """With a shortlist the scales of int8 tables have the factor on embeddings in them, if all tables are int8."""
+    return any(f"{table}.scale.embedding" in tensors for table in TABLES)
+
+
 def _record(
     kind: int = 0, rows: int = 0, columns: int = 0, stride: int = 0, values: int = 0, scale: int = 0,
     bias: int = _NO_BIAS, step: int = 1,
 ) -> bytes:  # fmt: skip
-    return struct.pack("<4I3Q2I", kind, rows, columns, stride, values, scale, bias, step, 0)
+    return struct.pack("<4I4Q", kind, rows, columns, stride, values, scale, bias, step)
 
 
 def _records(tensors: _Tensors) -> Iterator[bytes]:
     """All records, in the order of the format."""
-    model = tensors.model
+    model, width = tensors.model, tensors.model.d_model
     yield _embedding(tensors, "source_embedding")
     yield _embedding(tensors, "target_embedding", "source_embedding")
     yield _output(tensors)
@@ -211,24 +224,23 @@ def _records(tensors: _Tensors) -> Iterator[bytes]:
     yield from (_record(), _record())  # the last norms of pre-norm models, which the exporter refuses
     for index in range(model.encoder_layers):
         layer = f"model.encoder.layers.{index}"
-        yield _columns(tensors, _stacked(f"{layer}.self_attn", "qkv"))
-        yield _columns(tensors, f"{layer}.self_attn.out_proj")
+        yield _linear(tensors, _stacked(f"{layer}.self_attn", "qkv"), width)
+        yield _linear(tensors, f"{layer}.self_attn.out_proj", width)
         yield _norm(tensors, f"{layer}.self_attn_layer_norm")
-        yield _columns(tensors, f"{layer}.fc1")
-        yield _columns(tensors, f"{layer}.fc2")
+        yield _linear(tensors, f"{layer}.fc1", width)
+        yield _linear(tensors, f"{layer}.fc2", model.encoder_ffn_dim)
         yield _norm(tensors, f"{layer}.final_layer_norm")
     for index in range(model.decoder_layers):
         layer = f"model.decoder.layers.{index}"
-        width = model.d_model
-        yield _rows(tensors, _stacked(f"{layer}.self_attn", "qkv"), width)
-        yield _rows(tensors, f"{layer}.self_attn.out_proj", width)
+        yield _linear(tensors, _stacked(f"{layer}.self_attn", "qkv"), width)
+        yield _linear(tensors, f"{layer}.self_attn.out_proj", width)
         yield _norm(tensors, f"{layer}.self_attn_layer_norm")
-        yield _rows(tensors, f"{layer}.encoder_attn.q_proj", width)
+        yield _linear(tensors, f"{layer}.encoder_attn.q_proj", width)
         yield _cross(tensors, index)
-        yield _rows(tensors, f"{layer}.encoder_attn.out_proj", width)
+        yield _linear(tensors, f"{layer}.encoder_attn.out_proj", width)
         yield _norm(tensors, f"{layer}.encoder_attn_layer_norm")
-        yield _rows(tensors, f"{layer}.fc1", width)
-        yield _rows(tensors, f"{layer}.fc2", model.decoder_ffn_dim)
+        yield _linear(tensors, f"{layer}.fc1", width)
+        yield _linear(tensors, f"{layer}.fc2", model.decoder_ffn_dim)
         yield _norm(tensors, f"{layer}.final_layer_norm")
 
 
@@ -239,34 +251,26 @@ def _stacked(attention: str, parts: str) -> str:
 def _embedding(tensors: _Tensors, *names: str) -> bytes:
     """Tied tables are stored under the first one's name."""
     width = tensors.model.d_model
-    if _has_shortlist(tensors):
-        values = tensors.first(*(f"{name}.int8" for name in names))
-        scale = tensors.first(*(f"{name}.scale.embedding" for name in names))
+    name = next((name for name in names if tensors.has_table(name)), names[-1])
+    if f"{name}.int8" in tensors:
+        values, scale = tensors[f"{name}.int8"], tensors.first(f"{name}.scale.embedding", f"{name}.scale")
         return _record(_ROWS_INT8, values.shape[0], width, width, values.offset, scale.offset)
-    values = tensors.first(*(f"{name}.int8.{form}" for name in names for form in ("table", "rows")))
-    scale = tensors.first(*(f"{name}.{form}" for name in names for form in ("scale.blocks", "scale")))
-    return _record(
-        _ROWS_UINT8, values.shape[0], width, math.prod(values.shape[1:]), values.offset, scale.offset,
-        step=math.prod(scale.shape[1:]),
-    )  # fmt: skip
+    return _matrix(tensors, name, width)
 
 
 def _output(tensors: _Tensors) -> bytes:
     model = tensors.model
-    tables = ("output_embedding", "target_embedding", "source_embedding")
-    if _has_shortlist(tensors):
-        name = next((table for table in tables if f"{table}.scale" in tensors), tables[0])
+    name = next((table for table in reversed(TABLES) if tensors.has_table(table)), TABLES[0])
+    part = "" if _has_shortlist(tensors) else f".{model.target_vocab_size}"
+    # With a shortlist translator.onnx shifts nothing: there the offset is the bias alone.
+    found = next(
+        (bias for bias in (f"{name}.offset.0", f"{name}.offset", f"{name}.bias{part}") if bias in tensors), None
+    )
+    bias = _NO_BIAS if found is None else tensors[found].offset
+    if f"{name}.int8" in tensors:
         values, scale = tensors[f"{name}.int8"], tensors[f"{name}.scale"]
-        form = (_ROWS_INT8, values.shape[0], model.d_model, model.d_model)
-        bias, step = f"{name}.offset.0", 1  # translator.onnx shifts nothing: there it is the bias alone
-    else:
-        rows = model.target_vocab_size
-        name = next((table for table in tables if f"{table}.int8.rows.{rows}" in tensors), tables[0])
-        values, scale = tensors[f"{name}.int8.rows.{rows}"], tensors[f"{name}.scale.blocks.{rows}"]
-        form = (_ROWS_UINT8, rows, model.d_model, math.prod(values.shape[1:]))
-        bias, step = f"{name}.bias.{rows}", scale.shape[1]
-    found = tensors[bias].offset if bias in tensors else _NO_BIAS
-    return _record(*form, values.offset, scale.offset, found, step)
+        return _record(_ROWS_INT8, values.shape[0], model.d_model, model.d_model, values.offset, scale.offset, bias)
+    return _matrix(tensors, name, model.d_model, part, bias=bias)
 
 
 def _table(tensors: _Tensors, name: str) -> bytes:
@@ -277,18 +281,8 @@ def _table(tensors: _Tensors, name: str) -> bytes:
     return _record(_TABLE, math.prod(stored.shape[:-1]), columns, columns, stored.offset)
 
 
-def _columns(tensors: _Tensors, name: str) -> bytes:
-    values = tensors[f"{name}.int8"]
-    columns, rows = values.shape
-    scale, bias = tensors[f"{name}.scale"], tensors[f"{name}.bias"]
-    return _record(_COLUMNS_INT8, rows, columns, rows, values.offset, scale.offset, bias.offset)
-
-
-def _rows(tensors: _Tensors, name: str, columns: int) -> bytes:
-    values, scale = tensors[f"{name}.int8.rows"], tensors[f"{name}.scale.blocks"]
-    rows, blocks, size = values.shape
-    bias = tensors[f"{name}.bias"]
-    return _record(_ROWS_UINT8, rows, columns, blocks * size, values.offset, scale.offset, bias.offset, blocks)
+def _linear(tensors: _Tensors, name: str, columns: int) -> bytes:
+    return _matrix(tensors, name, columns, bias=tensors[f"{name}.bias"].offset)
 
 
 def _cross(tensors: _Tensors, layer: int) -> bytes:
@@ -296,11 +290,48 @@ def _cross(tensors: _Tensors, layer: int) -> bytes:
     layers, width = tensors.model.decoder_layers, tensors.model.d_model
     names = [f"model.decoder.layers.{index}.encoder_attn.{part}_proj" for index in range(layers) for part in "kv"]
     name, first = stacked_name(names), 2 * width * layer
-    values, scale, bias = (tensors[f"{name}.{part}"] for part in ("int8", "scale", "bias"))
-    return _record(
-        _COLUMNS_INT8, 2 * width, width, values.shape[1], values.offset + first, scale.offset + 4 * first,
-        bias.offset + 4 * first,
-    )  # fmt: skip
+    bias = tensors[f"{name}.bias"].offset + 4 * first
+    return _matrix(tensors, name, width, bias=bias, first=first, count=2 * width)
+
+
+def _matrix(
+    tensors: _Tensors, name: str, columns: int, part: str = "", *, bias: int = _NO_BIAS, first: int = 0,
+    count: int | None = None,
+) -> bytes:  # fmt: skip
+    """The record of a matrix in whatever form it is stored.
+
+    Args:
+        tensors: those of the pack.
+        name: the matrix in the exporter.
+        columns: its inputs.
+        part: what follows the names of its tensors, where only some rows are read.
+        bias: where its bias lies.
+        first, count: rows that are meant; all by default.
+    """
+    if f"{name}{part}" in tensors:
+        values = tensors[f"{name}{part}"]
+        rows = count or values.shape[0]
+        return _record(_ROWS_FLOAT, rows, columns, columns, values.offset + 4 * first * columns, 0, bias)
+    if f"{name}.multipliers{part}" in tensors:
+        values = tensors.first(f"{name}.int4.table{part}", f"{name}.int4{part}")
+        multipliers, scale = tensors[f"{name}.multipliers{part}"], tensors[f"{name}.scale{part}"]
+        blocks, row = multipliers.shape[1], math.prod(values.shape[1:])
+        place = (multipliers.offset + first * blocks) << 8 | 2 * row // blocks
+        offset = values.offset + first * row
+        rows = count or values.shape[0]
+        return _record(_ROWS_INT4, rows, columns, 2 * row, offset, scale.offset + 4 * first, bias, place)
+    kinds = (f"{name}.int8.rows{part}", f"{name}.int8.table{part}")
+    if any(kind in tensors for kind in kinds):
+        values = tensors.first(*kinds)
+        scale = tensors.first(f"{name}.scale.blocks{part}", f"{name}.scale{part}")
+        row, step = math.prod(values.shape[1:]), math.prod(scale.shape[1:])
+        rows = count or values.shape[0]
+        places = values.offset + first * row, scale.offset + 4 * first * step
+        return _record(_ROWS_UINT8, rows, columns, row, *places, bias, step)
+    values, scale = tensors[f"{name}.int8"], tensors[f"{name}.scale"]
+    stride = values.shape[1]
+    places = values.offset + first, scale.offset + 4 * first
+    return _record(_COLUMNS_INT8, count or stride, columns, stride, *places, bias)
 
 
 def _norm(tensors: _Tensors, name: str) -> bytes:

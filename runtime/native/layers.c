@@ -33,7 +33,12 @@ static void embed(const mn_model *m, const mn_table *table, const mn_positions *
                   uint32_t position, float *x)
 {
     const uint32_t n = m->config.d_model, half = (n + 1) / 2;
-    if (table->matrix) {
+    if (table->floats) {
+        const mn_matrix *t = table->matrix;
+        const float *blocks = t ? t->floats + token / MN_LANES * (size_t)t->inputs * MN_LANES + token % MN_LANES : NULL;
+        const uint8_t *row = table->rows + token * table->stride;
+        for (uint32_t i = 0; i < n; i++) x[i] = (blocks ? blocks[(size_t)i * MN_LANES] : mn_f32(row + 4 * i)) * m->config.embedding_factor;
+    } else if (table->matrix) {
         const mn_matrix *t = table->matrix;
         const int8_t *weights = t->weights + (token / MN_LANES * (size_t)t->inputs) * MN_LANES + token % MN_LANES * 4;
         const float scale = t->scale[token] * m->config.embedding_factor;
@@ -41,7 +46,13 @@ static void embed(const mn_model *m, const mn_table *table, const mn_positions *
     } else {
         const uint8_t *row = table->rows + token * table->stride;
         const float scale = mn_f32(table->scale + token * table->scale_stride) * m->config.embedding_factor;
-        for (uint32_t i = 0; i < n; i++) x[i] = (float)(int8_t)(row[i] ^ table->flip) * scale;
+        if (table->multipliers) { /* in the place of the floats, from whose end they are taken before it is written over */
+            uint8_t *const bytes = (uint8_t *)x;
+            mn_expand(row, table->multipliers + token * (size_t)((n + table->block - 1) / table->block), table->block, n, bytes);
+            for (uint32_t i = n; i-- > 0;) x[i] = (float)(int8_t)bytes[i] * scale;
+        } else {
+            for (uint32_t i = 0; i < n; i++) x[i] = (float)(int8_t)(row[i] ^ table->flip) * scale;
+        }
     }
     if (positions->table) {
         const uint8_t *row = positions->table + (size_t)position * n * 4;
@@ -69,6 +80,10 @@ static void quantize(const mn_model *m, mn_work *work, const float *x, size_t st
 static void linear(const mn_model *m, mn_work *work, const mn_matrix *matrix, const float *x, size_t stride, size_t rows,
                    int positive, float *y)
 {
+    if (matrix->floats) {
+        m->kernels->multiply_floats(matrix, x, stride, rows, y, matrix->outputs);
+        return;
+    }
     quantize(m, work, x, stride, matrix->inputs, rows, positive);
     m->kernels->multiply(matrix, work->bytes, work->scales, positive, rows, y, matrix->outputs);
 }
@@ -156,7 +171,10 @@ void mn_encode_source(const mn_model *m, mn_work *work, const uint32_t *ids, uin
     quantize(m, work, encoded, m->width, m->width, count, 0);
     for (uint32_t i = 0; i < m->config.decoder_layers; i++) {
         const mn_matrix *kv = &m->decoder[i].cross_kv;
-        m->kernels->multiply(kv, work->bytes, work->scales, 0, count, work->wide, kv->outputs);
+        if (kv->floats)
+            m->kernels->multiply_floats(kv, encoded, m->width, count, work->wide, kv->outputs);
+        else
+            m->kernels->multiply(kv, work->bytes, work->scales, 0, count, work->wide, kv->outputs);
         keep_all(m, work->wide, work->wide + m->decoder_inner, kv->outputs, count, m->config.decoder_heads, m->decoder_head,
                  cross->pages + i * (MN_ROUND_UP(count) / MN_LANES) * mn_page_bytes(m));
     }
@@ -232,5 +250,8 @@ void mn_decode_step(const mn_model *m, mn_work *work, const mn_row *rows, uint32
 void mn_logits(const mn_model *m, const mn_work *work, const mn_matrix *output, uint32_t first, uint32_t count,
                float *logits, size_t stride)
 {
-    m->kernels->multiply(output, work->bytes + first * m->width, work->scales + first, 0, count, logits, stride);
+    if (output->floats) /* `normal` is what the last norm gave, in a post-norm model the state itself */
+        m->kernels->multiply_floats(output, work->normal + first * m->width, m->width, count, logits, stride);
+    else
+        m->kernels->multiply(output, work->bytes + first * m->width, work->scales + first, 0, count, logits, stride);
 }

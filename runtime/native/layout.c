@@ -7,13 +7,16 @@
 
 enum { SOURCE, TARGET, OUTPUT, ENCODER_POSITIONS, DECODER_POSITIONS, BLOCKS, SINES, COSINES, COMMON, LEXICAL,
        ENCODER_NORM, DECODER_NORM };
-enum { ABSENT, INT8_COLUMNS, UINT8_ROWS, INT8_ROWS, NORM, FLOATS, FLAGS, UINT16, INT32 };
+enum { ABSENT, INT8_COLUMNS, UINT8_ROWS, INT8_ROWS, NORM, FLOATS, FLAGS, UINT16, INT32, INT4_ROWS, FLOAT_ROWS };
 
 #define NO_BIAS UINT64_MAX
+#define MOST_COLUMNS 65536 /* the widest layer that open.c lets pass */
 
 typedef struct record {
     uint32_t index, kind, rows, columns, stride, scale_stride;
     uint64_t values, scale, bias;
+    uint64_t multipliers; /* of 4 bits, as `block` is */
+    uint32_t block;
 } record;
 
 /* What a model is made of while it is laid out: first only counted, then filled. */
@@ -22,6 +25,7 @@ typedef struct maker {
     const mn_tensors *tensors;
     mn_error *error;
     mn_arena arena;
+    uint8_t *row; /* of 4 bits, expanded */
     uint32_t next;
     mn_status status;
 } maker;
@@ -31,11 +35,13 @@ static void fail(maker *make, uint32_t index, const char *what)
     if (make->status == MN_OK) make->status = mn_fail(make->error, MN_ERROR_PACK, "native.bin: tensor %u: %s", index, what);
 }
 
-static record read(const maker *make, uint32_t index)
+MN_SMALL static record read(const maker *make, uint32_t index)
 {
     const uint8_t *at = make->tensors->records + 48ull * index;
-    return (record){index, mn_u32(at), mn_u32(at + 4), mn_u32(at + 8), mn_u32(at + 12), mn_u32(at + 40),
-                    mn_u64(at + 16), mn_u64(at + 24), mn_u64(at + 32)};
+    const int blocks = mn_u32(at) == INT4_ROWS;
+    return (record){index, mn_u32(at), mn_u32(at + 4), mn_u32(at + 8), mn_u32(at + 12), blocks ? 1 : mn_u32(at + 40),
+                    mn_u64(at + 16), mn_u64(at + 24), mn_u64(at + 32), blocks ? mn_u64(at + 40) >> 8 : 0,
+                    blocks ? mn_u32(at + 40) & 0xFF : 0};
 }
 
 /* Do `count` groups of `bytes`, `stride` apart, lie in weights.bin? */
@@ -55,18 +61,42 @@ static void give_back(const maker *make, uint64_t offset, uint64_t bytes)
     if (make->model->give_back) make->model->give_back(make->model->weights, offset, bytes);
 }
 
+void mn_expand(const uint8_t *row, const uint8_t *multipliers, uint32_t block, size_t n, uint8_t *to)
+{
+    for (size_t first = 0; first < n; first += block) {
+        const unsigned m = *multipliers++;
+        const size_t pairs = ((n - first < block ? n - first : block) + 1) / 2;
+        for (size_t i = 0; i < pairs; i++, to += 2) {
+            const unsigned two = *row++;
+            to[0] = (uint8_t)(((two & 15) - 8) * m);
+            to[1] = (uint8_t)(((two >> 4) - 8) * m);
+        }
+    }
+}
+
 #define READ_AT_ONCE (1u << 20)
 
-/* Checks a record of bytes with their scales; 1 if all of it is there. */
-static int check_quantized(maker *make, const record *r, uint32_t rows, uint32_t columns)
+/* Bytes of so many elements of a row. */
+static uint64_t bytes_of(const record *r, uint64_t elements)
 {
-    if (r->kind != INT8_COLUMNS && r->kind != UINT8_ROWS && r->kind != INT8_ROWS)
-        return fail(make, r->index, "no matrix of bytes"), 0;
-    if (r->rows != rows || r->columns != columns) return fail(make, r->index, "a matrix of another size"), 0;
+    return r->kind == INT4_ROWS ? (elements + 1) / 2 : r->kind == FLOAT_ROWS ? 4 * elements : elements;
+}
+
+static uint64_t blocks_of(const record *r) { return r->block ? (r->columns + (uint64_t)r->block - 1) / r->block : 0; }
+
+/* Checks the record of a matrix; 1 if all of it is there. */
+MN_SMALL static int check_matrix(maker *make, const record *r, uint32_t rows, uint32_t columns)
+{
     const int by_columns = r->kind == INT8_COLUMNS;
+    if (!by_columns && r->kind != UINT8_ROWS && r->kind != INT8_ROWS && r->kind != INT4_ROWS && r->kind != FLOAT_ROWS)
+        return fail(make, r->index, "no matrix"), 0;
+    if (r->rows != rows || r->columns != columns) return fail(make, r->index, "a matrix of another size"), 0;
     if (r->stride < (by_columns ? rows : columns)) return fail(make, r->index, "rows that overlap"), 0;
-    if (!inside(make, r->values, by_columns ? columns : rows, r->stride, by_columns ? rows : columns) ||
-        !inside(make, r->scale, rows, 4ull * r->scale_stride, 4) ||
+    if (r->kind == INT4_ROWS && (r->block < 16 || r->block > 128 || (r->block & (r->block - 1)) || r->stride % 2))
+        return fail(make, r->index, "4 bits in blocks of no known size"), 0;
+    if (!inside(make, r->values, by_columns ? columns : rows, bytes_of(r, r->stride), bytes_of(r, by_columns ? rows : columns)) ||
+        (r->kind != FLOAT_ROWS && !inside(make, r->scale, rows, 4ull * r->scale_stride, 4)) ||
+        (r->block && !inside(make, r->multipliers, rows, blocks_of(r), blocks_of(r))) ||
         (r->bias != NO_BIAS && !inside(make, r->bias, rows, 4, 4)))
         return fail(make, r->index, "it lies outside weights.bin"), 0;
     return 1;
@@ -93,6 +123,18 @@ static uint32_t source_of(const spread *s, size_t place)
     return group < s->groups && in_group < s->used ? (uint32_t)(group * s->used + in_group) : MN_NONE;
 }
 
+MN_SMALL static void copy_floats(const maker *make, const record *r, size_t first, const spread *outputs,
+                                 const spread *inputs, float *to)
+{
+    for (size_t o = 0; o < MN_LANES; o++) {
+        const uint32_t row = source_of(outputs, first + o);
+        if (row == MN_NONE) continue;
+        const uint8_t *from = bytes_at(make, r->values + bytes_of(r, r->stride) * row);
+        for (size_t group = 0; group < inputs->groups; group++)
+            for (size_t i = 0; i < inputs->used; i++, from += 4) to[(group * inputs->padded + i) * MN_LANES + o] = mn_f32(from);
+    }
+}
+
 static void copy_block(const maker *make, const record *r, size_t first, const spread *outputs, const spread *inputs,
                        int8_t *to)
 {
@@ -102,8 +144,14 @@ static void copy_block(const maker *make, const record *r, size_t first, const s
     for (size_t o = 0; o < MN_LANES; o++) {
         const uint32_t row = source_of(outputs, first + o);
         if (row == MN_NONE) continue;
+        const uint8_t *start = values + row * row_step;
+        if (r->block) {
+            mn_expand(bytes_at(make, r->values + r->stride / 2ull * row), bytes_at(make, r->multipliers + blocks_of(r) * row),
+                      r->block, r->columns, make->row);
+            start = make->row;
+        }
         for (size_t group = 0; group < inputs->groups; group++) {
-            const uint8_t *from = values + row * row_step + group * inputs->used * column_step;
+            const uint8_t *from = start + group * inputs->used * column_step;
             const size_t place = group * inputs->padded;
             for (size_t i = 0; i < inputs->used; i++)
                 to[(place + i) / 4 * 64 + o * 4 + (place + i) % 4] = (int8_t)(from[i * column_step] ^ flip);
@@ -112,25 +160,32 @@ static void copy_block(const maker *make, const record *r, size_t first, const s
 }
 
 static void fill_matrix(const maker *make, const record *r, const spread *outputs, const spread *inputs, mn_matrix *matrix,
-                        int8_t *weights, float *scale, float *bias, int32_t *sums)
+                        int8_t *weights, float *floats, float *scale, float *bias, int32_t *sums)
 {
     const uint64_t size = (uint64_t)matrix->outputs * matrix->inputs;
-    const uint64_t lines = r->kind == INT8_COLUMNS ? r->columns : r->rows;
+    const uint64_t lines = r->kind == INT8_COLUMNS ? r->columns : r->rows, stride = bytes_of(r, r->stride);
     uint64_t given = 0; /* rows */
-    memset(weights, 0, (size_t)size);
+    if (floats)
+        memset(floats, 0, (size_t)size * sizeof(float));
+    else
+        memset(weights, 0, (size_t)size);
     for (size_t first = 0; first < matrix->outputs; first += MN_LANES) {
-        copy_block(make, r, first, outputs, inputs, weights + first * matrix->inputs);
+        if (floats)
+            copy_floats(make, r, first, outputs, inputs, floats + first * matrix->inputs);
+        else
+            copy_block(make, r, first, outputs, inputs, weights + first * matrix->inputs);
         const uint32_t row = source_of(outputs, first);
-        if (r->kind == INT8_COLUMNS || row == MN_NONE || (row - given) * r->stride < READ_AT_ONCE) continue;
-        give_back(make, r->values + given * r->stride, (row - given) * r->stride);
+        if (r->kind == INT8_COLUMNS || row == MN_NONE || (row - given) * stride < READ_AT_ONCE) continue;
+        give_back(make, r->values + given * stride, (row - given) * stride);
         given = row;
     }
-    give_back(make, r->values + given * r->stride, (lines - given) * r->stride); /* ends with the file at the latest */
+    give_back(make, r->values + given * stride, (lines - given) * stride); /* ends with the file at the latest */
     for (size_t o = 0; o < matrix->outputs; o++) {
         const uint32_t row = source_of(outputs, o);
-        scale[o] = row == MN_NONE ? 0.0f : mn_f32(bytes_at(make, r->scale + 4ull * r->scale_stride * row));
+        if (!floats) scale[o] = row == MN_NONE ? 0.0f : mn_f32(bytes_at(make, r->scale + 4ull * r->scale_stride * row));
         if (bias) bias[o] = row == MN_NONE ? 0.0f : mn_f32(bytes_at(make, r->bias + 4ull * row));
     }
+    if (floats) return;
     int wide = 0;
     for (uint64_t i = 0; i < size; i++) wide |= weights[i] > 63 || weights[i] < -64;
     matrix->wide = (uint32_t)wide;
@@ -139,16 +194,18 @@ static void fill_matrix(const maker *make, const record *r, const spread *output
 
 static void add_matrix(maker *make, const record *r, const spread *outputs, const spread *inputs, mn_matrix *matrix)
 {
-    if (make->status != MN_OK || !check_quantized(make, r, outputs->groups * outputs->used, inputs->groups * inputs->used))
+    if (make->status != MN_OK || !check_matrix(make, r, outputs->groups * outputs->used, inputs->groups * inputs->used))
         return;
     const uint64_t n = MN_ROUND_UP(outputs->groups * outputs->padded), k = MN_ROUND_UP(inputs->groups * inputs->padded);
-    int8_t *weights = MN_TAKE(&make->arena, int8_t, mn_times(n, k));
-    float *scale = MN_TAKE(&make->arena, float, n);
+    const int plain = r->kind == FLOAT_ROWS;
+    float *floats = plain ? MN_TAKE(&make->arena, float, mn_times(n, k)) : NULL;
+    int8_t *weights = plain ? NULL : MN_TAKE(&make->arena, int8_t, mn_times(n, k));
+    float *scale = plain ? NULL : MN_TAKE(&make->arena, float, n);
     float *bias = r->bias == NO_BIAS ? NULL : MN_TAKE(&make->arena, float, n);
-    int32_t *sums = MN_TAKE(&make->arena, int32_t, n);
+    int32_t *sums = plain ? NULL : MN_TAKE(&make->arena, int32_t, n);
     if (!make->arena.data) return;
-    *matrix = (mn_matrix){weights, scale, bias, sums, (uint32_t)n, (uint32_t)k, 0};
-    fill_matrix(make, r, outputs, inputs, matrix, weights, scale, bias, sums);
+    *matrix = (mn_matrix){weights, scale, bias, sums, (uint32_t)n, (uint32_t)k, 0, floats};
+    fill_matrix(make, r, outputs, inputs, matrix, weights, floats, scale, bias, sums);
 }
 
 static void next_matrix(maker *make, spread outputs, spread inputs, mn_matrix *matrix)
@@ -157,7 +214,7 @@ static void next_matrix(maker *make, spread outputs, spread inputs, mn_matrix *m
     add_matrix(make, &r, &outputs, &inputs, matrix);
 }
 
-static void add_norm(maker *make, uint32_t index, mn_norm *norm)
+MN_SMALL static void add_norm(maker *make, uint32_t index, mn_norm *norm)
 {
     const record r = read(make, index);
     const uint32_t n = make->model->config.d_model;
@@ -177,19 +234,21 @@ static void add_norm(maker *make, uint32_t index, mn_norm *norm)
     *norm = (mn_norm){weight, bias};
 }
 
-static void add_table(maker *make, uint32_t index, uint32_t rows, mn_table *table)
+MN_SMALL static void add_table(maker *make, uint32_t index, uint32_t rows, mn_table *table)
 {
     const record r = read(make, index);
-    if (make->status != MN_OK || !check_quantized(make, &r, rows, make->model->config.d_model)) return;
+    if (make->status != MN_OK || !check_matrix(make, &r, rows, make->model->config.d_model)) return;
     if (r.kind == INT8_COLUMNS) {
         fail(make, index, "embeddings that do not lie row by row");
         return;
     }
-    *table = (mn_table){NULL, bytes_at(make, r.values), r.stride, r.kind == UINT8_ROWS ? 0x80 : 0,
-                        bytes_at(make, r.scale), 4ull * r.scale_stride};
+    const int floats = r.kind == FLOAT_ROWS;
+    *table = (mn_table){NULL, bytes_at(make, r.values), (size_t)bytes_of(&r, r.stride), r.kind == UINT8_ROWS ? 0x80 : 0,
+                        (uint8_t)floats, floats ? NULL : bytes_at(make, r.scale), 4ull * r.scale_stride,
+                        r.block ? bytes_at(make, r.multipliers) : NULL, r.block};
 }
 
-static void add_positions(maker *make, uint32_t index, mn_positions *positions)
+MN_SMALL static void add_positions(maker *make, uint32_t index, mn_positions *positions)
 {
     const mn_config *c = &make->model->config;
     const record r = read(make, index);
@@ -233,10 +292,12 @@ static void add_shortlist(maker *make, mn_shortlist *shortlist)
 }
 
 /* The same rows with the same scales; those may be stored twice. */
-static int same_table(const mn_table *a, const mn_table *b, uint32_t rows)
+MN_SMALL static int same_table(const mn_table *a, const mn_table *b, uint32_t rows)
 {
-    if (a->rows != b->rows || a->stride != b->stride || a->flip != b->flip) return 0;
-    for (size_t i = 0; i < rows; i++)
+    if (a->rows != b->rows || a->stride != b->stride || a->flip != b->flip || a->floats != b->floats ||
+        a->multipliers != b->multipliers || a->block != b->block)
+        return 0;
+    for (size_t i = 0; i < rows && !a->floats; i++)
         if (memcmp(a->scale + i * a->scale_stride, b->scale + i * b->scale_stride, 4)) return 0;
     return 1;
 }
@@ -313,7 +374,7 @@ static void lay_out(maker *make)
 
 mn_status mn_lay_out(mn_model *m, const mn_tensors *tensors, mn_error *error)
 {
-    maker make = {m, tensors, error, {NULL, 0}, 0, MN_OK};
+    maker make = {m, tensors, error, {NULL, 0}, NULL, 0, MN_OK};
     lay_out(&make);
     if (make.status != MN_OK) return make.status;
     /* Padding can multiply what a file holds, tied layers can share it; more than this is no model but an attack. */
@@ -323,7 +384,10 @@ mn_status mn_lay_out(mn_model *m, const mn_tensors *tensors, mn_error *error)
     uint8_t *data = m->block = mn_pages_take(make.arena.used);
     if (!data) return mn_fail(error, MN_ERROR_MEMORY, "no memory for %llu bytes of weights", (unsigned long long)m->bytes);
     make.arena = (mn_arena){data, 0};
+    make.row = malloc(MOST_COLUMNS);
+    if (!make.row) return mn_fail(error, MN_ERROR_MEMORY, "no memory for a row of weights");
     lay_out(&make);
+    free(make.row);
     give_back(&make, 0, m->weights.bytes); /* scales and biases */
     return make.status;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define MN_ALIGNMENT 64
+#define MN_SMALL __attribute__((cold, noinline)) /* what runs once, or is rare: compiled for few bytes */
 #define MN_NO_SIZE UINT64_MAX /* more than any machine has; stays so whatever is added */
 
 static inline uint64_t mn_times(uint64_t a, uint64_t b)

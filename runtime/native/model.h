@@ -29,14 +29,17 @@ typedef struct mn_norm {
     const float *weight, *bias; /* [width]; NULL if there is none */
 } mn_norm;
 
-/* Embeddings: rows of bytes in the file, or, where the same bytes are the output layer's, its blocks. */
+/* Embeddings: rows in the file, or, where the same bytes are the output layer's, its blocks. */
 typedef struct mn_table {
     const mn_matrix *matrix; /* NULL: `rows` */
     const uint8_t *rows;
-    size_t stride;
-    uint8_t flip; /* 0x80 where the zero point is 128 */
+    size_t stride; /* bytes */
+    uint8_t flip;  /* 0x80 where the zero point is 128 */
+    uint8_t floats; /* 1 for fp32, which has no scale */
     const uint8_t *scale;
     size_t scale_stride; /* bytes */
+    const uint8_t *multipliers; /* of rows of 4 bits, one for each block; NULL: a byte is a value */
+    uint32_t block;
 } mn_table;
 
 /* Positions: a table of floats, or the two tables of sinusoids from which rows are put together. */
@@ -120,5 +123,9 @@ static inline float mn_f32(const uint8_t *at)
 #endif
     return value;
 }
+
+/* A row of n values of 4 bits, the first in the lower ones, zero point 8, times the multipliers of their blocks: `to` has
+   room for n rounded up to 2. Products that are no int8, which no exporter writes, wrap. */
+void mn_expand(const uint8_t *row, const uint8_t *multipliers, uint32_t block, size_t n, uint8_t *to);
 
 #endif

@@ -49,8 +49,8 @@ static mn_status read_header(mn_model *m, mn_tensors *tensors, mn_error *error)
     mn_config *c = &m->config;
     if (m->native.bytes < HEADER || memcmp(h, "MNMTCORE", 8)) return bad(error, "not a file of this kind");
     if (m->native.bytes > UINT32_MAX) return bad(error, "longer than 4 GiB");
-    if (mn_u32(h + 8) != 1)
-        return mn_fail(error, MN_ERROR_PACK, "native.bin: version %u; this library reads 1: update it", mn_u32(h + 8));
+    if (mn_u32(h + 8) - 1 > 1)
+        return mn_fail(error, MN_ERROR_PACK, "native.bin: version %u; this library reads 1 and 2: update it", mn_u32(h + 8));
     const uint32_t flags = mn_u32(h + 12);
     if (flags > 7) return bad(error, "flags this library does not know: update it");
     c->pre_norm = flags & 1;

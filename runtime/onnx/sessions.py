@@ -107,7 +107,8 @@ class Sessions:
         """
         with self._lock:
             if name not in self._open:
-                session = open_session(self._pack.file(name), self._config, fold=rows, arena=rows or None)
+                fold = rows or self._pack.manifest.quantization is not None  # forms that are multiplied out, once
+                session = open_session(self._pack.file(name), self._config, fold=fold, arena=rows or None)
                 self._open[name] = session, shrinking() if rows and not self._config.arena else None
             return self._open[name]
 

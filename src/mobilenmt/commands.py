@@ -164,6 +164,11 @@ def export(
     target_language: str | None = None,
     card: Path | None = None,
     split: bool = True,
+    form: str | None = None,
+    clipping: Literal["max", "percentile", "mse"] | None = None,
+    percentile: float | None = None,
+    granularity: Literal["channel", "tensor"] | None = None,
+    quantization: Path | None = None,
 ) -> int:
     """Make a pack from a Hugging Face Marian checkpoint, and verify it against torch.
 
@@ -177,6 +182,11 @@ def export(
         target_language: likewise
         card: JSON file with what people should know: description, licence, training_data, scores, notes
         split: let hosts translate sentence by sentence; --no-split for a model that learned from longer texts
+        form: how an int8 pack stores its matrices: int8, int8-wide, int4-16, int4-32, int4-64, int4-128, fp32
+        clipping: what the largest integer stands for: the largest magnitude, a percentile, or the least squared error
+        percentile: with --clipping percentile, of the magnitudes of a row, from 50 to 100
+        granularity: a scale for each output of a matrix, or one for the whole matrix
+        quantization: TOML or JSON file with these settings, and with a form for each matrix (docs/quantize.md)
     """
     try:
         import onnx  # noqa: F401
@@ -189,9 +199,14 @@ def export(
         ) from None
     from mobilenmt.export.checkpoint import read_json
     from mobilenmt.export.export import export as run_export
+    from mobilenmt.export.quantize.settings import Quantization
 
     if card is not None and not card.is_file():
         raise CheckpointError(f"{card}: no such card file")
+    chosen = {"form": form, "clipping": clipping, "percentile": percentile, "granularity": granularity}
+    given = {key: value for key, value in chosen.items() if value is not None}
+    settings = Quantization() if quantization is None else Quantization.load(quantization)
+    settings = Quantization.from_dict(settings.to_dict() | given)
     _quiet_transformers()
     steps: list[str] = []
 
@@ -210,6 +225,7 @@ def export(
         target_language=target_language,
         card=None if card is None else read_json(card),
         sentences=split,
+        quantization=settings,
         report=report,
     )
     per_parameter = pack.total_bytes / pack.manifest.model.parameters
@@ -410,6 +426,7 @@ def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
         ("pack", f"{manifest.name} ({pack.path})"),
         ("languages", f"{manifest.source_language or 'unknown'} -> {manifest.target_language or 'unknown'}"),
         ("format", f"{version}, {manifest.precision}"),
+        *_forms(manifest),
         ("model", dimensions),
         ("parameters", f"{model.parameters:,}"),
         ("engine here", name if reason is None else f"{name}: {reason}"),
@@ -429,6 +446,19 @@ def _facts(pack: Pack, manifest: PackManifest) -> list[tuple[str, Any]]:
         facts.append(("score", f"{name}: {shown}"))
     facts += [("note", note) for note in _listed(card.get("notes"))]
     return facts
+
+
+def _forms(manifest: PackManifest) -> list[tuple[str, str]]:
+    """How matrices are stored, where it is not as in every pack of old; names of one form together."""
+    found = manifest.quantization
+    if found is None:
+        return []
+    by_form: dict[str, list[str]] = {}
+    for name, form in found.matrices.items():
+        by_form.setdefault(form, []).append(name)
+    how = ", ".join(value for value in (found.clipping, f"a scale for each {found.granularity}", found.method))
+    lines = [("matrices", f"{found.form} ({how})")]
+    return lines + [("matrices", f"{form}: {', '.join(names)}") for form, names in by_form.items()]
 
 
 def _need_onnx(name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,15 +204,15 @@ def test_verification_catches_a_wrong_pack(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault in the exporter does not become a pack."""
-    from mobilenmt.export import precision
+    from mobilenmt.export.quantize import quantizer
 
-    real = precision.quantize_rows
+    real = quantizer.round_matrix
 
-    def wrong(weight: Any, levels: int) -> Any:
-        values, scales = real(weight, levels)
-        return values, scales * 1.5
+    def wrong(*args: Any, **options: Any) -> Any:
+        found = real(*args, **options)
+        return replace(found, scales=found.scales * np.float32(1.5))
 
-    monkeypatch.setattr(precision, "quantize_rows", wrong)
+    monkeypatch.setattr(quantizer, "round_matrix", wrong)
     with pytest.raises(ExportError, match="something else"):
         export(tiny_checkpoint, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,8 @@ from mobilenmt import Pack
 from mobilenmt.export.checkpoint import Checkpoint, load_checkpoint
 from mobilenmt.export.export import export
 from mobilenmt.export.native.file import native_bytes
-from mobilenmt.export.precision import LEVELS, TABLE_LEVELS
+from mobilenmt.export.precision.int8 import TABLE_LEVELS
+from mobilenmt.export.quantize.forms import LEVELS
 from mobilenmt.export.shortlist import Shortlist
 from places import ROOT
 from tiny_models import make_checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 NONE = 0xFFFFFFFF
 NO_BIAS = 2**64 - 1
-COLUMNS, UINT8_ROWS, INT8_ROWS, NORM, FLOATS, FLAGS, UINT16, INT32 = range(1, 9)
+COLUMNS, UINT8_ROWS, INT8_ROWS, NORM, FLOATS, FLAGS, UINT16, INT32, INT4_ROWS, FLOAT_ROWS = range(1, 11)
 
 
 @dataclass
@@ -38,6 +39,8 @@ class Made:
     renormalize: bool = False
     output_bias: bool = False
     rows_kind: int = UINT8_ROWS
+    forms: tuple[int, ...] = ()
+    """Kinds of the layers' matrices in turn, in place of the usual ones."""
     trained_positions: bool = False
     lexical: int = 0
     """UINT16 or INT32 for a shortlist of that kind."""
@@ -69,6 +72,14 @@ class Made:
 
     def matrix(self, kind: int, rows: int, columns: int, *, bias: bool = True, scale: float = 0.01) -> None:
         """A matrix with a stride and a step between scales that are more than they need to be."""
+        if kind == INT4_ROWS:
+            self._nibbles(rows, columns, bias, scale)
+            return
+        if kind == FLOAT_ROWS:
+            stored = np.zeros((rows, columns + 3), "<f4")
+            stored[:, :columns] = self._floats(rows, columns, scale=40 * scale)
+            self._record(kind, rows, columns, columns + 3, self._put(stored), 0, self._bias(rows, bias), 0)
+            return
         most = 128 if kind == COLUMNS else 65
         values = self._random.integers(-most, most, (rows, columns))
         if kind == COLUMNS:
@@ -80,8 +91,22 @@ class Made:
         scales = np.repeat((scale * (0.5 + self._random.random(rows))).astype("<f4"), 2)
         self._record(
             kind, rows, columns, stored.shape[1], self._put(stored), self._put(scales),
-            self._put(self._floats(rows, scale=0.2)) if bias else NO_BIAS, 2,
+            self._bias(rows, bias), 2,
         )  # fmt: skip
+
+    def _bias(self, rows: int, there: bool) -> int:
+        return self._put(self._floats(rows, scale=0.2)) if there else NO_BIAS
+
+    def _nibbles(self, rows: int, columns: int, bias: bool, scale: float) -> None:
+        """4 bits in blocks of 16, 32 and so on in turn."""
+        block = 16 << len(self.records) % 4
+        stride, blocks = columns + columns % 2 + 2, -(-columns // block)
+        values = self._random.integers(1, 16, (rows, stride)).astype(np.uint8)
+        packed = values[:, ::2] | values[:, 1::2] << 4
+        multipliers = self._random.integers(1, 10, (rows, blocks)).astype(np.uint8)
+        scales = (scale * (0.5 + self._random.random(rows))).astype("<f4")
+        places = self._put(packed), self._put(scales), self._bias(rows, bias), self._put(multipliers) << 8 | block
+        self.records.append(struct.pack("<4I4Q", INT4_ROWS, rows, columns, stride, *places))
 
     def table(self, kind: int, values: npt.NDArray[np.generic]) -> None:
         rows, columns = values.shape
@@ -121,23 +146,28 @@ class Made:
             self._absent()
         for _ in range(2):
             self.norm() if self.pre_norm else self._absent()
+        turn = itertools.cycle(self.forms)
+
+        def kind(usual: int) -> int:
+            return next(turn, usual)
+
         for _ in range(self.layers[0]):
-            self.matrix(COLUMNS, 3 * width, width)
-            self.matrix(COLUMNS, width, width)
+            self.matrix(kind(COLUMNS), 3 * width, width)
+            self.matrix(kind(COLUMNS), width, width)
             self.norm()
-            self.matrix(COLUMNS, self.hidden[0], width)
-            self.matrix(COLUMNS, width, self.hidden[0])
+            self.matrix(kind(COLUMNS), self.hidden[0], width)
+            self.matrix(kind(COLUMNS), width, self.hidden[0])
             self.norm()
         for _ in range(self.layers[1]):
-            self.matrix(UINT8_ROWS, 3 * width, width)
-            self.matrix(INT8_ROWS, width, width)
+            self.matrix(kind(UINT8_ROWS), 3 * width, width)
+            self.matrix(kind(INT8_ROWS), width, width)
             self.norm()
-            self.matrix(UINT8_ROWS, width, width)
-            self.matrix(COLUMNS, 2 * width, width)
-            self.matrix(UINT8_ROWS, width, width)
+            self.matrix(kind(UINT8_ROWS), width, width)
+            self.matrix(kind(COLUMNS), 2 * width, width)
+            self.matrix(kind(UINT8_ROWS), width, width)
             self.norm()
-            self.matrix(UINT8_ROWS, self.hidden[1], width)
-            self.matrix(UINT8_ROWS, width, self.hidden[1])
+            self.matrix(kind(UINT8_ROWS), self.hidden[1], width)
+            self.matrix(kind(UINT8_ROWS), width, self.hidden[1])
             self.norm()
         return self._native(), bytes(self.weights)
 
@@ -150,9 +180,10 @@ class Made:
             places.append(len(content))
             content += part
         rules = self.forced_bos != NONE or bool(self.not_first or self.ngram or self.least)
+        version = 2 if {*self.forms, self.rows_kind} & {INT4_ROWS, FLOAT_ROWS} else 1
         content[:128] = struct.pack(
             "<8s2I7I I3I5I I f 2I2I2I2I Q",
-            b"MNMTCORE", 1, self.pre_norm | self.renormalize << 1 | rules << 2,
+            b"MNMTCORE", version, self.pre_norm | self.renormalize << 1 | rules << 2,
             self.width, *self.layers, *self.heads, *self.hidden, self.activation,
             self.source, self.target, self.positions, self.start, 0, self.start, NONE, self.forced_eos, self.early,
             self.factor, places[0], len(self.bad), places[1], len(self.records),

@@ -139,7 +139,7 @@ def to_bytes(x: Floats, levels: int = 127) -> tuple[npt.NDArray[np.int64], np.fl
 class Matrix:
     """int8 weights [outputs, inputs], fp32 scales and bias [outputs]."""
 
-    weights: npt.NDArray[np.int8]
+    weights: npt.NDArray[Any]
     scale: Floats
     bias: Floats | None
 
@@ -155,6 +155,22 @@ class Matrix:
     def row(self, index: int, factor: np.float32) -> Floats:
         """A token's embedding."""
         return self.weights[index].astype(F) * (self.scale[index] * factor)
+
+
+@dataclass
+class Plain(Matrix):
+    """fp32 weights, whose inputs are summed in their order; no scale."""
+
+    def __call__(self, x: Floats, *, positive: bool = False) -> Floats:
+        y = np.zeros(len(self.weights), F)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for column, value in zip(self.weights.T, x, strict=True):
+                y = y + column * value
+        return y if self.bias is None else y + self.bias
+
+    def row(self, index: int, factor: np.float32) -> Floats:
+        """A token's embedding."""
+        return self.weights[index].astype(F) * factor
 
 
 def look(q: Floats, keys: Floats, values: Floats, factor: np.float32) -> tuple[Floats, Floats]:
@@ -226,6 +242,14 @@ class Reference:
 
     def _matrix(self, index: int) -> Matrix:
         kind, rows, columns, stride, values, scale, bias, step, _ = self._record(index)
+        added = None if bias == 2**64 - 1 else self._floats(bias, rows)
+        if kind == 10:
+            floats = np.frombuffer(self._weights, "<f4", (rows - 1) * stride + columns, values)
+            floats = np.lib.stride_tricks.as_strided(floats, (rows, columns), (4 * stride, 4))
+            return Plain(np.ascontiguousarray(floats), np.ones(rows, F), added)
+        if kind == 9:
+            (place,) = struct.unpack_from("<Q", self._native, self._records + 48 * index + 40)
+            return Matrix(self._nibbles(rows, columns, stride, values, place), self._floats(scale, rows), added)
         shape = (columns, rows) if kind == 1 else (rows, columns)
         stored = np.frombuffer(self._weights, np.uint8, (shape[0] - 1) * stride + shape[1], values)
         stored = np.lib.stride_tricks.as_strided(stored, shape, (stride, 1))
@@ -233,8 +257,20 @@ class Reference:
         return Matrix(
             signed.T if kind == 1 else signed,
             self._floats(scale, rows, step),
-            None if bias == 2**64 - 1 else self._floats(bias, rows),
+            added,
         )
+
+    def _nibbles(self, rows: int, columns: int, stride: int, values: int, place: int) -> npt.NDArray[np.int8]:
+        """Two values a byte, the first in the lower bits, times the multiplier of each block."""
+        block, multipliers = place & 255, place >> 8
+        blocks = -(-columns // block)
+        found = np.zeros((rows, columns), np.int8)
+        for row in range(rows):
+            for column in range(columns):
+                two = self._weights[values + row * stride // 2 + column // 2]
+                nibble = two >> 4 if column % 2 else two & 15
+                found[row, column] = (nibble - 8) * self._weights[multipliers + row * blocks + column // block]
+        return found
 
     def _norm(self, index: int) -> tuple[Floats, Floats]:
         _, rows, _, _, values, _, bias, _, _ = self._record(index)

@@ -186,6 +186,41 @@ static void multiply(const mn_matrix *matrix, const uint8_t *bytes, const float 
         multiply_all(0, matrix, bytes, scales, positive, rows, y, stride);
 }
 
+#define FLOAT_BLOCKS (WIDTH / 4) /* with two rows as many chains of additions as hide that each waits for the last one */
+
+INLINE void float_tile(const int rows, const int blocks, const mn_matrix *matrix, size_t block, const float *x,
+                       size_t x_stride, float *y, size_t stride)
+{
+    const size_t inputs = matrix->inputs;
+    const float *weights = matrix->floats + block * inputs * MN_LANES;
+    f16 s[2 * FLOAT_BLOCKS];
+    UNROLL for (int j = 0; j < rows * blocks; j++) s[j] = all(0);
+    for (size_t i = 0; i < inputs; i++) {
+        UNROLL for (int j = 0; j < rows * blocks; j++)
+            s[j] = add(s[j], mul(load(weights + ((size_t)(j / rows) * inputs + i) * MN_LANES), all(x[(size_t)(j % rows) * x_stride + i])));
+    }
+    UNROLL for (int j = 0; j < rows * blocks; j++) {
+        const size_t output = (block + (size_t)(j / rows)) * MN_LANES;
+        store(y + (size_t)(j % rows) * stride + output, matrix->bias ? add(s[j], load(matrix->bias + output)) : s[j]);
+    }
+}
+
+static void multiply_floats(const mn_matrix *matrix, const float *x, size_t x_stride, size_t rows, float *y, size_t stride)
+{
+    const size_t blocks = matrix->outputs / MN_LANES;
+    for (size_t b = 0, some; b < blocks; b += some) {
+        some = blocks - b >= FLOAT_BLOCKS ? FLOAT_BLOCKS : 1;
+        for (size_t r = 0; r < rows; r += 2) {
+#define TILE(n, m) float_tile(n, m, matrix, b, x + r * x_stride, x_stride, y + r * stride, stride)
+            if (some == FLOAT_BLOCKS && rows - r > 1) TILE(2, FLOAT_BLOCKS);
+            else if (some == FLOAT_BLOCKS) TILE(1, FLOAT_BLOCKS);
+            else if (rows - r > 1) TILE(2, 1);
+            else TILE(1, 1);
+#undef TILE
+        }
+    }
+}
+
 static void sum(const mn_matrix *matrix, int32_t *result)
 {
     static const uint8_t ones[4] = {1, 1, 1, 1};
@@ -317,6 +352,7 @@ const mn_kernel_set CAT(mn_kernels_, SET) = {
     .name = NAME,
     .quantize = quantize,
     .multiply = multiply,
+    .multiply_floats = multiply_floats,
     .sum = sum,
     .norm = norm,
     .add = sum_of,

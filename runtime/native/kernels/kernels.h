@@ -32,6 +32,7 @@ typedef struct mn_matrix {
     uint32_t outputs;    /* a multiple of 16 */
     uint32_t inputs;     /* a multiple of 16 */
     uint32_t wide;       /* some weight lies outside -64 to 63: two products may not fit 16 bits */
+    const float *floats; /* fp32 weights, floats[(block * inputs + input) * 16 + output % 16]; NULL: bytes, as above */
 } mn_matrix;
 
 typedef enum mn_activation {
@@ -66,6 +67,10 @@ typedef struct mn_kernel_set {
     /* y[r] = W x[r] + bias for rows of bytes, `inputs` apart; rows of y are `stride` floats apart. */
     void (*multiply)(const mn_matrix *matrix, const uint8_t *bytes, const float *scales, int positive, size_t rows,
                      float *y, size_t stride);
+
+    /* y[r] = W x[r] + bias for a matrix of floats and rows of floats, `x_stride` and `stride` floats apart. The inputs
+       are summed in their order. */
+    void (*multiply_floats)(const mn_matrix *matrix, const float *x, size_t x_stride, size_t rows, float *y, size_t stride);
 
     /* sums[o] of a matrix whose weights stand. */
     void (*sum)(const mn_matrix *matrix, int32_t *sums);

@@ -11,7 +11,7 @@ uint64_t mn_most_candidates(const mn_model *m, uint64_t positions, uint64_t more
 
 void mn_candidates_take(const mn_model *m, mn_arena *arena, uint64_t positions, uint64_t more, mn_candidates *c)
 {
-    *c = (mn_candidates){m->output, NULL, NULL, NULL, NULL, NULL, NULL, m->config.target_vocabulary};
+    *c = (mn_candidates){.matrix = m->output, .count = m->config.target_vocabulary};
     if (!m->shortlist.common) return;
     const uint64_t most = mn_most_candidates(m, positions, more);
     c->scale = MN_TAKE(arena, float, most);
@@ -19,7 +19,11 @@ void mn_candidates_take(const mn_model *m, mn_arena *arena, uint64_t positions, 
     c->sums = MN_TAKE(arena, int32_t, most);
     c->tokens = MN_TAKE(arena, uint32_t, most);
     c->chosen = MN_TAKE(arena, uint8_t, MN_ROUND_UP(m->config.target_vocabulary));
-    c->weights = MN_TAKE(arena, int8_t, mn_times(most, m->width));
+    if (m->output_rows.floats)
+        c->floats = MN_TAKE(arena, float, mn_times(most, m->width));
+    else
+        c->weights = MN_TAKE(arena, int8_t, mn_times(most, m->width));
+    if (m->output_rows.multipliers) c->rows = MN_TAKE(arena, uint8_t, MN_LANES * m->width);
 }
 
 static void collect(const mn_model *m, const uint32_t *ids, uint32_t count, const uint32_t *extra, uint32_t extra_count,
@@ -70,7 +74,7 @@ static inline uint32_t turn_four(const uint8_t *const *rows, size_t at, uint32_t
 
 /* Sixteen rows of bytes to a block; those from `count` on stay zero. 1 if some weight lies outside -64 to 63, which is
    where the highest two bits differ. */
-static uint32_t copy_rows(const mn_model *m, const uint32_t *tokens, size_t count, int8_t *block)
+static uint32_t copy_rows(const mn_model *m, const uint32_t *tokens, size_t count, uint8_t *expanded, int8_t *block)
 {
     const mn_table *table = &m->output_rows;
     const size_t whole = m->config.d_model / 4 * 4;
@@ -78,6 +82,11 @@ static uint32_t copy_rows(const mn_model *m, const uint32_t *tokens, size_t coun
     const uint8_t *rows[MN_LANES];
     uint32_t wide = 0;
     for (size_t o = 0; o < count; o++) rows[o] = table->rows + tokens[o] * table->stride;
+    for (size_t o = 0; table->multipliers && o < count; o++) {
+        const size_t blocks = (m->config.d_model + table->block - 1) / table->block;
+        mn_expand(rows[o], table->multipliers + tokens[o] * blocks, table->block, m->config.d_model, expanded + o * m->width);
+        rows[o] = expanded + o * m->width;
+    }
     if (count < MN_LANES || whole < m->width) memset(block, 0, m->width * MN_LANES);
     size_t i = 0;
     if (count == MN_LANES)
@@ -98,6 +107,16 @@ static uint32_t copy_rows(const mn_model *m, const uint32_t *tokens, size_t coun
     return wide || whole < m->config.d_model;
 }
 
+/* Likewise of floats. */
+MN_SMALL static void copy_floats(const mn_model *m, const uint32_t *tokens, size_t count, float *block)
+{
+    memset(block, 0, m->width * MN_LANES * sizeof(float));
+    for (size_t o = 0; o < count; o++) {
+        const uint8_t *row = m->output_rows.rows + tokens[o] * m->output_rows.stride;
+        for (size_t i = 0; i < m->config.d_model; i++) block[i * MN_LANES + o] = mn_f32(row + 4 * i);
+    }
+}
+
 void mn_candidates_choose(const mn_model *m, const uint32_t *ids, uint32_t count, const uint32_t *extra,
                           uint32_t extra_count, mn_candidates *c)
 {
@@ -106,15 +125,19 @@ void mn_candidates_choose(const mn_model *m, const uint32_t *ids, uint32_t count
     const uint32_t padded = (uint32_t)MN_ROUND_UP(c->count);
     const mn_table *table = &m->output_rows;
     uint32_t wide = 0;
-    for (uint32_t first = 0; first < padded; first += MN_LANES)
-        wide |= copy_rows(m, c->tokens + first, c->count - first < MN_LANES ? c->count - first : MN_LANES,
-                          c->weights + (size_t)first * m->width);
+    for (uint32_t first = 0; first < padded; first += MN_LANES) {
+        const uint32_t some = c->count - first < MN_LANES ? c->count - first : MN_LANES;
+        if (c->floats)
+            copy_floats(m, c->tokens + first, some, c->floats + (size_t)first * m->width);
+        else
+            wide |= copy_rows(m, c->tokens + first, some, c->rows, c->weights + (size_t)first * m->width);
+    }
     for (uint32_t i = 0; i < padded; i++) {
-        c->scale[i] = i < c->count ? mn_f32(table->scale + c->tokens[i] * table->scale_stride) : 0.0f;
+        c->scale[i] = i < c->count && !c->floats ? mn_f32(table->scale + c->tokens[i] * table->scale_stride) : 0.0f;
         if (c->bias) c->bias[i] = i < c->count ? mn_f32(m->output_bias + 4ull * c->tokens[i]) : 0.0f;
     }
-    c->matrix = (mn_matrix){c->weights, c->scale, c->bias, c->sums, padded, (uint32_t)m->width, wide};
-    m->kernels->sum(&c->matrix, c->sums);
+    c->matrix = (mn_matrix){c->weights, c->scale, c->bias, c->sums, padded, (uint32_t)m->width, wide, c->floats};
+    if (!c->floats) m->kernels->sum(&c->matrix, c->sums);
 }
 
 uint32_t mn_candidate_of(const mn_candidates *c, uint32_t token)

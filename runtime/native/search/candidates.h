@@ -7,7 +7,9 @@
 
 typedef struct mn_candidates {
     mn_matrix matrix; /* their rows of the output layer; made for each sentence where there is a shortlist */
-    int8_t *weights;
+    int8_t *weights; /* or, where the table is fp32, */
+    float *floats;
+    uint8_t *rows; /* [16][width], of 4 bits, while a block is made */
     float *scale, *bias;
     int32_t *sums;
     uint8_t *chosen;  /* [target vocabulary], while they are collected */

@@ -15,7 +15,7 @@ from mobilenmt.export.export import export
 from mobilenmt.export.shortlist import Shortlist
 from native import NativeError
 from native_core import ARGUMENT, Core, Model, Output
-from native_files import INT8_ROWS, INT32, NONE, UINT16, Made
+from native_files import COLUMNS, FLOAT_ROWS, INT4_ROWS, INT8_ROWS, INT32, NONE, UINT8_ROWS, UINT16, Made
 from native_oracle import Oracle
 from native_reference import ACTIVATIONS, Reference, exp, log, power_below_one
 from tiny_models import make_checkpoint
@@ -54,6 +54,12 @@ def compare(model: Model, reference: Reference, sources: list[list[int]], forced
         {"width": 10, "target": 50, "lexical": UINT16, "rows_kind": INT8_ROWS, "output_bias": True},
         {"width": 19, "heads": (1, 1), "target": 50, "lexical": INT32},
         {"bad": (1, 3, 5), "forced_eos": 0},
+        {"width": 36, "forms": (INT4_ROWS,), "rows_kind": INT4_ROWS, "hidden": (70, 150), "layers": (2, 2)},
+        {"width": 35, "heads": (5, 1), "forms": (FLOAT_ROWS,), "rows_kind": FLOAT_ROWS, "hidden": (37, 20)},
+        {"width": 21, "heads": (3, 1), "target": 60, "lexical": UINT16, "rows_kind": INT4_ROWS, "output_bias": True},
+        {"width": 19, "heads": (1, 1), "target": 50, "lexical": INT32, "rows_kind": FLOAT_ROWS, "factor": 4.0},
+        {"width": 20, "forms": (FLOAT_ROWS, INT4_ROWS, COLUMNS, UINT8_ROWS), "layers": (2, 3), "pre_norm": True},
+        {"width": 26, "forms": (INT8_ROWS, FLOAT_ROWS, INT4_ROWS), "rows_kind": FLOAT_ROWS, "pre_norm": True},
     ],
     ids=str,
 )

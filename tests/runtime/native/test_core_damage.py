@@ -13,7 +13,7 @@ import pytest
 
 from native import TOKENIZER_SOURCES, compile_c, compiler
 from native_core import SOURCES
-from native_files import INT8_ROWS, INT32, UINT16, Made
+from native_files import FLOAT_ROWS, INT4_ROWS, INT8_ROWS, INT32, UINT16, Made
 
 HERE = Path(__file__).parent
 SANITIZED = ("-O0", "-g", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -21,6 +21,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "plain": {"heads": (2, 1), "output_bias": True, "bad": (1, 2)},
     "shortlist": {"width": 5, "heads": (5, 1), "lexical": UINT16, "rows_kind": INT8_ROWS, "activation": 7},
     "pre-norm": {"width": 6, "pre_norm": True, "lexical": INT32, "trained_positions": True, "forced_eos": 0},
+    "4 bits": {"width": 6, "forms": (INT4_ROWS,), "rows_kind": INT4_ROWS, "hidden": (5, 4)},
+    "floats": {
+        "width": 4,
+        "forms": (FLOAT_ROWS, INT4_ROWS),
+        "rows_kind": FLOAT_ROWS,
+        "hidden": (4, 3),
+        "lexical": UINT16,
+    },
+    "4 bits, shortlist": {"width": 6, "rows_kind": INT4_ROWS, "forms": (INT8_ROWS, FLOAT_ROWS), "lexical": INT32},
 }
 Drive = Callable[..., int]
 

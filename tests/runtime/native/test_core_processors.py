@@ -25,7 +25,7 @@ from mobilenmt.runtime.native.library import NativeModel
 from mobilenmt.runtime.native.tokenizer import NativeTokenizer
 from native import NATIVE, compile_c, compiler
 from native_core import SOURCES
-from native_files import INT8_ROWS, UINT16, Made
+from native_files import COLUMNS, FLOAT_ROWS, INT4_ROWS, INT8_ROWS, UINT16, Made
 from places import ROOT
 
 HERE = Path(__file__).parent
@@ -84,6 +84,8 @@ MODELS = (
     {"width": 48, "heads": (3, 2), "hidden": (80, 100), "layers": (2, 2), "target": 301, "output_bias": True},
     {"width": 21, "heads": (3, 1), "target": 90, "lexical": UINT16, "rows_kind": INT8_ROWS, "activation": 10},
     {"width": 20, "heads": (4, 4), "activation": 1, "pre_norm": True, "trained_positions": True},
+    {"width": 36, "target": 90, "forms": (INT4_ROWS, FLOAT_ROWS, COLUMNS), "rows_kind": INT4_ROWS, "lexical": UINT16},
+    {"width": 40, "heads": (4, 2), "target": 75, "forms": (FLOAT_ROWS,), "rows_kind": FLOAT_ROWS, "layers": (2, 2)},
 )
 
 
