@@ -86,6 +86,6 @@ install_test() {
     torch=$(sed -n 's/^\(torch==[^ ;]*\).*/\1/p' "$root/script/constraints.txt")
     "$1" -m pip install --quiet -c "$root/script/constraints.txt" "$torch" >&2 ||
         die "pip could not install $torch for $("$1" --version); if there is no build for it, take another Python: PYTHON=python3.11 $0"
-    "$1" -m pip install --quiet -c "$root/script/constraints.txt" -e "${root}[dev,ray]" -e "$root/models/en-de" >&2 ||
+    "$1" -m pip install --quiet -c "$root/script/constraints.txt" -e "${root}[dev,npu,ray]" -e "$root/models/en-de" >&2 ||
         die "pip could not install the requirements (its message is above)"
 }

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 _MOST_STEPS = 200_000
 """Steps that a budget is divided into at most; with fewer bytes a step than that, sizes are rounded up to steps."""
@@ -46,7 +47,7 @@ def choose(options: Sequence[Sequence[tuple[int, float]]], budget: int) -> list[
     step = max(step, -(-spare // _MOST_STEPS))
     steps = min(spare // step, sum(-(-max(group) // step) for group in more))
     best = np.zeros(steps + 1)
-    taken: list[np.ndarray] = []
+    taken: list[npt.NDArray[np.int16]] = []
     for group, sizes in zip(options, more, strict=True):
         found = np.full(steps + 1, np.inf)
         choice = np.zeros(steps + 1, np.int16)

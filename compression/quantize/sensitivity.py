@@ -63,7 +63,9 @@ class Probe:
         total = 0.0
         with torch.inference_mode():
             for batch, memories, wanted in zip(self.batches, self._memories, self._wanted, strict=True):
-                memory = other.encode(batch) if first is None else other.encode(batch, first=first, states=memories[first])
+                memory = (
+                    other.encode(batch) if first is None else other.encode(batch, first=first, states=memories[first])
+                )
                 found = functional.log_softmax(other.logits(other.decode(batch, memory)[batch.target_mask]), -1)
                 total += float(functional.kl_div(found, wanted, reduction="sum", log_target=True))
         return max(0.0, total / self.tokens)

@@ -85,6 +85,9 @@ class Results:
     def __getitem__(self, key: str) -> dict[str, Any]:
         return self._found[key]
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
     def add(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Keep a result; returns it. One of the same key counts no more."""
         found = {"key": key, **value}

@@ -147,7 +147,7 @@ def _round_blocks(
     largest = np.broadcast_to(most / LEVELS, rows)
     if clipping == "mse":
         scales = largest * _best_block_shares(padded, largest, whole=granularity == "tensor")
-        multipliers = np.concatenate([_best_multipliers(padded[part], scales[part])[0] for part in _parts(padded)])
+        multipliers = np.concatenate([best_multipliers(padded[part], scales[part])[0] for part in _parts(padded)])
     else:
         scales = largest
         sizes = np.minimum(np.abs(padded).max(axis=2), np.broadcast_to(most, rows)[:, None])
@@ -165,7 +165,7 @@ def _best_block_shares(blocks: Array, scales: Array, *, whole: bool) -> Array:
     errors = np.concatenate(
         [
             np.stack(
-                [_best_multipliers(blocks[part], scales[part] * np.float32(share))[1] for share in _BLOCK_SHARES],
+                [best_multipliers(blocks[part], scales[part] * np.float32(share))[1] for share in _BLOCK_SHARES],
                 axis=1,
             )
             for part in _parts(blocks)
@@ -177,7 +177,7 @@ def _best_block_shares(blocks: Array, scales: Array, *, whole: bool) -> Array:
     return best
 
 
-def _best_multipliers(blocks: Array, scales: Array) -> tuple[Array, Array]:
+def best_multipliers(blocks: Array, scales: Array) -> tuple[Array, Array]:
     """For fp32 blocks [rows, n, size]: the multiplier of least squared error of each [rows, n], and the errors
     [rows]."""
     errors = []

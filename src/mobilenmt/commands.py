@@ -186,7 +186,7 @@ def export(
         clipping: what the largest integer stands for: the largest magnitude, a percentile, or the least squared error
         percentile: with --clipping percentile, of the magnitudes of a row, from 50 to 100
         granularity: a scale for each output of a matrix, or one for the whole matrix
-        quantization: TOML or JSON file with these settings, and with a form for each matrix (docs/quantize.md)
+        quantization: TOML or JSON file with these settings, and with a form for each matrix (docs/compress/quantize.md)
     """
     try:
         import onnx  # noqa: F401
@@ -375,7 +375,7 @@ class CommandTable(Mapping[str, Callable[..., int]]):
 
 COMMANDS = CommandTable(
     {"translate": translate, "info": info, "verify": verify, "export": export, "upgrade": upgrade, "align": align},
-    ("compress", "teacher", "evaluate", "plan", "prune", "report", "shortlist", "calibrate"),
+    ("compress", "teacher", "evaluate", "plan", "prune", "quantize", "report", "shortlist", "calibrate"),
 )
 
 
