@@ -1,6 +1,6 @@
 """GPTQ and AWQ of onnx-neural-compressor, for the forms of a pack.
 
-The library quantizes MatMul nodes of an ONNX model on a grid of its own: blocks of 4 bits with a zero point of 8 and fp32
+The library quantizes MatMul nodes of an ONNX model on a grid of its own: blocks of 4 bits with a zero point of 8, fp32
 scales. A pack's blocks have integer multipliers, so what its GPTQ gives is rounded once more, to the nearest. (Version
 1.0 reads the empty half of a triangular matrix, so that no error is carried on: its GPTQ is rounding to the nearest.)
 

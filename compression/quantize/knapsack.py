@@ -42,6 +42,8 @@ def choose(options: Sequence[Sequence[tuple[int, float]]], budget: int) -> list[
     spare = budget - sum(least)
     if spare < 0:
         raise TooSmallError(sum(least))
+    if spare >= sum(max(size for size, _ in group) - low for group, low in zip(options, least, strict=True)):
+        return [min(range(len(group)), key=lambda one: (group[one][1], group[one][0])) for group in options]
     more = [[size - low for size, _ in group] for group, low in zip(options, least, strict=True)]
     step = math.gcd(*(size for group in more for size in group)) or 1
     step = max(step, -(-spare // _MOST_STEPS))

@@ -20,6 +20,8 @@ from mobilenmt.compression.quantize.study import Study
 from mobilenmt.export.quantize.settings import Quantization
 
 _TRIES = 5
+_DOUBTFUL = 1.05
+"""If the estimate of the smallest mixture is above a budget by no more than this factor, it is made to see."""
 _SLACK = 64  # bytes that a correction takes away beside what was too much: tensors begin at such multiples
 
 
@@ -85,23 +87,35 @@ def mix(
     for one in found:
         groups.setdefault(one.matrix.name, []).append(one)
     options = [[(sizes[name, one.form], one.distance) for one in group] for name, group in groups.items()]
-    too_much = 0
+    off, tried_smallest = 0, False
+    fitting: Mixture | None = None
     for _ in range(_TRIES):
         try:
-            chosen = choose(options, budget - base - too_much)
+            chosen = choose(options, budget - base - off)
         except TooSmallError as error:
-            smallest = base + error.smallest + too_much
-            raise QuantizeError(
-                f"no mixture of these forms fits into {budget:,} bytes: the smallest takes about {smallest:,}"
-            ) from None
+            smallest = base + error.smallest + off
+            if fitting is not None:
+                return fitting
+            if tried_smallest or smallest > _DOUBTFUL * budget:
+                raise QuantizeError(
+                    f"no mixture of these forms fits into {budget:,} bytes: the smallest takes about {smallest:,}"
+                ) from None
+            tried_smallest, chosen = True, choose(options, error.smallest)  # the estimate may be a little wrong
         picked = [group[index] for group, index in zip(groups.values(), chosen, strict=True)]
         settings = _settings(picked, study.settings.settings)
         size = export(settings, out)
         report(f"a mixture of {size:,} bytes, {budget:,} allowed")
+        off = size - base - sum(sizes[one.matrix.name, one.form] for one in picked)
         if size <= budget:
-            return Mixture(settings, sum(one.distance for one in picked), size, out)
-        shutil.rmtree(out)
-        too_much += size - budget + _SLACK
+            fitting = Mixture(settings, sum(one.distance for one in picked), size, out)
+            if not tried_smallest:
+                return fitting
+            tried_smallest = False
+        else:
+            shutil.rmtree(out)
+            off += _SLACK
+    if fitting is not None and out.is_dir():
+        return fitting
     raise QuantizeError(f"after {_TRIES} tries no mixture came out below {budget:,} bytes; allow some more")
 
 

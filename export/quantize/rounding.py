@@ -48,13 +48,14 @@ class Rounded:
         product: Array = self.integers().astype(np.float32) * self.scales[:, None]
         return product
 
-    def check(self, form: Form, shape: tuple[int, ...]) -> None:
-        """Whether this is a matrix of ``shape`` in ``form``: for what comes from elsewhere.
+    def check(self, form: Form, shape: tuple[int, ...], levels: int | None = None) -> None:
+        """Whether this is a matrix of ``shape`` in ``form``, with ``levels`` as in :func:`round_matrix`: for what comes
+        from elsewhere.
 
         Raises:
             InputError: it is not; says what is wrong.
         """
-        most = NIBBLE_LEVELS if form.kind == "int4" else form.levels
+        most = NIBBLE_LEVELS if form.kind == "int4" else levels if levels and form.kind == "int8" else form.levels
         problem = ""
         if form.kind == "fp32":
             problem = "fp32 has no rounded values"
