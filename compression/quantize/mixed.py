@@ -111,11 +111,12 @@ def mix(
             if not tried_smallest:
                 return fitting
             tried_smallest = False
+        elif fitting is not None:
+            export(fitting.settings, out)
+            return fitting
         else:
             shutil.rmtree(out)
             off += _SLACK
-    if fitting is not None and out.is_dir():
-        return fitting
     raise QuantizeError(f"after {_TRIES} tries no mixture came out below {budget:,} bytes; allow some more")
 
 
