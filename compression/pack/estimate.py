@@ -140,7 +140,7 @@ def pack_parts(
     fixed += tokenizer_bytes + table_bytes
     fixed += _native_beside_table(0, 0) + (SHORTLIST_GRAPH_BYTES if shortlist is not None else 0)
     if not chosen.plain:
-        graphs = _compact_graphs(chosen)
+        graphs = _compact_graphs(chosen, shape)
         encoder = decoder = 0  # with the layers' matrices
     records = [_native_beside_table(*layers) - _native_beside_table(0, 0) for layers in ((2, 0), (0, 2))]
     return PackParts(
@@ -150,9 +150,9 @@ def pack_parts(
     )
 
 
-def _compact_graphs(quantization: Quantization) -> int:
+def _compact_graphs(quantization: Quantization, shape: StudentShape) -> int:
     """Bytes of graphs and pack.json that do not grow with the layers."""
-    table, cross = quantization.form_of(_TABLE).kind, _form(quantization, "decoder", 0, _CROSS).kind
+    table, cross = quantization.form_of(_TABLE).kind, _form(quantization, shape, "decoder", 0, _CROSS).kind
     some = any(find_form(name).kind == "int4" for name in (quantization.form, *quantization.matrices.values()))
     found = COMPACT_GRAPH_BYTES[0] + _FORM_GRAPH_BYTES[table][3] + _FORM_GRAPH_BYTES[cross][2]
     return found + (_FUNCTION_GRAPH_BYTES if some else 0)
@@ -232,7 +232,7 @@ def _layer(shape: StudentShape, side: str, index: int, quantization: Quantizatio
     found = [4 * rows for rows, _ in sizes.values()] + [4 * d] * (4 if side == "encoder" else 6)
     graphs = 0 if quantization.plain else COMPACT_GRAPH_BYTES[1 if side == "encoder" else 2]
     for name, (rows, columns) in sizes.items():
-        form = _form(quantization, side, index, name)
+        form = _form(quantization, shape, side, index, name)
         blocks = form.kind == "int8" and side == "decoder" and name != _CROSS
         found += _blockwise(rows, columns) if blocks else form.bytes(rows, columns)
         if name != _CROSS:
@@ -240,9 +240,11 @@ def _layer(shape: StudentShape, side: str, index: int, quantization: Quantizatio
     return _aligned(found) + graphs
 
 
-def _form(quantization: Quantization, side: str, index: int, name: str) -> Form:
-    """Keys and values of the source are one matrix for all layers, by the name of the first one's."""
-    return quantization.form_of(f"model.{side}.layers.{0 if name == _CROSS else index}.{name}")
+def _form(quantization: Quantization, shape: StudentShape, side: str, index: int, name: str) -> Form:
+    """Keys and values of the source are one matrix for all layers, by the names of all of them."""
+    if name != _CROSS:
+        return quantization.form_of(f"model.{side}.layers.{index}.{name}")
+    return quantization.form_of(f"model.decoder.layers.0.{name}" + "+k_proj+v_proj" * (shape.decoder_layers - 1))
 
 
 def _blockwise(rows: int, columns: int) -> list[int]:

@@ -21,7 +21,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "plain": {"heads": (2, 1), "output_bias": True, "bad": (1, 2)},
     "shortlist": {"width": 5, "heads": (5, 1), "lexical": UINT16, "rows_kind": INT8_ROWS, "activation": 7},
     "pre-norm": {"width": 6, "pre_norm": True, "lexical": INT32, "trained_positions": True, "forced_eos": 0},
-    "4 bits": {"width": 6, "forms": (INT4_ROWS,), "rows_kind": INT4_ROWS, "hidden": (5, 4)},
+    "4 bits": {"width": 6, "forms": (INT4_ROWS,), "rows_kind": INT4_ROWS, "hidden": (9, 20), "layers": (1, 2)},
     "floats": {
         "width": 4,
         "forms": (FLOAT_ROWS, INT4_ROWS),
