@@ -163,7 +163,7 @@ class _Runner:
                 other = Study(checkpoint, self.request.study, self.study.folder / _folder_name(f"checkpoint {name}"))
                 out = self.packs / _folder_name(variant.name)
                 if not (out / "pack.json").is_file():
-                    write_pack(other, variant, Made(other.network, None), out)
+                    write_pack(other, variant, Made(other.network, {}), out)
                 rows.append(self._score(variant.name, out, self.request.lines, None))
                 paths[variant.name] = out
         rows = self._timed(rows, paths)

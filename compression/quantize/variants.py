@@ -28,8 +28,7 @@ class Variant:
     """One row of the table."""
 
     name: str
-    settings: Quantization | None
-    """None for a pack in fp32."""
+    settings: Quantization
     method: Method = "nearest"
 
 
@@ -44,7 +43,7 @@ def _clipped(form: str) -> list[Variant]:
 VARIANTS: Mapping[str, Variant] = {
     one.name: one
     for one in (
-        Variant("fp32", None),
+        Variant("fp32", Quantization("fp32")),  # which the C core runs, as it does the others
         *_clipped("int8"),
         Variant("int8, one scale a matrix", Quantization(granularity="tensor")),
         Variant("int8-wide", Quantization("int8-wide")),
@@ -79,20 +78,18 @@ class Made:
 
     network: Network
     """The model in fp32, channels scaled where the method does that."""
-    rounded: Mapping[str, Rounded] | None
-    """By matrix; None for fp32."""
+    rounded: Mapping[str, Rounded]
+    """By matrix; those that stay fp32 are left out."""
 
     @property
     def stored(self) -> Network:
         """The network as the pack has it."""
-        return self.network if self.rounded is None else StoredNetwork.build(self.network, self.rounded)
+        return StoredNetwork.build(self.network, self.rounded)
 
 
 def make(study: Study, variant: Variant) -> Made:
     """Round the matrices of a study's model. Raises QuantizeError if a library is missing."""
     network, settings = study.network, variant.settings
-    if settings is None:
-        return Made(network, None)
     if variant.method == "gptq":
         return Made(network, round_network(network, settings, study.hessians, shortlist=study.shortlist))
     if variant.method == "gptq of onnx-neural-compressor":
@@ -115,7 +112,6 @@ def write_pack(study: Study, variant: Variant, made: Made, out: Path) -> int:
         pack = export(
             checkpoint,
             out,
-            precision="fp32" if variant.settings is None else "int8",
             force=True,
             source_language=source,
             target_language=target,
