@@ -42,6 +42,10 @@ class PruneError(MobileNMTError):
     """A checkpoint cannot be pruned to what was asked for, or there is too little to go by."""
 
 
+class QuantizeError(MobileNMTError):
+    """A study of a model's quantization cannot be made, or nothing fits into a budget."""
+
+
 class PlanError(MobileNMTError, ValueError):
     """No shape fits into a budget, a budget is no size or time, or a fit of a machine will not do."""
 

@@ -164,11 +164,23 @@ class Network:
 
     def states(self, batch: Batch, tap: Tap = listen_to_nothing) -> Tensor:
         """States of the last decoder layer, [B, T, D]."""
-        source, target = batch.source_mask, batch.target_mask
-        memory = tap("encoder.in", self.embed(batch.source), source)
-        for layer in range(self.layers("encoder")):
+        return self.decode(batch, self.encode(batch, tap), tap)
+
+    def encode(
+        self, batch: Batch, tap: Tap = listen_to_nothing, *, first: int = 0, states: Tensor | None = None
+    ) -> Tensor:
+        """States of the last encoder layer, [B, S, D]; computed on from ``states`` in front of the layer ``first``, if
+        they are given."""
+        source = batch.source_mask
+        memory = tap("encoder.in", self.embed(batch.source), source) if states is None else states
+        for layer in range(first, self.layers("encoder")):
             memory = self._attention("encoder", layer, "self_attn", memory, memory, source, source, source, tap)
             memory = self._feed_forward("encoder", layer, memory, source, tap)
+        return memory
+
+    def decode(self, batch: Batch, memory: Tensor, tap: Tap = listen_to_nothing) -> Tensor:
+        """States of the last decoder layer, [B, T, D], from those of the last encoder layer."""
+        source, target = batch.source_mask, batch.target_mask
         states = tap("decoder.in", self.embed(batch.decoder_input), target)
         for layer in range(self.layers("decoder")):
             states = self._attention("decoder", layer, "self_attn", states, states, None, target, target, tap)

@@ -59,7 +59,7 @@ class Quantizer:
         found = self._given.get(name)
         if found is not None:
             try:
-                found.check(form, weight.shape)
+                found.check(form, weight.shape, levels)
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
             self._made[name] = found

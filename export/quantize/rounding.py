@@ -48,13 +48,14 @@ class Rounded:
         product: Array = self.integers().astype(np.float32) * self.scales[:, None]
         return product
 
-    def check(self, form: Form, shape: tuple[int, ...]) -> None:
-        """Whether this is a matrix of ``shape`` in ``form``: for what comes from elsewhere.
+    def check(self, form: Form, shape: tuple[int, ...], levels: int | None = None) -> None:
+        """Whether this is a matrix of ``shape`` in ``form``, with ``levels`` as in :func:`round_matrix`: for what comes
+        from elsewhere.
 
         Raises:
             InputError: it is not; says what is wrong.
         """
-        most = NIBBLE_LEVELS if form.kind == "int4" else form.levels
+        most = NIBBLE_LEVELS if form.kind == "int4" else levels if levels and form.kind == "int8" else form.levels
         problem = ""
         if form.kind == "fp32":
             problem = "fp32 has no rounded values"
@@ -147,7 +148,7 @@ def _round_blocks(
     largest = np.broadcast_to(most / LEVELS, rows)
     if clipping == "mse":
         scales = largest * _best_block_shares(padded, largest, whole=granularity == "tensor")
-        multipliers = np.concatenate([_best_multipliers(padded[part], scales[part])[0] for part in _parts(padded)])
+        multipliers = np.concatenate([best_multipliers(padded[part], scales[part])[0] for part in _parts(padded)])
     else:
         scales = largest
         sizes = np.minimum(np.abs(padded).max(axis=2), np.broadcast_to(most, rows)[:, None])
@@ -165,7 +166,7 @@ def _best_block_shares(blocks: Array, scales: Array, *, whole: bool) -> Array:
     errors = np.concatenate(
         [
             np.stack(
-                [_best_multipliers(blocks[part], scales[part] * np.float32(share))[1] for share in _BLOCK_SHARES],
+                [best_multipliers(blocks[part], scales[part] * np.float32(share))[1] for share in _BLOCK_SHARES],
                 axis=1,
             )
             for part in _parts(blocks)
@@ -177,7 +178,7 @@ def _best_block_shares(blocks: Array, scales: Array, *, whole: bool) -> Array:
     return best
 
 
-def _best_multipliers(blocks: Array, scales: Array) -> tuple[Array, Array]:
+def best_multipliers(blocks: Array, scales: Array) -> tuple[Array, Array]:
     """For fp32 blocks [rows, n, size]: the multiplier of least squared error of each [rows, n], and the errors
     [rows]."""
     errors = []

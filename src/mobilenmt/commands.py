@@ -492,7 +492,7 @@ COMMANDS = CommandTable(
         "align": align,
         "check-npu": check_npu,
     },
-    ("compress", "teacher", "evaluate", "plan", "prune", "report", "shortlist", "calibrate"),
+    ("compress", "teacher", "evaluate", "plan", "prune", "quantize", "report", "shortlist", "calibrate"),
 )
 
 

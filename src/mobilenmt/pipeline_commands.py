@@ -12,9 +12,10 @@ from mobilenmt.compression.chain.table import STAGES, find_stage
 from mobilenmt.compression.core.context import EVERY_STAGE_NEEDS
 from mobilenmt.pipeline_needs import need as _need
 from mobilenmt.pipeline_plan import plan
+from mobilenmt.pipeline_quantize import quantize
 from mobilenmt.runtime.errors import InputError
 
-__all__ = ["plan"]  # a command that stands elsewhere
+__all__ = ["plan", "quantize"]  # commands that stand elsewhere
 
 if TYPE_CHECKING:
     from mobilenmt.compression.chain.chain import Chain

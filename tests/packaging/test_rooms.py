@@ -26,6 +26,7 @@ ROOMS = (
     ("pack", "evaluate"),
     "plan",
     "prune",
+    "quantize",
     "report",
     "chain",
 )
