@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-
 from mobilenmt.export.layers import stacked_name
+from mobilenmt.export.native.tensors import Tensors
 from mobilenmt.export.native.tokenizer import NONE, NotExpressible, tokenizer_table
 from mobilenmt.export.quantize.quantizer import TABLES
 from mobilenmt.export.weights import WEIGHTS_FILE
@@ -22,7 +20,6 @@ from mobilenmt.runtime.manifest import GenerationDefaults, PackManifest
 from mobilenmt.runtime.pack import read_manifest
 
 NATIVE_FILE = "native.bin"
-_GRAPHS = ("encoder", "decoder", "greedy", "batch", "translator")
 _HEADER = 192
 _NO_BIAS = 2**64 - 1
 _COLUMNS_INT8, _ROWS_UINT8, _ROWS_INT8, _NORM, _TABLE, _FLAGS, _SHORT, _LONG, _ROWS_INT4, _ROWS_FLOAT = range(1, 11)
@@ -38,59 +35,6 @@ _ACTIVATIONS: dict[str, int] = {
     )
     for name in names.split()
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """Where a tensor lies in weights.bin."""
-
-    offset: int
-    shape: tuple[int, ...]
-
-
-class _Tensors:
-    """The tensors that a pack's graphs read from weights.bin, by their names in the exporter."""
-
-    def __init__(self, folder: Path, manifest: PackManifest) -> None:
-        self._found: dict[str, _Stored] = {}
-        self.model = manifest.model
-        self.factor = 1.0
-        for stem in _GRAPHS:
-            path = folder / f"{stem}.onnx"
-            if path.is_file():
-                self._collect(onnx.load(str(path), load_external_data=False).graph, "")
-
-    def _collect(self, graph: onnx.GraphProto, prefix: str) -> None:
-        for tensor in graph.initializer:
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                where = {entry.key: entry.value for entry in tensor.external_data}
-                stored = _Stored(int(where.get("offset", 0)), tuple(tensor.dims))
-                self._found.setdefault(tensor.name.removeprefix(prefix), stored)
-            elif not tensor.dims and tensor.data_type == onnx.TensorProto.FLOAT:
-                # Without a shortlist the graph multiplies embeddings by the square root of their width, if at all.
-                value = float(onnx.numpy_helper.to_array(tensor))
-                if math.isclose(value, math.sqrt(self.model.d_model), rel_tol=1e-6):
-                    self.factor = value
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.GRAPH:
-                    self._collect(attribute.g, f"{attribute.g.name}.")
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._found
-
-    def __getitem__(self, name: str) -> _Stored:
-        if name not in self._found:
-            raise NotExpressible(f"its graphs have no tensor {name}")
-        return self._found[name]
-
-    def has_table(self, name: str) -> bool:
-        """Whether a table goes by this name; tied ones go by the first one's."""
-        return any(found == name or found.startswith(f"{name}.") for found in self._found)
-
-    def first(self, *names: str) -> _Stored:
-        """The first of several names that is there."""
-        return self[next((name for name in names if name in self), names[-1])]
 
 
 def native_bytes(
@@ -118,7 +62,7 @@ def native_bytes(
 
 def _file(folder: Path, manifest: PackManifest) -> bytes:
     model, tokens, generation = manifest.model, manifest.tokens, manifest.generation
-    tensors = _Tensors(folder, manifest)
+    tensors = Tensors(folder, manifest)
     size = (folder / WEIGHTS_FILE).stat().st_size
     records = list(_records(tensors))
     target = folder / "tokenizer.target.json"
@@ -188,11 +132,11 @@ def _ids(tokens: Sequence[int]) -> bytes:
     return struct.pack(f"<{len(tokens)}I", *tokens)
 
 
-def _has_shortlist(tensors: _Tensors) -> bool:
+def _has_shortlist(tensors: Tensors) -> bool:
     return "shortlist.common" in tensors
 
 
-def _factor_in_scales(tensors: _Tensors) -> bool:
+def _factor_in_scales(tensors: Tensors) -> bool:
     """With a shortlist the scales of int8 tables have the factor on embeddings in them, if all tables are int8."""
     return any(f"{table}.scale.embedding" in tensors for table in TABLES)
 
@@ -204,7 +148,7 @@ def _record(
     return struct.pack("<4I4Q", kind, rows, columns, stride, values, scale, bias, step)
 
 
-def _records(tensors: _Tensors) -> Iterator[bytes]:
+def _records(tensors: Tensors) -> Iterator[bytes]:
     """All records, in the order of the format."""
     model, width = tensors.model, tensors.model.d_model
     yield _embedding(tensors, "source_embedding")
@@ -248,7 +192,7 @@ def _stacked(attention: str, parts: str) -> str:
     return stacked_name([f"{attention}.{part}_proj" for part in parts])
 
 
-def _embedding(tensors: _Tensors, *names: str) -> bytes:
+def _embedding(tensors: Tensors, *names: str) -> bytes:
     """Tied tables are stored under the first one's name."""
     width = tensors.model.d_model
     name = next((name for name in names if tensors.has_table(name)), names[-1])
@@ -258,7 +202,7 @@ def _embedding(tensors: _Tensors, *names: str) -> bytes:
     return _matrix(tensors, name, width)
 
 
-def _output(tensors: _Tensors) -> bytes:
+def _output(tensors: Tensors) -> bytes:
     model = tensors.model
     name = next((table for table in reversed(TABLES) if tensors.has_table(table)), TABLES[0])
     part = "" if _has_shortlist(tensors) else f".{model.target_vocab_size}"
@@ -273,7 +217,7 @@ def _output(tensors: _Tensors) -> bytes:
     return _matrix(tensors, name, model.d_model, part, bias=bias)
 
 
-def _table(tensors: _Tensors, name: str) -> bytes:
+def _table(tensors: Tensors, name: str) -> bytes:
     if name not in tensors:
         return _record()
     stored = tensors[name]
@@ -281,11 +225,11 @@ def _table(tensors: _Tensors, name: str) -> bytes:
     return _record(_TABLE, math.prod(stored.shape[:-1]), columns, columns, stored.offset)
 
 
-def _linear(tensors: _Tensors, name: str, columns: int) -> bytes:
+def _linear(tensors: Tensors, name: str, columns: int) -> bytes:
     return _matrix(tensors, name, columns, bias=tensors[f"{name}.bias"].offset)
 
 
-def _cross(tensors: _Tensors, layer: int) -> bytes:
+def _cross(tensors: Tensors, layer: int) -> bytes:
     """Keys and values of all layers are one matrix; this is the part of a layer."""
     layers, width = tensors.model.decoder_layers, tensors.model.d_model
     names = [f"model.decoder.layers.{index}.encoder_attn.{part}_proj" for index in range(layers) for part in "kv"]
@@ -295,7 +239,7 @@ def _cross(tensors: _Tensors, layer: int) -> bytes:
 
 
 def _matrix(
-    tensors: _Tensors, name: str, columns: int, part: str = "", *, bias: int = _NO_BIAS, first: int = 0,
+    tensors: Tensors, name: str, columns: int, part: str = "", *, bias: int = _NO_BIAS, first: int = 0,
     count: int | None = None,
 ) -> bytes:  # fmt: skip
     """The record of a matrix in whatever form it is stored.
@@ -334,7 +278,7 @@ def _matrix(
     return _record(_COLUMNS_INT8, count or stride, columns, stride, *places, bias)
 
 
-def _norm(tensors: _Tensors, name: str) -> bytes:
+def _norm(tensors: Tensors, name: str) -> bytes:
     weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
     width = weight.shape[0]
     return _record(_NORM, width, 1, 1, weight.offset, 0, bias.offset)
