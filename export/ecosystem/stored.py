@@ -17,6 +17,7 @@ import onnx
 from onnx import numpy_helper
 
 from mobilenmt.export.precision.blocks import ZERO_POINT
+from mobilenmt.export.precision.int4 import unpack
 from mobilenmt.runtime.errors import ExportError
 from mobilenmt.runtime.onnx.ort import first_line
 from mobilenmt.runtime.pack import Pack
@@ -25,7 +26,8 @@ Array = npt.NDArray[Any]
 Stored = Mapping[str, Array]
 
 TABLES = ("source_embedding", "target_embedding", "output_embedding")
-_PART = re.compile(rf"((?:{'|'.join(TABLES)})(?:\.int8\.rows|\.scale\.blocks|\.bias)?)\.(\d+)")
+_PARTS = r"\.int8\.rows|\.int4|\.multipliers|\.scale|\.scale\.blocks|\.bias"
+_PART = re.compile(rf"((?:{'|'.join(TABLES)})(?:{_PARTS})?)\.(\d+)")
 """A table by the number of its rows, which some graphs read in part; translator.onnx reads all of them."""
 
 
@@ -87,7 +89,7 @@ def _int8(stored: Stored, name: str, columns: int) -> Array | None:
 
 
 def _int8_blocks(stored: Stored, name: str, columns: int) -> Array | None:
-    """Rows in blocks (the decoder's, and a table's without a shortlist), the last one filled up with zeros."""
+    """Rows in blocks (the decoder's, a table's without a shortlist, all of 8 bits), the last one filled up."""
     blocks = stored.get(f"{name}.int8.rows", stored.get(f"{name}.int8.table"))
     if blocks is None:
         return None
@@ -97,7 +99,18 @@ def _int8_blocks(stored: Stored, name: str, columns: int) -> Array | None:
     return scaled
 
 
-_FORMS: tuple[Callable[[Stored, str, int], Array | None], ...] = (_float32, _int8, _int8_blocks)
+def _int4(stored: Stored, name: str, columns: int) -> Array | None:
+    """4 bits in blocks with a multiplier each, the last one filled up."""
+    packed = stored.get(f"{name}.int4", stored.get(f"{name}.int4.table"))
+    if packed is None:
+        return None
+    multipliers = stored[f"{name}.multipliers"]
+    values = unpack(packed.reshape(*multipliers.shape, -1)) * multipliers[:, :, None].astype(np.int8)
+    scaled: Array = values.reshape(len(values), -1)[:, :columns].astype(np.float32) * stored[f"{name}.scale"][:, None]
+    return scaled
+
+
+_FORMS: tuple[Callable[[Stored, str, int], Array | None], ...] = (_float32, _int8, _int8_blocks, _int4)
 """Each gives fp32 [rows, columns], or None where the matrix has another form."""
 
 

@@ -85,6 +85,14 @@ def pack(found: Rounded) -> Array:
     return packed
 
 
+def unpack(packed: Array) -> Array:
+    """What :func:`pack` packed: uint8 [N, blocks, block / 2] -> int8 [N, blocks, block], a last block with its
+    padding."""
+    bits = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)
+    values: Array = bits.astype(np.int8) - np.int8(_MIDDLE)
+    return values
+
+
 def _steps(graph: Graph, multipliers: str, scale: str) -> str:
     """fp32 [N, blocks], what the values of a block are multiplied with: constant, computed at opening."""
     home = graph.home

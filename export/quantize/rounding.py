@@ -19,6 +19,10 @@ _SHARES = np.arange(100, 19, -1) / 100
 """Of the largest magnitude: where ``mse`` tries to clip 8 bits."""
 _BLOCK_SHARES = np.arange(100, 59, -2) / 100
 """Likewise a row of 4-bit blocks, whose multipliers clip, too."""
+_PRODUCTS = sorted({m * q for m in range(1, MULTIPLIERS + 1) for q in range(1, NIBBLE_LEVELS + 1)}, reverse=True)
+"""Magnitudes that 4 bits and a multiplier make."""
+_OFF_GRID = 1e-3
+"""Of a step: further away a value is not what its integer was multiplied out to in fp32."""
 _VALUES_AT_ONCE = 2**16  # so that what a search makes of them stays in the cache
 
 
@@ -90,6 +94,9 @@ def round_matrix(
 ) -> Rounded:
     """Round ``weight`` [N, K] to the nearest values of a form; symmetric.
 
+    What was multiplied out of integers of the form (``mobilenmt restore``) gives the same integers again, whatever the
+    clipping: of it nothing is clipped, and nothing lost.
+
     Args:
         weight: fp32.
         form: any but fp32.
@@ -110,6 +117,9 @@ def round_matrix(
     levels = form.levels if levels is None else levels
     most = _clip_at(groups, clipping, percentile)
     scales = most / levels
+    if clipping == "percentile":
+        whole = np.abs(groups).max(axis=1) / np.float32(levels)
+        scales = np.where(_on_grid(groups / _divisor(whole)[:, None]), whole, scales)
     if clipping == "mse":
         scales = scales * _best_shares(groups, scales, levels)
     scales = np.broadcast_to(scales, len(weight))
@@ -154,6 +164,13 @@ def _round_blocks(
         sizes = np.minimum(np.abs(padded).max(axis=2), np.broadcast_to(most, rows)[:, None])
         wanted = sizes / (_divisor(scales)[:, None] * NIBBLE_LEVELS)
         multipliers = np.ceil(wanted - 1e-4)  # what division left behind the point is no reason for a coarser step
+    known = _known_block_scales(padded, whole=granularity == "tensor")
+    rows_known = np.flatnonzero(known)
+    if len(rows_known):
+        scales = np.where(known > 0, known, scales)
+        for part in _parts(padded[rows_known]):
+            some = rows_known[part]
+            multipliers[some] = _smallest_multipliers(np.rint(padded[some] / known[some][:, None, None]))
     multipliers = np.clip(multipliers, 1, MULTIPLIERS).astype(np.uint8)
     step = _divisor(scales)[:, None, None] * multipliers[:, :, None]
     values = np.clip(np.rint(padded / step), -NIBBLE_LEVELS, NIBBLE_LEVELS).reshape(rows, -1)[:, :columns]
@@ -187,6 +204,40 @@ def best_multipliers(blocks: Array, scales: Array) -> tuple[Array, Array]:
         errors.append(_squared(np.clip(np.rint(blocks / step), -NIBBLE_LEVELS, NIBBLE_LEVELS) * step - blocks, axis=2))
     found = np.stack(errors)
     return found.argmin(axis=0) + 1, found.min(axis=0).sum(axis=1)
+
+
+def _known_block_scales(blocks: Array, *, whole: bool) -> Array:
+    """[rows]: the scale of each row, or of the ``whole`` matrix, of fp32 [rows, n, size] that was multiplied out of
+    blocks of 4 bits; 0 where it was not."""
+    groups = blocks.reshape(1 if whole else len(blocks), -1, blocks.shape[2])
+    most = np.abs(groups).max(axis=(1, 2))
+    found = np.zeros(len(groups), np.float32)
+    for product in _PRODUCTS:
+        scales = most / np.float32(product)
+        left = np.flatnonzero((found == 0) & (scales > 1e-30))
+        for part in (slice(0, 1), slice(0, None)):  # the first blocks tell nearly all that never were integers
+            left = left[_on_grid(groups[left, part] / scales[left, None, None])]
+        if len(left):
+            integers = np.rint(groups[left] / scales[left, None, None])
+            left = left[(_smallest_multipliers(integers) > 0).all(axis=1)]
+            found[left] = scales[left]
+    return np.broadcast_to(found, len(blocks))
+
+
+def _smallest_multipliers(integers: Array) -> Array:
+    """[rows, n]: by which every one of ``integers`` [rows, n, size] can be divided into 4 bits; 0 if there is none."""
+    sizes = np.abs(integers)
+    most, found = sizes.max(axis=2), np.zeros(sizes.shape[:2], np.uint8)
+    for multiplier in range(MULTIPLIERS, 0, -1):
+        fits = (most <= multiplier * NIBBLE_LEVELS) & (sizes % multiplier == 0).all(axis=2)
+        found[fits] = multiplier
+    return found
+
+
+def _on_grid(values: Array) -> Array:
+    """[rows]: whether all ``values`` [rows, ...] are integers but for what fp32 rounds."""
+    found: Array = (np.abs(values - np.rint(values)) < _OFF_GRID).all(axis=tuple(range(1, values.ndim)))
+    return found
 
 
 def _squared(error: Array, axis: int = 1) -> Array:

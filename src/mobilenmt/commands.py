@@ -206,12 +206,8 @@ def export(
     """
     _need_export("export")
     if via == "optimum":
-        ours: dict[str, Any] = {
-            "name": name,
-            "source-language": source_language,
-            "target-language": target_language,
-            "card": card,
-        }
+        ours: dict[str, object] = {"name": name, "card": card}
+        ours |= {"source-language": source_language, "target-language": target_language}
         ours |= {"form": form, "clipping": clipping, "percentile": percentile, "granularity": granularity}
         ours |= {"quantization": quantization, "target": None if target == "cpu" else target}
         unused = [f"--{key}" for key, value in ours.items() if value is not None] + ["--no-split"] * (not split)

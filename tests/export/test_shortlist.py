@@ -14,7 +14,10 @@ from mobilenmt.compression.pack.shortlist import ShortlistSettings, learn_shortl
 from mobilenmt.export.encoder import rename
 from mobilenmt.export.export import export
 from mobilenmt.export.graph import FLOAT, Graph
-from mobilenmt.export.precision import Int8, Use
+from mobilenmt.export.precision.int8 import Int8
+from mobilenmt.export.precision.protocol import Use
+from mobilenmt.export.quantize.quantizer import Quantizer
+from mobilenmt.export.quantize.settings import Quantization
 from mobilenmt.export.shortlist import FILE_NAME, Shortlist
 from mobilenmt.export.weights import WEIGHTS_FILE, WeightStore
 from mobilenmt.runtime.errors import CheckpointError
@@ -52,7 +55,7 @@ def test_candidates_are_scored_right_above_and_below_what_the_shift_covers(
     table, offset = random.normal(size=(60, 32)).astype(np.float32), random.normal(size=60).astype(np.float32)
     x = random.normal(size=(1, 1, 32)).astype(np.float32)
     x[0, 0, 3] = lowest
-    ids, precision = np.arange(0, 60, 7), Int8()
+    ids, precision = np.arange(0, 60, 7), Int8(Quantizer(Quantization()))
     shift = precision.shift(np.ones(32, np.float32))
     assert 1.0 < shift < 30.0  # so that the quantized input has zero point 0, or not
     graph = Graph("score", WeightStore())

@@ -1,9 +1,8 @@
-"""Makes Marian checkpoints with random weights in the layout that transformers and our pipeline read, and as OPUS-MT's
-newer ones are: two SentencePiece models (Unigram, nmt_nfkc), a vocabulary each."""
+"""Makes Marian checkpoints with random weights in the layout that transformers and our pipeline read, and in OPUS-MT's:
+two SentencePiece models (Unigram, nmt_nfkc), with one vocabulary or, as the newer ones, with one each."""
 
 from __future__ import annotations
 
-import io
 import json
 import random
 import signal
@@ -19,7 +18,7 @@ _TEXT = (
     "das ein zwei wo ist Bahnhof Haus Hund Katze klein gross rennt schläft sieht und oder nicht hier dort heute"
 )
 WORDS = _TEXT.split()
-_ASCII = " ".join(map(chr, range(33, 127)))
+ASCII = " ".join(map(chr, range(33, 127)))
 
 ENGLISH = "the a house station train where is are we you they go went small green old new city street river and or with"
 GERMAN = (
@@ -145,66 +144,7 @@ def make_checkpoint(
     return folder
 
 
-def make_opus(folder: Path, source: Sequence[str], target: Sequence[str]) -> Path:
-    """Save a ``MarianMTModel`` with random weights and separate vocabularies, learned of lines; each has all ASCII."""
-    import torch
-    from transformers import GenerationConfig, MarianConfig, MarianMTModel
-
-    folder.mkdir(parents=True)
-    pieces = _train(folder / "source.spm", source, 400), _train(folder / "target.spm", target, 350)
-    vocabularies = [{p: i for i, p in enumerate(["</s>", "<unk>", *sorted(set(of))])} for of in pieces]
-    pad = max(map(len, vocabularies))  # Marian takes the special ids from the source's: the same in both
-    for name, vocabulary in zip(("vocab.json", "target_vocab.json"), vocabularies, strict=True):
-        (folder / name).write_text(json.dumps({**vocabulary, "<pad>": pad}), encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"separate_vocabs": True, "model_max_length": 512}))
-    special: dict[str, Any] = {"pad_token_id": pad, "eos_token_id": 0, "decoder_start_token_id": pad}
-    config = MarianConfig(
-        vocab_size=pad + 1,
-        decoder_vocab_size=pad + 1,
-        share_encoder_decoder_embeddings=False,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        activation_function="swish",
-        max_position_embeddings=128,
-        forced_eos_token_id=0,
-        **special,
-    )
-    torch.manual_seed(0)
-    model = MarianMTModel(config).eval()
-    with torch.no_grad():
-        model.final_logits_bias[0, 0] = 1.0
-    model.generation_config = GenerationConfig(bad_words_ids=[[pad]], forced_eos_token_id=0, **special)
-    model.save_pretrained(folder)
-    return folder
-
-
-def _train(path: Path, lines: Sequence[str], size: int) -> list[str]:
-    import sentencepiece
-
-    out = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([*lines, *[_ASCII] * 3]),
-        model_writer=out,
-        vocab_size=size,
-        character_coverage=1.0,
-        bos_id=-1,
-        hard_vocab_limit=False,
-        minloglevel=2,
-        num_threads=1,
-    )
-    path.write_bytes(out.getvalue())
-    model = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    return [
-        model.id_to_piece(i) for i in range(model.get_piece_size()) if not (model.is_control(i) or model.is_unknown(i))
-    ]
-
-
-def train_sentencepiece(path: Path, lines: list[str], **options: Any) -> list[str]:
+def train_sentencepiece(path: Path, lines: Sequence[str], **options: Any) -> list[str]:
     """Train a SentencePiece model as OPUS-MT does (nmt_nfkc, Unigram); gives its pieces."""
     import sentencepiece
 
@@ -224,7 +164,8 @@ def train_sentencepiece(path: Path, lines: list[str], **options: Any) -> list[st
 
 
 # All of ASCII is known to the source, as in real models: what it does not know are umlauts, other scripts and emoji.
-SOURCE_LINES = [*sentences(ENGLISH, 1), " ".join(chr(c) for c in range(33, 127))]
+SOURCE_LINES = [*sentences(ENGLISH, 1), ASCII]
+TARGET_LINES = sentences(GERMAN, 2)
 
 
 def vocabulary(pieces: list[str], extra: list[str]) -> dict[str, int]:
@@ -233,11 +174,21 @@ def vocabulary(pieces: list[str], extra: list[str]) -> dict[str, int]:
     return {name: i for i, name in enumerate(names)}
 
 
-def make_opus_tokenizer(folder: Path, *, separate: bool = False, **options: Any) -> int:
-    """Make an OPUS-MT tokenizer folder; every ninth piece of the source is left out of vocab.json. Gives the pad id."""
-    source = train_sentencepiece(folder / "source.spm", SOURCE_LINES, **({"vocab_size": 220} | options))
-    target = train_sentencepiece(folder / "target.spm", sentences(GERMAN, 2), **options)
-    kept = [piece for n, piece in enumerate(source) if n % 9 or len(piece) < 3]
+def make_opus_tokenizer(
+    folder: Path,
+    *,
+    separate: bool = False,
+    lines: tuple[Sequence[str], Sequence[str]] = (SOURCE_LINES, TARGET_LINES),
+    whole: bool = False,
+    **options: Any,
+) -> int:
+    """Make an OPUS-MT tokenizer folder, its models trained on ``lines`` of the source and of the target.
+
+    Unless it is to be ``whole``, every ninth piece of the source is left out of vocab.json. Gives the pad id.
+    """
+    source = train_sentencepiece(folder / "source.spm", lines[0], **({"vocab_size": 220} | options))
+    target = train_sentencepiece(folder / "target.spm", lines[1], **options)
+    kept = [piece for n, piece in enumerate(source) if whole or n % 9 or len(piece) < 3]
     shared = vocabulary(kept if separate else kept + target, [] if separate else [">>deu<<", ">>nds<<"])
     (folder / "vocab.json").write_text(json.dumps(shared))
     config = {"separate_vocabs": separate, "model_max_length": 512}
@@ -251,11 +202,16 @@ def make_opus_tokenizer(folder: Path, *, separate: bool = False, **options: Any)
     return shared["<pad>"]
 
 
-def make_opus_checkpoint(folder: Path, *, separate: bool = False, **config: Any) -> Path:
-    """A checkpoint as :func:`make_checkpoint` makes it, with OPUS-MT's tokenizer files and its sizes in their stead."""
+def make_opus_checkpoint(
+    folder: Path, *, separate: bool = False, tokenizer: dict[str, Any] | None = None, **config: Any
+) -> Path:
+    """A checkpoint as :func:`make_checkpoint` makes it, with OPUS-MT's tokenizer files and its sizes in their stead.
+
+    ``tokenizer`` is what :func:`make_opus_tokenizer` takes.
+    """
     files = folder.with_name(f"{folder.name}.spm")
     files.mkdir()
-    pad = make_opus_tokenizer(files, separate=separate)
+    pad = make_opus_tokenizer(files, separate=separate, **(tokenizer or {}))
     ids = {"pad_token_id": pad, "decoder_start_token_id": pad}
     shared = {"share_encoder_decoder_embeddings": not separate}
     values = {"vocab_size": pad + 1, "max_position_embeddings": 128, **ids, **shared, **config}

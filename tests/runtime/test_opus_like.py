@@ -18,7 +18,7 @@ from mobilenmt.runtime.hypothesis import Hypothesis, SearchOptions
 from mobilenmt.runtime.native import LIBRARY
 from mobilenmt.runtime.text.kept import find
 from places import ROOT
-from tiny_models import make_opus
+from tiny_models import ASCII, make_opus_checkpoint
 
 ENGINES = [
     pytest.param("native", marks=pytest.mark.skipif(not LIBRARY.is_file(), reason="the C core was not compiled")),
@@ -31,7 +31,15 @@ CASES = (Path(__file__).parent / "text" / "data" / "kept.txt").read_text(encodin
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = (ROOT / "benchmarks" / "sentences.en.txt").read_text(encoding="utf-8").splitlines()
     target = (Path(__file__).parent / "text" / "data" / "sentences.de.txt").read_text(encoding="utf-8").splitlines()
-    return make_opus(tmp_path_factory.mktemp("opus") / "checkpoint", source, target)
+    lines = [*source, *[ASCII] * 3], [*target, *[ASCII] * 3]
+    return make_opus_checkpoint(
+        tmp_path_factory.mktemp("opus") / "checkpoint",
+        separate=True,
+        tokenizer={"lines": lines, "whole": True, "vocab_size": 400, "character_coverage": 1.0},
+        encoder_layers=1,
+        decoder_layers=1,
+        activation_function="swish",
+    )
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 
 from mobilenmt.cli import main
-from mobilenmt.export.checkpoint import sinusoidal_positions
+from mobilenmt.export.checkpoint import Checkpoint, load_checkpoint, sinusoidal_positions
 from mobilenmt.export.ecosystem.restore import restore
+from mobilenmt.export.ecosystem.stored import TABLES, Stored, stored_weights
 from mobilenmt.export.export import export
+from mobilenmt.export.layers import unstacked_names
+from mobilenmt.export.quantize.quantizer import Quantizer
+from mobilenmt.export.quantize.settings import Quantization
 from mobilenmt.export.shortlist import Shortlist
 from mobilenmt.export.writer import write_manifest
 from mobilenmt.runtime.errors import ExportError, PackError
@@ -69,6 +73,83 @@ def test_a_restored_checkpoint_exports_to_the_same_bytes(
     given = Shortlist.load(found / "shortlist.npz") if shortlisted else False  # fp32 does not look for one itself
     again = export(found, tmp_path / "again" / "en-de", precision=precision, shortlist=given).path
     assert different(pack, again) == []
+
+
+FORMS_OF_PACKS: dict[str, tuple[Quantization, bool, dict[str, Any]]] = {
+    "int8-wide": (Quantization("int8-wide"), False, {}),
+    "int8-wide, shortlist, width in no blocks": (Quantization("int8-wide"), True, {"d_model": 20, **UNTIED}),
+    "int4-16, separate": (Quantization("int4-16", "mse"), False, {**SEPARATE, "d_model": 24}),
+    "int4-32, shortlist": (Quantization("int4-32", "mse"), True, {"scale_embedding": False}),
+    "int4-64": (Quantization("int4-64"), False, {**UNTIED, "decoder_ffn_dim": 96}),
+    "int4-128, shortlist": (Quantization("int4-128", "percentile", 99.0), True, {}),
+    "fp32": (Quantization("fp32"), False, UNTIED),
+    "fp32, shortlist": (Quantization("fp32"), True, {}),
+    "mixed": (
+        Quantization("int8", matrices={"*fc2": "int4-32", "*self_attn*": "fp32", "*k_proj*": "int8-wide"}),
+        False,
+        {},
+    ),
+    "mixed tables": (
+        Quantization("int4-16", matrices={"source_embedding": "fp32", "output_embedding": "int8-wide"}),
+        False,
+        {**SEPARATE, **UNTIED},
+    ),
+    "mixed tables, shortlist": (
+        Quantization("int8", matrices={"target_embedding": "int4-16", "output_embedding": "fp32"}),
+        True,
+        {**SEPARATE, **UNTIED},
+    ),
+    "one scale, percentile": (Quantization("int8", "percentile", 99.0, "tensor"), True, {}),
+}
+
+
+@pytest.mark.parametrize("case", FORMS_OF_PACKS)
+def test_packs_of_every_form_come_back_with_the_weights_that_engines_multiply_with(case: str, tmp_path: Path) -> None:
+    settings, shortlisted, changes = FORMS_OF_PACKS[case]
+    changes = {"encoder_layers": 1, "decoder_layers": 1, **changes}
+    made = make_checkpoint(tmp_path / "made", **changes)
+    loaded = load_checkpoint(made)
+    size = loaded.config.vocab_size
+    shortlist: Shortlist | bool = False
+    if shortlisted:
+        shortlist = Shortlist(np.arange(40), np.random.default_rng(0).integers(2, size - 1, (size, 6)))
+    pack = export(made, tmp_path / "en-de", shortlist=shortlist, quantization=settings).path
+    first = stored_weights(Pack.open(pack))
+    found = load_checkpoint(restore(pack, tmp_path / "restored"))
+    wanted = dict(loaded.tensors) | multiplied_out(loaded, Quantizer(settings), first)
+    assert found.tensors.keys() == wanted.keys()
+    for name, value in found.tensors.items():
+        np.testing.assert_array_equal(value, wanted[name], err_msg=name)
+    again = export(found.path, tmp_path / "again-en-de", shortlist=shortlist, quantization=settings).path
+    second = stored_weights(Pack.open(again))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if value.dtype.kind == "f" or ".int4" in name or ".multipliers" in name:
+            continue  # scales to a rounding; of 4 bits several values and multipliers have the same product
+        np.testing.assert_array_equal(second[name], value, err_msg=name)
+    last = load_checkpoint(restore(again, tmp_path / "restored-again"))
+    for name, value in found.tensors.items():
+        np.testing.assert_allclose(last[name], value, rtol=1e-6, err_msg=name)
+
+
+def multiplied_out(checkpoint: Checkpoint, quantizer: Quantizer, stored: Stored) -> dict[str, Any]:
+    """What the rounder gives for every matrix of a pack that is not fp32, by the checkpoint's names."""
+    found: dict[str, Any] = {}
+    joined = {name.removesuffix(".bias") for name in stored if name.startswith("model.") and name.endswith(".bias")}
+    for name in joined:
+        parts = [f"{part}.weight" for part in unstacked_names(name)]
+        if "norm" in name or quantizer.form(name).kind == "fp32":
+            continue
+        whole = quantizer.round(name, np.concatenate([checkpoint[part] for part in parts])).weights()
+        ends = np.cumsum([len(checkpoint[part]) for part in parts])[:-1]
+        found |= zip(parts, np.split(whole, ends), strict=True)
+    for name in TABLES:
+        first = next(other for other in TABLES if checkpoint[other] is checkpoint[name])
+        form = quantizer.form(first)
+        if form.kind != "fp32":
+            levels = 127 if form.kind == "int8" and "shortlist.common" not in stored else None
+            found[name] = quantizer.round(first, checkpoint[first], levels).weights()
+    return found
 
 
 def test_transformers_opens_a_restored_checkpoint_and_its_weights_are_within_a_rounding(tmp_path: Path) -> None:

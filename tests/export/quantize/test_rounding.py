@@ -190,3 +190,20 @@ def test_what_is_rounded_already_is_taken_as_it_is() -> None:
         taker.round("a", weight[:, :39])
     with pytest.raises(InputError, match="method awq"):
         Quantizer(Quantization(method="awq"))
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if name != "fp32"])
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+@pytest.mark.parametrize("clipping", ["max", "percentile", "mse"])
+def test_what_integers_were_multiplied_out_to_gives_the_same_integers(
+    name: str, clipping: Any, granularity: Any
+) -> None:
+    weight = np.concatenate([matrix(rows=60, columns=72, seed=3), np.zeros((1, 72), np.float32)])
+    settings: dict[str, Any] = {"clipping": clipping, "percentile": 98.0, "granularity": granularity}
+    first = round_matrix(weight, FORMS[name], **settings)
+    assert error(weight, first) > 0
+    again = round_matrix(first.weights(), FORMS[name], **settings)
+    again.check(FORMS[name], weight.shape)
+    np.testing.assert_allclose(again.weights(), first.weights(), rtol=1e-6)
+    if name != "int4-128":  # where a row is one block, 8 * 6 and a scale are as good as 9 * 6 and another
+        np.testing.assert_array_equal(again.integers(), first.integers())
