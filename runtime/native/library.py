@@ -203,6 +203,11 @@ def fail(error: Error) -> Exception:
     return _ERRORS.get(error.status, EngineError)(message)
 
 
+def _has_bytes(file: Path) -> bool:
+    """Whether there is anything in it to map: nothing can be, of an empty file."""
+    return file.is_file() and file.stat().st_size > 0
+
+
 class NativeModel:
     """A pack opened by the C core; any number of threads may share it.
 
@@ -212,7 +217,7 @@ class NativeModel:
 
     Raises:
         EngineError: the library is not there, memory is short, or a file that is there cannot be mapped.
-        PackError: native.bin or weights.bin is missing or damaged.
+        PackError: native.bin or weights.bin is missing, empty or damaged.
         InputError: there are no such kernels here.
     """
 
@@ -225,8 +230,8 @@ class NativeModel:
         options = OpenOptions(ctypes.sizeof(OpenOptions), name)
         place = os.fsencode(folder)
         if self.library.mn_open(place, ctypes.byref(options), ctypes.byref(self._handle), ctypes.byref(error)):
-            missing = error.status == FILE and not all((folder / file).is_file() for file in _FILES)
-            raise PackError(error.message.decode("utf-8", "replace")) if missing else fail(error)
+            damaged = error.status == FILE and not all(map(_has_bytes, (folder / file for file in _FILES)))
+            raise PackError(error.message.decode("utf-8", "replace")) if damaged else fail(error)
         self.info = Info(ctypes.sizeof(Info))
         self.library.mn_model_info(self._handle, ctypes.byref(self.info))
         self._contexts: queue.SimpleQueue[NativeContext] = queue.SimpleQueue()

@@ -129,6 +129,16 @@ def test_a_damaged_native_bin_is_a_pack_error(tiny_pack: Path, tmp_path: Path) -
 
 
 @needs_core
+@pytest.mark.parametrize("name", ["native.bin", "weights.bin"])
+def test_an_empty_file_is_damage_even_where_pack_json_says_so(name: str, tiny_pack: Path, tmp_path: Path) -> None:
+    """Nothing can be mapped of it, but that's no fault of this machine, for which another engine would be taken."""
+    shutil.copytree(tiny_pack, tmp_path / "pack")
+    (tmp_path / "pack" / name).write_bytes(b"")
+    with pytest.raises(PackError, match=f"{name}: .*empty"):
+        NativeModel(tmp_path / "pack")
+
+
+@needs_core
 def test_kernels_are_chosen_by_name(tiny_pack: Path) -> None:
     pack = Pack.open(tiny_pack)
     assert NativeEngine(pack, kernels="scalar").model.kernels == "scalar"

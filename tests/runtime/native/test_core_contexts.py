@@ -355,7 +355,7 @@ def test_what_cannot_be_opened_says_why(core: Core, tiny_pack: Path, tmp_path: P
 
     refused(PACK, "not a file of this kind", b"", weights)
     refused(PACK, "not a file of this kind", b"X" + native[1:], weights)
-    refused(PACK, "version 2; this library reads 1", native[:8] + b"\2" + native[9:], weights)
+    refused(PACK, "version 3; this library reads 1 and 2", native[:8] + b"\3" + native[9:], weights)
     refused(PACK, "native.bin was written for", native, weights + b"\0")
     refused(PACK, "outside the file", native[:-1], weights)
     refused(ARGUMENT, "no kernels called abacus", native, weights, "abacus")
