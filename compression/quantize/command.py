@@ -10,9 +10,7 @@ from typing import Any
 
 from mobilenmt.compression.core.errors import QuantizeError
 from mobilenmt.compression.plan.units import parse_bytes
-from mobilenmt.compression.quantize.gptq import round_network
-from mobilenmt.compression.quantize.matrices import round_all
-from mobilenmt.compression.quantize.mixed import Mixture, mix, write_settings
+from mobilenmt.compression.quantize.mixed import mix, write_settings
 from mobilenmt.compression.quantize.output import table_of, write_rows, write_sensitivity
 from mobilenmt.compression.quantize.score import latencies, score, some_sentences
 from mobilenmt.compression.quantize.sensitivity import Sensitivity, by_matrix, extremes, measure
@@ -21,6 +19,8 @@ from mobilenmt.compression.quantize.study import Study, StudySettings
 from mobilenmt.compression.quantize.variants import BASELINE, REFERENCE, VARIANTS, Made, Variant, make, write_pack
 from mobilenmt.export.quantize.forms import FORMS, find_form
 from mobilenmt.export.quantize.settings import Quantization
+from mobilenmt.runtime.atomic import atomic_path
+from mobilenmt.runtime.errors import ExportError
 
 SCORED_FORM = "int4-32"
 """In which single matrices are scored by BLEU and chrF, all others in ``int8-wide``."""
@@ -117,39 +117,50 @@ class _Runner:
 
     def mixture(self, found: Sequence[Sensitivity], size: int | None) -> str:
         """Find one, export it (rounded to the nearest, and by GPTQ), and compare it on all dev lines."""
-        how = self.study.settings.settings
-        base = self._pack(Variant(f"int8, {how.clipping}", replace(how, form="int8", matrices={})))
         plain = self._row(VARIANTS[BASELINE], None)
         budget = plain["bytes"] if size is None else size
         name = f"mixed, {budget:,} bytes"
+        settings = self._mixed(found, budget, name)
+        write_settings(self.study.folder / f"{_folder_name(name)}.json", settings)
+        rows = [self._row(VARIANTS[REFERENCE], None), plain, self._row(Variant(name, settings), None)]
+        compensated = replace(settings, method="gptq")
+        rows.append(self._row(Variant(f"{name}, GPTQ", compensated, "gptq"), None))
+        text = table_of(rows, BASELINE)
+        with atomic_path(self.study.folder / f"{_folder_name(name)}.md") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        names = ", ".join(f"{key} {value}" for key, value in settings.matrices.items())
+        return f"{settings.form} but for {names or 'nothing'}\n\n{text}"
+
+    def _mixed(self, found: Sequence[Sensitivity], budget: int, name: str) -> Quantization:
+        """The forms, and the pack in its place."""
+        study, how = self.study, self.study.settings.settings
+        key = f"forms for {budget} bytes of {','.join(self.request.forms)}"
         out = self.packs / _folder_name(name)
-        made: dict[str, Made] = {}
+        if key in study.results and (out / "pack.json").is_file():
+            return Quantization.from_dict(study.results[key]["settings"])
+        base = self._pack(Variant(f"int8, {how.clipping}", replace(how, form="int8", matrices={})))
 
         def export(settings: Quantization, where: Path) -> int:
-            made[name] = Made(self.study.network, round_all(self.study.network, settings))
-            return write_pack(self.study, Variant(name, settings), made[name], where)
+            variant = Variant(name, settings)
+            return write_pack(study, variant, make(study, variant), where)
 
-        mixed: Mixture = mix(self.study, found, budget, base, out, export, self.report)
-        write_settings(self.study.folder / f"{_folder_name(name)}.json", mixed.settings)
-        compensated = replace(mixed.settings, method="gptq")
-        better = Made(
-            self.study.network,
-            round_network(self.study.network, compensated, self.study.hessians, shortlist=self.study.shortlist),
-        )
-        rows = [self._row(VARIANTS[REFERENCE], None), plain]
-        for variant, one in (
-            (Variant(name, mixed.settings), made[name]),
-            (Variant(f"{name}, GPTQ", compensated, "gptq"), better),
-        ):
-            rows.append(self._row(variant, None, made=one))
-        text = table_of(rows, BASELINE)
-        (self.study.folder / f"{_folder_name(name)}.md").write_text(text, encoding="utf-8")
-        names = ", ".join(f"{key} {value}" for key, value in mixed.settings.matrices.items())
-        return f"{mixed.settings.form} but for {names or 'nothing'}\n\n{text}"
+        mixed = mix(study, found, budget, base, out, export, self.report)
+        told = {"settings": mixed.settings.to_dict(), "bytes": mixed.bytes, "predicted_distance": mixed.distance}
+        study.results.add(key, told)
+        return mixed.settings
 
     def comparison(self) -> str:
         wanted = [VARIANTS[name] for name in self.request.variants or VARIANTS]
-        rows = [self._row(variant, self.request.lines) for variant in wanted]
+        rows: list[dict[str, Any]] = []
+        for variant in wanted:
+            try:
+                rows.append(self._row(variant, self.request.lines))
+            except ExportError as error:  # rounded too coarsely to be told from a fault
+                self.report(f"{variant.name} is left out: {error}")
+        made = {row["name"] for row in rows}
+        wanted = [variant for variant in wanted if variant.name in made]
+        if not rows:
+            raise QuantizeError("none of these variants makes a pack of this model")
         paths = {variant.name: self.packs / _folder_name(variant.name) for variant in wanted}
         for mixed in sorted(self.packs.glob("mixed-*")):
             key = next((key for key in self.study.results if _folder_name(key.partition(" @ ")[0]) == mixed.name), None)
@@ -189,16 +200,14 @@ class _Runner:
         self.packs.mkdir(exist_ok=True)
         return write_pack(self.study, variant, made or make(self.study, variant), out)
 
-    def _row(
-        self, variant: Variant, lines: int | None, *, keep: bool = True, made: Made | None = None
-    ) -> dict[str, Any]:
+    def _row(self, variant: Variant, lines: int | None, *, keep: bool = True) -> dict[str, Any]:
         key = _key(variant.name, lines)
         if key in self.study.results:
             return self.study.results[key]
         distances = f"distance of {variant.name}"
         out = self.packs / _folder_name(variant.name)
         if distances not in self.study.results or not (out / "pack.json").is_file():
-            made = made or make(self.study, variant)
+            made = make(self.study, variant)
             self._pack(variant, made)
             self.study.results.add(distances, {"distance": self.study.probe.distance(made.stored)})
         row = self._score(variant.name, out, lines, self.study.results[distances]["distance"])

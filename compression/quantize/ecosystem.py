@@ -26,7 +26,7 @@ from mobilenmt.compression.core.errors import QuantizeError
 from mobilenmt.compression.core.progress import progress
 from mobilenmt.compression.prune.network import EMBEDDING, Batch, Network, Weights
 from mobilenmt.compression.quantize.gptq import inputs
-from mobilenmt.compression.quantize.matrices import Matrix, matrices, round_as, stacked, with_weights
+from mobilenmt.compression.quantize.matrices import Matrix, matrices, round_as, round_rows, stacked, with_weights
 from mobilenmt.export.quantize.forms import Form
 from mobilenmt.export.quantize.rounding import Rounded, round_matrix
 from mobilenmt.export.quantize.settings import Quantization
@@ -106,7 +106,11 @@ def awq_network(network: Network, batches: Sequence[Batch], form: Form) -> Netwo
         for name, source in wanted.items():
             weight, rows = network.weights[f"{name}.weight"].numpy(), np.concatenate(samples[name])
             scale = awq_scale(weight, rows, form.block)
-            if _error(weight, rows, form, scale) < _error(weight, rows, form, np.ones_like(scale)):
+            positive = name.endswith(".fc2")
+            before, after = (
+                _errors(weight, rows, form, one, positive=positive) for one in (np.ones_like(scale), scale)
+            )
+            if (after < before).all():
                 factor = torch.from_numpy(scale)
                 changed[f"{name}.weight"] = network.weights[f"{name}.weight"] * factor
                 changed[f"{source}.weight"] = network.weights[f"{source}.weight"] / factor[:, None]
@@ -125,10 +129,16 @@ def awq_scale(weight: Array, rows: Array, block: int) -> Array:
     return found
 
 
-def _error(weight: Array, rows: Array, form: Form, scale: Array) -> float:
-    """Squared error of the outputs, where the input channels are multiplied with ``scale`` before rounding."""
-    stored = round_matrix(weight * scale, form, clipping="mse").weights() / scale
-    return float(np.square(rows @ (weight - stored).T).sum())
+def _errors(weight: Array, rows: Array, form: Form, scale: Array, *, positive: bool) -> Array:
+    """[2]: squared errors of the outputs, where the input channels are multiplied with ``scale`` before rounding, and the
+    inputs are divided by it and then rounded to 8 bits: each row for itself, as in the C core, and all rows by one
+    range, as ONNX Runtime does in the encoder. Inputs may lose more than weights gain."""
+    stored = round_matrix(weight * scale, form, clipping="mse").weights()
+    scaled = torch.from_numpy(rows / scale)
+    found = []
+    for inputs in (round_rows(scaled, positive=positive), round_rows(scaled.view(1, -1), positive=positive)):
+        found.append(float(np.square(inputs.view(scaled.shape).numpy() @ stored.T - rows @ weight.T).sum()))
+    return np.array(found)
 
 
 def _source(network: Network, matrix: Matrix) -> str | None:

@@ -1,4 +1,4 @@
-"""Tokenized pairs in memory, as the trainer reads them, and a made-up language to learn."""
+"""Tokenized pairs in memory, as the trainer reads them, a made-up language to learn, and tiny models to prune."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mobilenmt.compression.prune.calibrate import Calibration, calibrate
+from mobilenmt.compression.prune.network import Network
+from mobilenmt.compression.prune.pieces import Pieces
 from mobilenmt.compression.train.job import TrainingJob
 from mobilenmt.compression.train.settings import TrainSettings
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
-from tiny_models import make_tokenizer
+from mobilenmt.export.checkpoint import load_checkpoint
+from tiny_models import make_checkpoint, make_tokenizer
 
 Array = npt.NDArray[Any]
 
@@ -98,3 +102,21 @@ def toy_dataset(vocabulary: Vocabulary, pairs: Sequence[tuple[str, str]]) -> Mem
         [[*ids, vocabulary.eos] for ids in vocabulary.encode_batch([pair[side] for pair in pairs])] for side in (0, 1)
     ]
     return MemoryDataset(*sides)
+
+
+def prunable(folder: Path, **config: Any) -> Path:
+    """A checkpoint with random weights and, as Marian's have it, a padding row of zeros."""
+    from safetensors.torch import load_file, save_file
+
+    made = make_checkpoint(folder, **config)
+    weights = load_file(made / "model.safetensors")
+    weights["model.shared.weight"][-1] = 0.0
+    save_file(weights, made / "model.safetensors", metadata={"format": "pt"})
+    return made
+
+
+def opened(folder: Path, pairs: int = 60) -> tuple[Network, Pieces, Calibration]:
+    """A checkpoint's network and tokenizer, and a text in batches."""
+    loaded = load_checkpoint(folder)
+    pieces = Pieces(folder, loaded.config)
+    return Network.of(loaded), pieces, calibrate(toy_pairs(pairs), pieces, loaded.config)

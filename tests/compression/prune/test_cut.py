@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from prunable import opened, prunable
 
 from mobilenmt.compression.prune import network as network_module
 from mobilenmt.compression.prune.cut import cut
@@ -16,6 +15,7 @@ from mobilenmt.compression.prune.network import EMBEDDING, Network, prefix_of, s
 from mobilenmt.compression.prune.reconstruct import Reconstruction
 from mobilenmt.compression.prune.select import choose_layers, select
 from mobilenmt.compression.prune.target import parse_target
+from training_data import opened, prunable
 
 KEPT = [*range(8), *range(16, 24)]  # half of the sines, half of the cosines
 GONE = [*range(8, 16), *range(24, 32)]

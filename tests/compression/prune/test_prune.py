@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from prunable import opened, prunable
 
 from command_line import environment
 from mobilenmt import cli
@@ -22,7 +21,7 @@ from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from mobilenmt.export.checkpoint import load_checkpoint
 from mobilenmt.export.export import export
 from tiny_models import default_signals
-from training_data import toy_pairs, write_dev
+from training_data import opened, prunable, toy_pairs, write_dev
 
 TARGET = "d_model=24,encoder_layers=1,encoder_attention_heads=3,encoder_ffn_dim=32,decoder_ffn_dim=48"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from prunable import prunable
 
 from mobilenmt.compression.chain.chain import Chain
 from mobilenmt.compression.chain.compress import plan
@@ -14,7 +13,7 @@ from mobilenmt.compression.core.errors import RecipeError
 from mobilenmt.compression.prune import prune as prune_module
 from mobilenmt.compression.train.stage import distill_settings
 from mobilenmt.export.checkpoint import load_checkpoint
-from training_data import toy_pairs
+from training_data import prunable, toy_pairs
 
 RECIPE = """
 name = "en-de"

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import tokenizers
 import torch
-from prunable import opened, prunable
 
 from mobilenmt.compression.prune.network import BIAS, EMBEDDING
 from mobilenmt.compression.prune.pieces import Pieces
@@ -16,7 +15,7 @@ from mobilenmt.compression.prune.vocabulary import keep_rows, move, same_pieces,
 from mobilenmt.compression.vocabulary.training import train_tokenizer
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
 from mobilenmt.export.checkpoint import MarianConfig, load_checkpoint
-from training_data import toy_pairs
+from training_data import opened, prunable, toy_pairs
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prunable import prunable
 
 from mobilenmt.compression.core.errors import RecipeError, StageError
 from mobilenmt.compression.core.pairs import Pair, PairWriter
@@ -25,7 +24,7 @@ from mobilenmt.compression.train.size import count_parameters
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.compression.train.tally import Tally
 from mobilenmt.export.checkpoint import load_checkpoint
-from training_data import toy_pairs
+from training_data import prunable, toy_pairs
 
 SMALL = StudentShape(
     d_model=16,

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from prunable import opened, prunable
 
 from mobilenmt.compression.core.errors import CorpusError, PlanError, PruneError, RecipeError
 from mobilenmt.compression.pack.estimate import estimate_pack_bytes, native_bytes, tokenizer_bytes
@@ -23,7 +22,7 @@ from mobilenmt.compression.prune.settings import HowToPrune
 from mobilenmt.compression.prune.target import check_target, parse_target, shape_of
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.export.checkpoint import load_checkpoint, sinusoidal_positions
-from training_data import toy_pairs
+from training_data import opened, prunable, toy_pairs
 
 
 @pytest.fixture(scope="module")

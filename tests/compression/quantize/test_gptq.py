@@ -16,7 +16,7 @@ from mobilenmt.compression.quantize.matrices import TABLE, matrices, round_all
 from mobilenmt.export.quantize.forms import FORMS
 from mobilenmt.export.quantize.rounding import round_matrix
 from mobilenmt.export.quantize.settings import Quantization
-from prunable import opened, prunable
+from training_data import opened, prunable
 
 INTEGERS = [name for name, form in FORMS.items() if form.kind != "fp32"]
 

@@ -12,8 +12,7 @@ import pytest
 from mobilenmt.cli import main
 from mobilenmt.compression.quantize import command, mixed
 from mobilenmt.runtime.pack import Pack
-from prunable import prunable
-from training_data import write_dev
+from training_data import prunable, write_dev
 
 VARIANTS = ("fp32", "int8", "int4-32, mse", "int4-32, GPTQ")
 FORMS = "int8,int8-wide,int4-32,fp32"

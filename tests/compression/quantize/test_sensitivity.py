@@ -17,7 +17,7 @@ from mobilenmt.export.export import write_graphs
 from mobilenmt.export.quantize.quantizer import Quantizer
 from mobilenmt.export.quantize.settings import Quantization
 from mobilenmt.export.writer import PackWriter
-from prunable import opened, prunable
+from training_data import opened, prunable
 
 
 @pytest.fixture(scope="module")
