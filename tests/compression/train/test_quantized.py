@@ -28,10 +28,12 @@ from mobilenmt.compression.train.stage import student_job
 from mobilenmt.compression.train.student import load_weights, make_student, save_checkpoint, trained_parameters
 from mobilenmt.compression.train.train import train
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
-from mobilenmt.export.export import export
+from mobilenmt.export.checkpoint import load_checkpoint
+from mobilenmt.export.export import export, write_graphs
 from mobilenmt.export.quantize.quantizer import Quantizer
 from mobilenmt.export.quantize.settings import Quantization
 from mobilenmt.export.shortlist import Shortlist
+from mobilenmt.export.writer import PackWriter
 from native_reference import Reference
 from training_data import SHAPE, job_for, toy_dataset, toy_pairs, toy_vocabulary
 
@@ -172,28 +174,14 @@ def test_weights_are_those_that_the_exporter_stores(
     student: Any,
     vocabulary: Vocabulary,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     quantization: Quantization,
     shortlist: bool,
 ) -> None:
-    made: list[Quantizer] = []
-
-    class Kept(Quantizer):
-        def __init__(self, *given: Any) -> None:
-            super().__init__(*given)
-            made.append(self)
-
-    monkeypatch.setattr("mobilenmt.export.quantize.quantizer.Quantizer", Kept)
     save_checkpoint(student, vocabulary, tmp_path / "checkpoint")
-    export(
-        tmp_path / "checkpoint",
-        tmp_path / "en-de",
-        source_language="en",
-        target_language="de",
-        quantization=quantization,
-        shortlist=some_shortlist(vocabulary) if shortlist else False,
-    )
-    (quantizer,) = made
+    quantizer = Quantizer(quantization)
+    with PackWriter(tmp_path / "en-de") as writer:
+        candidates = some_shortlist(vocabulary) if shortlist else None
+        write_graphs(load_checkpoint(tmp_path / "checkpoint"), "int8", candidates, writer, quantizer)
     simulation = Simulation(student, PackForms(quantization, shortlist), torch.float32)
     simulation.refresh()
     parameters = simulation.weights.matrices

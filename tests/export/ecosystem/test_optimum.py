@@ -23,7 +23,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "student": (make_checkpoint, [" ".join(WORDS[i % 30 : i % 30 + 2 + i % 9]) for i in range(100)]),
     "opus": (make_opus_checkpoint, sentences(ENGLISH, 3, 100)),
 }
-LENGTH = 24
+LENGTH = 12
 
 
 @pytest.fixture(scope="module", params=KINDS)
