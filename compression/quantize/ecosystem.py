@@ -130,14 +130,14 @@ def awq_scale(weight: Array, rows: Array, block: int) -> Array:
 
 
 def _errors(weight: Array, rows: Array, form: Form, scale: Array, *, positive: bool) -> Array:
-    """[2]: squared errors of the outputs, where the input channels are multiplied with ``scale`` before rounding, and the
-    inputs are divided by it and then rounded to 8 bits: each row for itself, as in the C core, and all rows by one
+    """[2]: squared errors of the outputs, where the input channels are multiplied with ``scale`` before rounding, and
+    the inputs are divided by it and then rounded to 8 bits: each row for itself, as in the C core, and all rows by one
     range, as ONNX Runtime does in the encoder. Inputs may lose more than weights gain."""
     stored = round_matrix(weight * scale, form, clipping="mse").weights()
     scaled = torch.from_numpy(rows / scale)
     found = []
-    for inputs in (round_rows(scaled, positive=positive), round_rows(scaled.view(1, -1), positive=positive)):
-        found.append(float(np.square(inputs.view(scaled.shape).numpy() @ stored.T - rows @ weight.T).sum()))
+    for read in (round_rows(scaled, positive=positive), round_rows(scaled.view(1, -1), positive=positive)):
+        found.append(float(np.square(read.view(scaled.shape).numpy() @ stored.T - rows @ weight.T).sum()))
     return np.array(found)
 
 
