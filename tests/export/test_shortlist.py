@@ -56,7 +56,7 @@ def test_candidates_are_scored_right_above_and_below_what_the_shift_covers(
     x = random.normal(size=(1, 1, 32)).astype(np.float32)
     x[0, 0, 3] = lowest
     ids, precision = np.arange(0, 60, 7), Int8(Quantizer(Quantization()))
-    shift = precision.shift(np.ones(32, np.float32))
+    shift = precision.shift("table", np.ones(32, np.float32))
     assert 1.0 < shift < 30.0  # so that the quantized input has zero point 0, or not
     graph = Graph("score", WeightStore())
     value = graph.input("x", FLOAT, [1, 1, 32])

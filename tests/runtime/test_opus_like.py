@@ -82,7 +82,7 @@ def test_the_pack_is_of_that_kind(pack: Path, checkpoint: Path) -> None:
     manifest = json.loads((pack / "pack.json").read_text(encoding="utf-8"))
     assert not manifest.get("placeholders", {}).get("forms")
     source, target = (json.loads((checkpoint / name).read_text()) for name in ("vocab.json", "target_vocab.json"))
-    assert "▁the" in source and "▁the" not in target and len(source) > len(target)
+    assert "▁the" in source and "▁the" not in target
     tokenizer = Translator(pack)._tokenizer
     assert tokenizer.encode("the dog") and not any("<0x" in piece for piece in source)
 
