@@ -150,6 +150,6 @@ def test_tables_are_of_characters_that_every_host_can_read() -> None:
 
 @pytest.mark.parametrize("text", ["a\u0301" * 200_000, "é" * 200_000, "a" + "\u0301" * 200_000, "\u00a0" * 200_000])
 def test_time_grows_with_the_text_alone(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # whatever else this machine does
     fold(text, GERMAN)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
