@@ -252,7 +252,7 @@ def test_wheel_requires_the_runtime_only(wheel: Path) -> None:
         scripts = archive.read(f"{info}/entry_points.txt").decode()
     base = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert sorted(line.split(">")[0].split("<")[0] for line in base) == ["numpy", "onnxruntime", "tokenizers"]
-    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "compress", "ray", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "compress", "ray", "npu", "dev"}
     assert metadata["License-Expression"] == "Apache-2.0"
     assert "mobilenmt = mobilenmt.cli:entry" in scripts
     assert "[pyinstaller40]\nhook-dirs = mobilenmt.pyinstaller:hook_folders" in scripts
