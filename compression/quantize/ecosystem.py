@@ -120,12 +120,19 @@ def awq_network(network: Network, batches: Sequence[Batch], form: Form) -> Netwo
 
 
 def awq_scale(weight: Array, rows: Array, block: int) -> Array:
-    """fp32 [K]: what the library's AWQ multiplies the input channels of a matrix [N, K] with, by inputs [tokens, K]."""
+    """fp32 [K]: what the library's AWQ multiplies the input channels of a matrix [N, K] with, by inputs [tokens, K].
+
+    For an input that was never anything but zero, such as a neuron that seldom fires, the library's factor is next to
+    nothing: divided by it, the first one that comes would be all that is left of its row in 8 bits. It gets the least
+    factor of the others.
+    """
     library = _library()
     with _quietly():
         model = library.awq.awq_quantize(_product(weight), _reader(rows), _config(block))
     inverse = next(numpy_helper.to_array(item) for item in model.graph.initializer if item.name.endswith(_SCALE))
     found: Array = (1 / inverse).astype(np.float32)
+    seen = rows.any(axis=0)
+    found[~seen] = found[seen].min(initial=np.inf) if seen.any() else 1.0
     return found
 
 

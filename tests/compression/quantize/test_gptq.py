@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mobilenmt.compression.core.errors import QuantizeError
-from mobilenmt.compression.quantize.ecosystem import awq_network, gptq_network, gptq_weights
+from mobilenmt.compression.quantize.ecosystem import awq_network, awq_scale, gptq_network, gptq_weights
 from mobilenmt.compression.quantize.gptq import Array, gptq, hessians, output_error, round_network
 from mobilenmt.compression.quantize.matrices import TABLE, matrices, round_all
 from mobilenmt.export.quantize.forms import FORMS
@@ -116,6 +116,14 @@ def test_the_ecosystems_methods_make_what_a_pack_can_hold(checkpoint: Path) -> N
     for batch in calibration.batches:
         torch.testing.assert_close(scaled.states(batch), network.states(batch), atol=1e-3, rtol=1e-3)
     assert set(round_all(scaled, settings)) == set(rounded)
+
+
+def test_an_input_that_the_text_never_uses_keeps_a_factor_like_the_others() -> None:
+    pytest.importorskip("onnx_neural_compressor")
+    weight, inputs = correlated()
+    inputs[:, 7] = 0
+    scale = awq_scale(weight, inputs, 32)
+    assert scale[7] == np.delete(scale, 7).min()
 
 
 def test_without_the_library_one_line_says_what_to_install(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
