@@ -7,6 +7,9 @@ from typing import Literal
 
 from mobilenmt.runtime.errors import InputError
 
+Clipping = Literal["max", "percentile", "mse"]
+Granularity = Literal["channel", "tensor"]
+
 LEVELS = 63
 """Largest stored magnitude. Kernels of processors without VNNI add pairs of products of an 8-bit activation and a
 weight in 16 bits: 2 * 255 * 63 fits, 2 * 255 * 127 overflows and gives wrong results silently."""

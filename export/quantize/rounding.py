@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mobilenmt.export.quantize.forms import LEVELS, MULTIPLIERS, NIBBLE_LEVELS, Form
+from mobilenmt.export.quantize.forms import LEVELS, MULTIPLIERS, NIBBLE_LEVELS, Clipping, Form, Granularity
 from mobilenmt.runtime.errors import InputError
 
 Array = npt.NDArray[Any]
-Clipping = Literal["max", "percentile", "mse"]
-Granularity = Literal["channel", "tensor"]
 
 _SHARES = np.arange(100, 19, -1) / 100
 """Of the largest magnitude: where ``mse`` tries to clip 8 bits."""

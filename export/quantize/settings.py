@@ -10,8 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from mobilenmt.export.quantize.forms import Form, find_form
-from mobilenmt.export.quantize.rounding import Clipping, Granularity
+from mobilenmt.export.quantize.forms import Clipping, Form, Granularity, find_form
 from mobilenmt.runtime.errors import InputError
 
 Method = Literal["nearest", "gptq", "awq"]
