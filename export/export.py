@@ -227,17 +227,9 @@ def _token_ids(checkpoint: Checkpoint, unk: int | None) -> TokenIds:
 
 def _write_tokenizer(checkpoint: Checkpoint, writer: PackWriter) -> int | None:
     """Write the tokenizer files; returns the id of the unknown token, if there is one."""
-    from mobilenmt.export.tokenizer import prepare_tokenizer
+    from mobilenmt.export.tokenizer import checkpoint_tokenizer
 
-    config = checkpoint.config
-    prepared = prepare_tokenizer(
-        checkpoint.path,
-        vocab_size=config.vocab_size,
-        target_vocab_size=config.decoder_vocab_size,
-        eos=config.eos_token_id,
-        pad=config.pad_token_id,
-        unk=None,
-    )
+    prepared = checkpoint_tokenizer(checkpoint)
     writer.path("tokenizer.json").write_text(prepared.source_json, encoding="utf-8")
     if prepared.target_json is not None:
         writer.path("tokenizer.target.json").write_text(prepared.target_json, encoding="utf-8")

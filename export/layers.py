@@ -83,15 +83,7 @@ class ModelWriter:
         blocks = graph.op("Div", graph.op("Add", count, graph.i64(size - 1)), graph.i64(size))
         first, rest = angles(config.max_position_embeddings, config.d_model)
         start = graph.op("Slice", graph.weight("positions.blocks", first), graph.i64(0), blocks, graph.i64(0))
-        sin_a, cos_a = graph.ops("Split", start, outputs=2, axis=2, num_outputs=2)
-        sin_b = graph.weight("positions.rest.sin", rest[0])
-        cos_b = graph.weight("positions.rest.cos", rest[1])
-        sines = graph.op("Add", graph.op("Mul", sin_a, cos_b), graph.op("Mul", cos_a, sin_b))
-        cosines = graph.op("Sub", graph.op("Mul", cos_a, cos_b), graph.op("Mul", sin_a, sin_b))
-        rows = graph.op("Concat", sines, cosines, axis=2)
-        if config.d_model % 2:
-            rows = graph.op("Slice", rows, graph.i64(0), graph.i64(config.d_model), graph.i64(2))
-        rows = graph.op("Reshape", rows, graph.i64(-1, config.d_model))
+        rows = sums_of_angles(graph, start, rest, config.d_model)
         return graph.op("Slice", rows, graph.i64(0), count, graph.i64(0))
 
     def output_shift(self, use: Use) -> float:
@@ -128,6 +120,19 @@ def unstacked_names(name: str) -> list[str]:
     if len(kinds) == len(parts):
         return [f"{prefix}.{part}" for part in parts]
     return [f"{around}.layers.{i // len(kinds)}.{block}.{part}" for i, part in enumerate(parts)]
+
+
+def sums_of_angles(graph: Graph, start: str, rest: tuple[Array, Array], width: int) -> str:
+    """Position vectors [blocks * 16, width] of the first ``blocks`` of :func:`angles`' blocks, ``start``."""
+    sin_a, cos_a = graph.ops("Split", start, outputs=2, axis=2, num_outputs=2)
+    sin_b = graph.weight("positions.rest.sin", rest[0])
+    cos_b = graph.weight("positions.rest.cos", rest[1])
+    sines = graph.op("Add", graph.op("Mul", sin_a, cos_b), graph.op("Mul", cos_a, sin_b))
+    cosines = graph.op("Sub", graph.op("Mul", cos_a, cos_b), graph.op("Mul", sin_a, sin_b))
+    rows = graph.op("Concat", sines, cosines, axis=2)
+    if width % 2:
+        rows = graph.op("Slice", rows, graph.i64(0), graph.i64(width), graph.i64(2))
+    return graph.op("Reshape", rows, graph.i64(-1, width))
 
 
 def angles(count: int, width: int) -> tuple[Array, tuple[Array, Array]]:

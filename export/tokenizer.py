@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilenmt.export import spm
-from mobilenmt.export.checkpoint import read_json, repeated
+from mobilenmt.export.checkpoint import Checkpoint, read_json, repeated
 from mobilenmt.runtime.errors import CheckpointError
 from mobilenmt.runtime.tokenizer import CONTROL_MARK, OUTPUT_MARK
 
@@ -45,6 +45,20 @@ class PreparedTokenizer:
 
     unk_id: int | None
     """Id of unk, or None where the tokenizer has none."""
+
+
+def checkpoint_tokenizer(checkpoint: Checkpoint) -> PreparedTokenizer:
+    """The tokenizer beside a checkpoint's weights, prepared as :func:`prepare_tokenizer` does it, which says what it
+    raises."""
+    config = checkpoint.config
+    return prepare_tokenizer(
+        checkpoint.path,
+        vocab_size=config.vocab_size,
+        target_vocab_size=config.decoder_vocab_size,
+        eos=config.eos_token_id,
+        pad=config.pad_token_id,
+        unk=None,
+    )
 
 
 def prepare_tokenizer(

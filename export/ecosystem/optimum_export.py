@@ -25,7 +25,7 @@ from mobilenmt.export.checkpoint import Checkpoint, load_checkpoint
 from mobilenmt.export.ecosystem.folder import new_folder
 from mobilenmt.export.ecosystem.optimum_check import STEMS, check_folder
 from mobilenmt.export.ecosystem.tokenizer import plain_tokenizer
-from mobilenmt.export.tokenizer import prepare_tokenizer
+from mobilenmt.export.tokenizer import checkpoint_tokenizer
 from mobilenmt.runtime.errors import ExportError, MobileNMTError
 from mobilenmt.runtime.onnx.ort import first_line
 
@@ -130,14 +130,7 @@ def _write_tokenizer(loaded: Checkpoint, folder: Path) -> None:
     transformers.js reads tokenizer.json alone, also for a MarianTokenizer; with two vocabularies there is none.
     """
     config = loaded.config
-    prepared = prepare_tokenizer(
-        loaded.path,
-        vocab_size=config.vocab_size,
-        target_vocab_size=config.decoder_vocab_size,
-        eos=config.eos_token_id,
-        pad=config.pad_token_id,
-        unk=None,
-    )
+    prepared = checkpoint_tokenizer(loaded)
     settings = spm.read_config(loaded.path)
     kept = {key: value for key, value in settings.items() if key in ("source_lang", "target_lang", "separate_vocabs")}
     ids = {"eos_token": config.eos_token_id, "unk_token": prepared.unk_id, "pad_token": config.pad_token_id}

@@ -18,7 +18,7 @@ from onnx import helper
 
 from mobilenmt.export.checkpoint import Checkpoint
 from mobilenmt.export.graph import FLOAT, INT8, INT64, Graph
-from mobilenmt.export.layers import LAYER_NORM_EPSILON, POSITION_ROWS, ModelWriter, angles
+from mobilenmt.export.layers import LAYER_NORM_EPSILON, POSITION_ROWS, ModelWriter, angles, sums_of_angles
 from mobilenmt.export.npu.groups import OUTPUT, Group, rounded_rows
 from mobilenmt.export.npu.ranges import Range
 from mobilenmt.export.npu.recording import rectified
@@ -197,15 +197,7 @@ class StaticWriter:
         first, rest = angles(config.max_position_embeddings, width)
         graph.weight("positions.blocks", first)
         start = graph.weight_rows(f"positions.blocks.{blocks}", "positions.blocks", blocks)
-        sin_a, cos_a = graph.ops("Split", start, outputs=2, axis=2, num_outputs=2)
-        sin_b = graph.weight("positions.rest.sin", rest[0])
-        cos_b = graph.weight("positions.rest.cos", rest[1])
-        sines = graph.op("Add", graph.op("Mul", sin_a, cos_b), graph.op("Mul", cos_a, sin_b))
-        cosines = graph.op("Sub", graph.op("Mul", cos_a, cos_b), graph.op("Mul", sin_a, sin_b))
-        rows = graph.op("Concat", sines, cosines, axis=2)
-        if width % 2:
-            rows = graph.op("Slice", rows, graph.i64(0), graph.i64(width), graph.i64(2))
-        rows = graph.op("Reshape", rows, graph.i64(-1, width))
+        rows = sums_of_angles(graph, start, rest, width)
         return graph.op("Slice", rows, graph.i64(0), graph.i64(count), graph.i64(0))
 
     def attend(self, graph: Graph, query: str, key: str, value: str, mask: str, heads: int) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from mobilenmt.export.graph import Graph
 from mobilenmt.export.precision.blocks import (
     blockwise,
@@ -13,13 +11,13 @@ from mobilenmt.export.precision.blocks import (
     whole_blocks,
     with_late_scales,
 )
-from mobilenmt.export.precision.float32 import score_rows
-from mobilenmt.export.precision.protocol import Precision, Use, scaled
+from mobilenmt.export.precision.float32 import FloatRows
+from mobilenmt.export.precision.protocol import Use, scaled
 from mobilenmt.export.quantize.quantizer import Quantizer
 from mobilenmt.export.weights import Array
 
 
-class WideInt8(Precision):
+class WideInt8(FloatRows):
     """``MatMulNBits`` for any number of rows: ``DynamicQuantizeMatMul`` and ``MatMulInteger`` would add in 16 bits on
     processors without VNNI. Rows that a shortlist chooses are multiplied in fp32."""
 
@@ -44,23 +42,6 @@ class WideInt8(Precision):
         if whole_blocks(blocks, table):
             scale = _repeated(graph, scale, blocks.shape[:2])
         return scaled(graph, gather_blocks(graph, ids, data, blocks, table, scale), factor)
-
-    def shift(self, name: str, norm: Array) -> float:
-        return 0.0
-
-    def operands(self, name: str, *, bias: bool) -> tuple[str, ...]:
-        return ("candidate_rows", "candidate_offset")[: 2 if bias else 1]
-
-    def choose(
-        self, graph: Graph, ids: str, name: str, table: Array, bias: Array | None, shift: float
-    ) -> dict[str, str]:
-        values = [self.embed(graph, ids, name, table, 1.0, chosen=True)]
-        if bias is not None:
-            values.append(graph.op("Gather", graph.weight(f"{name}.offset", bias), ids))
-        return dict(zip(self.operands(name, bias=bias is not None), values, strict=True))
-
-    def score(self, graph: Graph, x: str, chosen: Mapping[str, str], use: Use) -> str:
-        return score_rows(graph, x, chosen)
 
     def project(self, graph: Graph, x: str, name: str, table: Array, rows: int, bias: Array | None) -> str:
         found = self._quantizer.round(name, table)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
+import torch
 
+from mobilenmt.compression.core.pairs import Pair, PairWriter
 from mobilenmt.compression.prune.calibrate import Calibration, calibrate
 from mobilenmt.compression.prune.network import Network
 from mobilenmt.compression.prune.pieces import Pieces
@@ -61,6 +64,14 @@ def job_for(settings: TrainSettings, vocabulary: Vocabulary, *, seed: int = 1) -
 def write_dev(path: Path, count: int, seed: int = 99) -> Path:
     """A dev file of the made-up language."""
     path.write_text("".join("\t".join(pair) + "\n" for pair in toy_pairs(count, seed)), encoding="utf-8")
+    return path
+
+
+def write_pairs(path: Path, count: int) -> Path:
+    """A corpus of the made-up language, as the stage ``corpus`` leaves it."""
+    with PairWriter(path) as writer:
+        for source, target in toy_pairs(count):
+            writer.write(Pair(source, target, "toy"))
     return path
 
 
@@ -120,3 +131,12 @@ def opened(folder: Path, pairs: int = 60) -> tuple[Network, Pieces, Calibration]
     loaded = load_checkpoint(folder)
     pieces = Pieces(folder, loaded.config)
     return Network.of(loaded), pieces, calibrate(toy_pairs(pairs), pieces, loaded.config)
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread() -> Iterator[None]:
+    """For a conftest: models this small are slower on several threads, and far slower beside other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

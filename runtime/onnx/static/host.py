@@ -70,13 +70,9 @@ class StaticHost:
             return None
         manifest = self._pack.manifest
         with bucket.lock:
-            try:
-                bucket.encode(source, manifest.tokens.eos)
-            except EngineError as error:
-                self._give_up(error)
-                return None
             pairs = []
             try:
+                bucket.encode(source, manifest.tokens.eos)
                 for pair in greedy(bucket.step, manifest, max_length, rules):
                     check()
                     pairs.append(pair)

@@ -1,16 +1,5 @@
-"""Models this small are slower on several threads, and far slower beside other work."""
+"""What all tests of this folder run with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from training_data import one_thread  # noqa: F401 (a fixture)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from mobilenmt.compression.core.errors import RecipeError, StageError
-from mobilenmt.compression.core.pairs import Pair, PairWriter
 from mobilenmt.compression.core.stage import StageResult
 from mobilenmt.compression.prune import prune as prune_module
 from mobilenmt.compression.prune import stage
@@ -24,7 +23,7 @@ from mobilenmt.compression.train.size import count_parameters
 from mobilenmt.compression.train.student import StudentShape
 from mobilenmt.compression.train.tally import Tally
 from mobilenmt.export.checkpoint import load_checkpoint
-from training_data import prunable, toy_pairs
+from training_data import prunable, write_pairs
 
 SMALL = StudentShape(
     d_model=16,
@@ -42,9 +41,7 @@ SMALL = StudentShape(
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rounds")
     prunable(root / "teacher")
-    with PairWriter(root / "pairs.tsv.zst") as writer:
-        for source, target in toy_pairs(150):
-            writer.write(Pair(source, target, "toy"))
+    write_pairs(root / "pairs.tsv.zst", 150)
     return root
 
 

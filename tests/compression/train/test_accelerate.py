@@ -61,14 +61,11 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from mobilenmt.compression.core.pairs import Pair, PairWriter
-    from training_data import toy_pairs, toy_vocabulary, write_dev
+    from training_data import toy_vocabulary, write_dev, write_pairs
 
     root = tmp_path_factory.mktemp("accelerate")
     toy_vocabulary(root / "vocabulary")
-    with PairWriter(root / "pairs.tsv.zst") as writer:
-        for source, target in toy_pairs(150):
-            writer.write(Pair(source, target, "toy"))
+    write_pairs(root / "pairs.tsv.zst", 150)
     write_dev(root / "dev.tsv", 7)
     (root / "script.py").write_text(SCRIPT, encoding="utf-8")
     return root

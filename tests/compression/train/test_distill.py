@@ -17,7 +17,6 @@ from absent import without_japanese_and_korean
 from mobilenmt.compression.chain.chain import Chain
 from mobilenmt.compression.chain.recipe import load_recipe
 from mobilenmt.compression.core.errors import EvaluationError, StageError, TrainingError
-from mobilenmt.compression.core.pairs import Pair, PairWriter
 from mobilenmt.compression.dataset.batches import make_batch
 from mobilenmt.compression.dataset.dataset import PackedDataset
 from mobilenmt.compression.train import soft_targets as soften
@@ -31,7 +30,7 @@ from mobilenmt.compression.train.student import make_student, save_checkpoint
 from mobilenmt.compression.train.tally import Tally
 from mobilenmt.compression.train.update import DeviceBatch, UpdateResult
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
-from training_data import SHAPE, toy_pairs, toy_vocabulary, write_dev
+from training_data import SHAPE, toy_vocabulary, write_dev, write_pairs
 
 QUICK: dict[str, Any] = {
     "steps": 12,
@@ -51,9 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pairs, a vocabulary, a dev set, and a teacher's checkpoint."""
     root = tmp_path_factory.mktemp("distill")
     vocabulary = toy_vocabulary(root / "vocabulary")
-    with PairWriter(root / "pairs.tsv.zst") as writer:
-        for source, target in toy_pairs(150):
-            writer.write(Pair(source, target, "toy"))
+    write_pairs(root / "pairs.tsv.zst", 150)
     write_dev(root / "dev.tsv", 5)
     save_checkpoint(make_student(SHAPE, vocabulary, seed=8), vocabulary, root / "teacher")
     return root

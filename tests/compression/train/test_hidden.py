@@ -15,7 +15,6 @@ from torch.nn import functional
 from mobilenmt.compression.chain.chain import Chain
 from mobilenmt.compression.chain.recipe import load_recipe
 from mobilenmt.compression.core.errors import RecipeError, TrainingError
-from mobilenmt.compression.core.pairs import Pair, PairWriter
 from mobilenmt.compression.train import layers
 from mobilenmt.compression.train import stage as distill
 from mobilenmt.compression.train.hidden.loss import HiddenTargets
@@ -41,7 +40,7 @@ from mobilenmt.compression.train.student import StudentShape, make_student, save
 from mobilenmt.compression.train.tally import Tally
 from mobilenmt.compression.train.update import DeviceBatch, UpdateResult
 from mobilenmt.compression.vocabulary.vocabulary import Vocabulary
-from training_data import SHAPE, toy_pairs, toy_vocabulary
+from training_data import SHAPE, toy_vocabulary, write_pairs
 
 CPU = torch.device("cpu")
 SMALL = StudentShape(
@@ -61,9 +60,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pairs, a vocabulary, and a teacher's checkpoint whose biases and norms are not those of a new model."""
     root = tmp_path_factory.mktemp("hidden")
     vocabulary = toy_vocabulary(root / "vocabulary")
-    with PairWriter(root / "pairs.tsv.zst") as writer:
-        for source, target in toy_pairs(150):
-            writer.write(Pair(source, target, "toy"))
+    write_pairs(root / "pairs.tsv.zst", 150)
     model = make_student(SHAPE, vocabulary, seed=8)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
