@@ -142,7 +142,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_files(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_saves_the_state(tmp_path: Path, number: int) -> None:
+def test_a_signal_saves_the_state(tmp_path: Path, number: int, request: pytest.FixtureRequest) -> None:
     def send() -> None:
         while not (tmp_path / "run" / "last").exists():
             time.sleep(0.01)
@@ -151,6 +151,10 @@ def test_a_signal_saves_the_state(tmp_path: Path, number: int) -> None:
             time.sleep(0.02)
 
     kept = signal.getsignal(number)
+    if kept is signal.SIG_IGN:  # as under nohup, which training heeds
+        request.addfinalizer(lambda: signal.signal(number, kept))
+        kept = signal.SIG_DFL
+        signal.signal(number, kept)
     sender = threading.Thread(target=send)
     sender.start()
     with pytest.raises(
