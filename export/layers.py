@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +103,23 @@ class ModelWriter:
     def table_name(self, key: str) -> str:
         """Tied tables share one name, so that they are stored and held once."""
         return next(name for name in TABLES if self.checkpoint[name] is self.checkpoint[key])
+
+
+def stacks(encoder_layers: int, decoder_layers: int) -> Iterator[list[str]]:
+    """The projections of each matrix that a pack stores, tables left out, in the order they are computed. Keys and
+    values of the source are one matrix of all decoder layers: it is multiplied once a sentence."""
+    for side, count in (("encoder", encoder_layers), ("decoder", decoder_layers)):
+        prefixes = [f"model.{side}.layers.{index}" for index in range(count)]
+        if side == "decoder" and prefixes:
+            yield [f"{prefix}.encoder_attn.{part}_proj" for prefix in prefixes for part in "kv"]
+        for prefix in prefixes:
+            yield [f"{prefix}.self_attn.{part}_proj" for part in "qkv"]
+            yield [f"{prefix}.self_attn.out_proj"]
+            if side == "decoder":
+                yield [f"{prefix}.encoder_attn.q_proj"]
+                yield [f"{prefix}.encoder_attn.out_proj"]
+            yield [f"{prefix}.fc1"]
+            yield [f"{prefix}.fc2"]
 
 
 def stacked_name(names: Sequence[str]) -> str:

@@ -26,7 +26,8 @@ from mobilenmt.compression.core.errors import QuantizeError
 from mobilenmt.compression.core.progress import progress
 from mobilenmt.compression.prune.network import EMBEDDING, Batch, Network, Weights
 from mobilenmt.compression.quantize.gptq import inputs
-from mobilenmt.compression.quantize.matrices import Matrix, matrices, round_as, round_rows, stacked, with_weights
+from mobilenmt.compression.quantize.matrices import Matrix, matrices, round_as, stacked, with_weights
+from mobilenmt.compression.train.quantized.rounding import round_rows
 from mobilenmt.export.quantize.forms import Form
 from mobilenmt.export.quantize.rounding import Rounded, round_matrix
 from mobilenmt.export.quantize.settings import Quantization

@@ -11,10 +11,12 @@ import numpy.typing as npt
 import torch
 
 from mobilenmt.compression.prune.network import EMBEDDING, Network, Weights
+from mobilenmt.compression.train.quantized.rounding import round_rows
 from mobilenmt.export.checkpoint import MarianConfig
-from mobilenmt.export.layers import stacked_name
+from mobilenmt.export.layers import stacked_name, stacks
 from mobilenmt.export.precision.int8 import TABLE_LEVELS
-from mobilenmt.export.quantize.rounding import Rounded, round_matrix
+from mobilenmt.export.quantize.quantizer import round_named
+from mobilenmt.export.quantize.rounding import Rounded
 from mobilenmt.export.quantize.settings import Quantization
 
 Array = npt.NDArray[Any]
@@ -42,31 +44,14 @@ class Matrix:
 
 def matrices(config: MarianConfig) -> list[Matrix]:
     """All matrices of a tied model, the table first, then in the order they are computed."""
-    d = config.d_model
+    d, sides = config.d_model, ("encoder", "decoder")
+    inner = {f"model.{side}": getattr(config, f"{side}_ffn_dim") for side in sides}
     found = [Matrix(TABLE, (EMBEDDING,), config.decoder_vocab_size, d)]
-
-    def add(names: list[str], rows: int, columns: int) -> None:
-        if names:
-            found.append(Matrix(stacked_name(names), tuple(names), rows, columns))
-
-    for side in ("encoder", "decoder"):
-        inner = getattr(config, f"{side}_ffn_dim")
-        if side == "decoder":
-            crossing = [
-                f"model.decoder.layers.{index}.encoder_attn.{part}_proj"
-                for index in range(config.decoder_layers)
-                for part in "kv"
-            ]
-            add(crossing, len(crossing) * d, d)
-        for index in range(getattr(config, f"{side}_layers")):
-            prefix = f"model.{side}.layers.{index}"
-            add([f"{prefix}.self_attn.{part}_proj" for part in "qkv"], 3 * d, d)
-            add([f"{prefix}.self_attn.out_proj"], d, d)
-            if side == "decoder":
-                add([f"{prefix}.encoder_attn.q_proj"], d, d)
-                add([f"{prefix}.encoder_attn.out_proj"], d, d)
-            add([f"{prefix}.fc1"], inner, d)
-            add([f"{prefix}.fc2"], d, inner)
+    for names in stacks(config.encoder_layers, config.decoder_layers):
+        side, _, place = names[0].partition(".layers.")
+        rows = inner[side] if place.endswith("fc1") else len(names) * d
+        columns = inner[side] if place.endswith("fc2") else d
+        found.append(Matrix(stacked_name(names), tuple(names), rows, columns))
     return found
 
 
@@ -95,14 +80,7 @@ def round_as(weights: Weights, matrix: Matrix, settings: Quantization, *, shortl
     if form.kind == "fp32":
         return None
     wide = matrix.name == TABLE and form.kind == "int8" and not shortlist
-    return round_matrix(
-        stacked(weights, matrix),
-        form,
-        clipping=settings.clipping,
-        percentile=settings.percentile,
-        granularity=settings.granularity,
-        levels=TABLE_LEVELS if wide else None,
-    )
+    return round_named(settings, matrix.name, stacked(weights, matrix), TABLE_LEVELS if wide else None)
 
 
 def round_all(network: Network, settings: Quantization, *, shortlist: bool = False) -> dict[str, Rounded]:
@@ -142,14 +120,6 @@ class StoredNetwork(Network):
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Of the last decoder layer's states, [..., V]."""
         return super().logits(round_rows(states) if EMBEDDING in self.stored else states)
-
-
-def round_rows(values: torch.Tensor, *, positive: bool = False) -> torch.Tensor:
-    """Each row [..., K] in 8 bits of its largest magnitude; 255 levels above 0 where nothing is below."""
-    levels = 255.0 if positive else 127.0
-    greatest = values.abs().amax(-1, keepdim=True)
-    factor = torch.where(greatest > 1e-20, levels / greatest, 0.0)
-    return (values * factor).round_().mul_(greatest / levels)
 
 
 def with_weights(network: Network, changed: Weights) -> Network:

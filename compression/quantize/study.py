@@ -107,7 +107,8 @@ class Study:
             pieces = Pieces(self.path, self.loaded.config)
             probe = len(pairs) * s.probe // count
             parts = [pairs[place * len(pairs) // probe] for place in range(probe)] if probe else []
-            others = [pair for pair in pairs if pair not in set(parts)]
+            chosen = set(parts)
+            others = [pair for pair in pairs if pair not in chosen]
             first, second = (
                 calibrate(part, pieces, self.loaded.config, languages=s.languages) for part in (parts, others)
             )

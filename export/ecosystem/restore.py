@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from mobilenmt.export.checkpoint import MarianConfig, expected_tensors, load_che
 from mobilenmt.export.ecosystem.folder import new_folder
 from mobilenmt.export.ecosystem.stored import TABLES, Array, Stored, matrix, scaled_by_width, stored_weights
 from mobilenmt.export.ecosystem.tokenizer import write_tokenizer
-from mobilenmt.export.layers import stacked_name
+from mobilenmt.export.layers import stacked_name, stacks
 from mobilenmt.export.shortlist import FILE_NAME, Shortlist
 from mobilenmt.export.verify import GRAPHS, verify_against_torch
 from mobilenmt.runtime.errors import ExportError
@@ -34,10 +34,6 @@ _NAMES = {
     "target_embedding": "model.decoder.embed_tokens.weight",
     "output_embedding": "lm_head.weight",
 }
-_ATTENTION: list[list[str]] = [[f"self_attn.{part}_proj" for part in "qkv"], ["self_attn.out_proj"]]
-_CROSS = [["encoder_attn.q_proj"], ["encoder_attn.out_proj"]]
-_PARTS = {"encoder": [*_ATTENTION, ["fc1"], ["fc2"]], "decoder": [*_ATTENTION, *_CROSS, ["fc1"], ["fc2"]]}
-"""Projections of a layer that are stored as one matrix."""
 
 
 def restore(
@@ -128,7 +124,7 @@ def _tensors(stored: Stored, config: Mapping[str, Any]) -> dict[str, Array]:
             bias[0] = stored[f"{output}.{key}"]
     tensors["final_logits_bias"] = bias
     shapes = expected_tensors(MarianConfig.from_dict(config))
-    for parts in _stacks(config):
+    for parts in stacks(config["encoder_layers"], config["decoder_layers"]):
         joined = stacked_name(parts)
         rows = [shapes[f"{part}.weight"][0] for part in parts]
         whole, offset = matrix(stored, joined, sum(rows), shapes[f"{parts[0]}.weight"][1]), stored[f"{joined}.bias"]
@@ -141,16 +137,6 @@ def _tensors(stored: Stored, config: Mapping[str, Any]) -> dict[str, Array]:
         if table is not None and not np.array_equal(table, sinusoidal_positions(*table.shape)):
             tensors[f"model.{side}.embed_positions.weight"] = table
     return {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
-
-
-def _stacks(config: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Names of the projections that are stored as one matrix."""
-    for side in ("encoder", "decoder"):
-        for index in range(config[f"{side}_layers"]):
-            for parts in _PARTS[side]:
-                yield [f"model.{side}.layers.{index}.{part}" for part in parts]
-    layers = range(config["decoder_layers"])
-    yield [f"model.decoder.layers.{index}.encoder_attn.{part}_proj" for index in layers for part in "kv"]
 
 
 def _tables(stored: Stored) -> list[str]:

@@ -15,6 +15,19 @@ TABLES = ("source_embedding", "target_embedding", "output_embedding")
 """Names of tables; tied ones have the first one's."""
 
 
+def round_named(settings: Quantization, name: str, weight: Array, levels: int | None = None) -> Rounded:
+    """The matrix ``weight`` [N, K] called ``name``, rounded as ``settings`` say; ``levels`` as :func:`round_matrix`
+    takes them."""
+    return round_matrix(
+        weight,
+        settings.form_of(name),
+        clipping=settings.clipping,
+        percentile=settings.percentile,
+        granularity=settings.granularity,
+        levels=levels,
+    )
+
+
 class Quantizer:
     """Rounds matrices as ``settings`` say.
 
@@ -66,15 +79,7 @@ class Quantizer:
             return found
         found = self._made.get(name)
         if found is None:
-            s = self.settings
-            found = self._made[name] = round_matrix(
-                weight,
-                form,
-                clipping=s.clipping,
-                percentile=s.percentile,
-                granularity=s.granularity,
-                levels=levels,
-            )
+            found = self._made[name] = round_named(self.settings, name, weight, levels)
         return found
 
     def check_names(self) -> None:

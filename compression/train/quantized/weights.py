@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from mobilenmt.compression.core.pack_forms import PackForms
 from mobilenmt.export.quantize.forms import LEVELS, WIDE_LEVELS
-from mobilenmt.export.quantize.rounding import round_matrix
+from mobilenmt.export.quantize.quantizer import round_named
 
 if TYPE_CHECKING:
     from transformers import MarianMTModel
@@ -59,43 +59,17 @@ class RoundedWeights:
             if form.kind == "fp32":
                 continue
             parts = [parameter.detach().float().cpu().numpy() for parameter in parameters]
-            rounded = round_matrix(
-                np.concatenate(parts) if len(parts) > 1 else parts[0],
-                form,
-                clipping=q.clipping,
-                percentile=q.percentile,
-                granularity=q.granularity,
-                levels=self._table_levels if name == TABLE and form.kind == "int8" else None,
-            )
+            levels = self._table_levels if name == TABLE and form.kind == "int8" else None
+            rounded = round_named(q, name, np.concatenate(parts) if len(parts) > 1 else parts[0], levels)
             weights = torch.from_numpy(rounded.weights()).to(parameters[0].device)
             yield from zip(parameters, torch.split(weights, [len(part) for part in parts]), strict=True)
 
 
 def matrices(student: MarianMTModel) -> dict[str, list[torch.Tensor]]:
     """The exporter's names of all matrices -> the parameters that are stacked in each, in their order."""
-    layers = {f"model.{side}.layers": getattr(student.model, side).layers for side in ("encoder", "decoder")}
+    from mobilenmt.export.layers import stacked_name, stacks
+
     found = {TABLE: [student.model.shared.weight]}
-    for prefix, members in layers.items():
-        for index, layer in enumerate(members):
-            found |= _group(layer, f"{prefix}.{index}", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"])
-            rest = ["self_attn.out_proj", "fc1", "fc2"]
-            if prefix == "model.decoder.layers":
-                rest += ["encoder_attn.q_proj", "encoder_attn.out_proj"]
-            for name in rest:
-                found |= _group(layer, f"{prefix}.{index}", [name])
-    # Keys and values of all decoder layers are one matrix, which is multiplied once a sentence.
-    names = [
-        f"model.decoder.layers.{index}.encoder_attn.{part}_proj"
-        for index in range(student.config.decoder_layers)
-        for part in "kv"
-    ]
-    found |= _group(student, "", names)
+    for names in stacks(student.config.encoder_layers, student.config.decoder_layers):
+        found[stacked_name(names)] = [student.get_submodule(name).weight for name in names]
     return found
-
-
-def _group(module: Any, prefix: str, names: Sequence[str]) -> dict[str, list[torch.Tensor]]:
-    from mobilenmt.export.layers import stacked_name
-
-    name = stacked_name(names)
-    weights = [module.get_submodule(member).weight for member in names]
-    return {f"{prefix}.{name}" if prefix else name: weights}
