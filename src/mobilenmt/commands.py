@@ -204,6 +204,10 @@ def export(
         via: optimum for its own ONNX export
         check: with --via optimum, a file of sentences, one a line, whose greedy ids must be torch's
     """
+    if target == "cpu" and (calibration is not None or buckets is not None):
+        raise InputError("--calibration and --buckets need --target npu")
+    if target == "npu" and calibration is None:
+        raise InputError("--target npu needs --calibration: a text in the source language, a sentence a line")
     _need_export("export")
     if via == "optimum":
         ours: dict[str, object] = {"name": name, "card": card}
@@ -216,10 +220,6 @@ def export(
         return _export_with_optimum(checkpoint, out, precision, force, check)
     if check is not None:
         raise InputError("--check is for --via optimum; a pack is compared with torch by mobilenmt evaluate")
-    if target == "cpu" and (calibration is not None or buckets is not None):
-        raise InputError("--calibration and --buckets need --target npu")
-    if target == "npu" and calibration is None:
-        raise InputError("--target npu needs --calibration: a text in the source language, a sentence a line")
     from mobilenmt.export.checkpoint import read_json
     from mobilenmt.export.export import export as run_export
     from mobilenmt.export.quantize.settings import Quantization

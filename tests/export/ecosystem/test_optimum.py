@@ -140,6 +140,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         return error
 
     assert "it takes no --name, --no-split" in refused("--name", "x", "--no-split")
+    assert "it takes no --form, --target" in refused("--form", "int8", "--target", "npu", "--calibration", "text")
+    assert "need --target npu" in refused("--buckets", "32")
     (tmp_path / "empty.txt").write_text("\n")
     assert "empty.txt: there is nothing to translate" in refused("--check", tmp_path / "empty.txt")
     assert main(["export", str(checkpoint), str(out), "--check", str(tmp_path / "empty.txt")]) == 2
